@@ -1,0 +1,40 @@
+# make demo · make test · make bench: each sets up what it needs in .venv, with pip and the package index alone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test test-all test-versions bench lint clean
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet torch==2.13.0
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.ready
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev,bench]'
+	touch $@
+
+demo: $(VENV)/.ready  ## checkpoint -> int8 bundle -> parity -> ranking -> speed, offline
+	$(BIN)/python benchmarks/demo.py
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## ruff, mypy --strict and all tests but the slow ones
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: lint  ## also the tests that build checkpoints of hundreds of megabytes
+	$(BIN)/python -m pytest
+
+test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntime and tokenizers that it supports
+	$(BIN)/python tests/versions.py
+
+bench: $(VENV)/.bench  ## the benchmark suite; `make bench BENCH=--benchmark-save=NAME` keeps the result
+	$(BIN)/python -m pytest benchmarks -q --benchmark-only $(BENCH)
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,25 @@
+"""What runs a model: the contract between the engine and a runtime."""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """A loaded model. `logits` may be called from several threads at once."""
+
+    name: str
+    concurrency: int  # runs that should be in flight together
+
+    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array) -> Float32Array:
+        """Raw logits, float32 (B,), of B pairs of L tokens each. Both arguments are int64 (B, L), without padding.
+
+        A row's logit depends on that row alone. Raises InferenceError if the runtime fails.
+        """
+
+    def close(self) -> None:
+        """Free the model. Called once."""

@@ -1,0 +1,251 @@
+"""A bundle on disk: which files it has, what its manifest says, and whether it is whole.
+
+manifest.json      what the bundle is, and the digest of each other file; written last
+model.onnx         the graph
+model.onnx.data    the weights, mapped into memory
+tokenizer.json     Hugging Face tokenizers' format
+"""
+
+import hashlib
+import json
+import types
+import typing
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from raskrank.errors import BundleError, Corrupt, Incompatible, MissingFile
+
+MANIFEST, MODEL, WEIGHTS, TOKENIZER = "manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"
+FILES = (MODEL, WEIGHTS, TOKENIZER)
+FORMAT = (1, 0)  # (major, minor): a newer major format is refused; a newer minor one may have keys that are ignored
+MAX_MANIFEST_BYTES = 1 << 20  # a manifest is a few kilobytes; a larger file is not one, and is not parsed
+MAX_GRAPH_BYTES = 1 << 28  # read into memory whole; a graph without weights is under a megabyte
+
+Activation = Literal["sigmoid", "identity"]
+Precision = Literal["int8", "fp32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """Size in bytes and lower-case hexadecimal SHA-256 of a file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The checkpoint: hub id or folder as given to the export, commit on the hub, and what its model card states."""
+
+    model: str
+    revision: str | None
+    licence: str | None
+    languages: tuple[str, ...]
+    weights_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the graph was made. `instruction_set`: what the bundle was meant for; "any" scores right on every CPU."""
+
+    scheme: str
+    weight_bits: int
+    per_channel: bool
+    excluded_nodes: tuple[str, ...]
+    instruction_set: str
+    passes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTest:
+    """A pair with the logit that this bundle gave when it was made; a load checks that it still does."""
+
+    query: str
+    document: str
+    logit: float
+    tolerance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything a bundle says of itself. One class reads and writes it."""
+
+    format: str
+    name: str
+    source: Source
+    architecture: str
+    parameters: int
+    max_length: int
+    vocab_size: int
+    pad_id: int
+    inputs: tuple[str, ...]
+    activation: Activation
+    precision: Precision
+    recipe: Recipe
+    files: dict[str, FileRecord]
+    versions: dict[str, str]
+    self_test: SelfTest
+    parity: dict[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Raises Corrupt if the text is no manifest, Incompatible if it is one of a newer major format."""
+        try:
+            data = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise Corrupt(f"{MANIFEST} is not valid JSON: {reason}") from None
+        major, minor = _format(data)
+        if major > FORMAT[0]:
+            raise Incompatible(
+                f"{MANIFEST}: bundle format {major}.{minor}, this engine reads up to {FORMAT[0]}.x; upgrade raskrank"
+            )
+        manifest: Manifest = _build(cls, data, MANIFEST, ignore_unknown=(major, minor) > FORMAT)
+        if set(manifest.files) != set(FILES):
+            raise Corrupt(f"{MANIFEST}: files are {sorted(manifest.files)}, expected {sorted(FILES)}")
+        return manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A verified bundle: its folder (resolved), manifest, and the bytes of the two small files as they were verified."""
+
+    folder: Path
+    manifest: Manifest
+    manifest_sha256: str
+    graph: bytes
+    tokenizer: bytes
+
+
+def read_manifest(path: Path) -> tuple[Manifest, str]:
+    """The manifest of the bundle at `path` and its SHA-256, without looking at the other files."""
+    file = path / MANIFEST
+    if not path.is_dir() or not file.is_file():
+        what = f"{path} is not a bundle: no {MANIFEST} in it" if path.is_dir() else f"no bundle at {path}"
+        raise MissingFile(f"{what}; make one with: raskrank export MODEL {path}")
+    size = file.stat().st_size
+    if size > MAX_MANIFEST_BYTES:
+        raise Corrupt(f"{file}: {size} bytes, a manifest has at most {MAX_MANIFEST_BYTES}")
+    data = file.read_bytes()
+    try:
+        return Manifest.from_json(data.decode()), hashlib.sha256(data).hexdigest()
+    except UnicodeDecodeError as error:
+        raise Corrupt(f"{file} is not UTF-8 text at byte {error.start}") from None
+    except BundleError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def open_bundle(path: Path, *, expected_sha256: str | None = None) -> Bundle:
+    """Read and verify a bundle: every file there, with the size and SHA-256 of its manifest.
+
+    expected_sha256: SHA-256 of manifest.json, which in turn pins every file. Raises MissingFile, Corrupt, Incompatible.
+    """
+    manifest, digest = read_manifest(path)
+    if expected_sha256 is not None and expected_sha256.lower() != digest:
+        raise Corrupt(f"{path}: sha256 of {MANIFEST} is {digest}, expected_sha256 is {expected_sha256}")
+    folder = path.resolve()
+    for name in FILES:
+        _check_file(folder, name, manifest.files[name].size)
+    with ThreadPoolExecutor(1) as pool:  # hashlib releases the GIL: the weights are hashed beside the rest
+        weights = pool.submit(_digest, folder / WEIGHTS)
+        graph, tokenizer = ((folder / name).read_bytes() for name in (MODEL, TOKENIZER))
+        digests = {
+            MODEL: hashlib.sha256(graph).hexdigest(),
+            TOKENIZER: hashlib.sha256(tokenizer).hexdigest(),
+            WEIGHTS: weights.result(),
+        }
+    for name, found in digests.items():
+        if found != manifest.files[name].sha256:
+            raise Corrupt(f"{folder / name}: contents differ from the manifest (sha256 {found}); export it again")
+    return Bundle(folder=folder, manifest=manifest, manifest_sha256=digest, graph=graph, tokenizer=tokenizer)
+
+
+def record(file: Path) -> FileRecord:
+    """Size and digest of a file."""
+    return FileRecord(size=file.stat().st_size, sha256=_digest(file))
+
+
+def weights_sha256(folder: Path) -> str:
+    """One digest for a checkpoint's weights: of its safetensors file, or of the digests of several in order of name."""
+    digests = [_digest(file) for file in sorted(folder.glob("*.safetensors"))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _check_file(folder: Path, name: str, size: int) -> None:
+    file = folder / name
+    if not file.is_file():
+        raise MissingFile(f"{file} is missing; copy the whole bundle, or make it again with: raskrank export")
+    if name == WEIGHTS and file.resolve() != file:
+        # onnxruntime refuses weights that a link takes out of the folder, as in a hub cache.
+        raise Incompatible(f"{file} is a link to another place, which onnxruntime refuses; copy the bundle with: cp -rL")
+    found = file.stat().st_size
+    if found != size:
+        raise Corrupt(f"{file}: {found} bytes, the manifest says {size}; export it again")
+    if name == MODEL and size > MAX_GRAPH_BYTES:
+        raise Corrupt(f"{file}: {size} bytes, a graph without its weights has at most {MAX_GRAPH_BYTES}")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) != len(pairs):
+        raise ValueError("a key stands twice")
+    return keys
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _format(data: object) -> tuple[int, int]:
+    text = data.get("format") if isinstance(data, dict) else None
+    major, dot, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
+    if not (dot and major.isdecimal() and minor.isdecimal() and len(str(text)) < 12):
+        raise Corrupt(f"{MANIFEST}: no format version such as {FORMAT[0]}.{FORMAT[1]}")
+    return int(major), int(minor)
+
+
+def _build(cls: type[Any], data: object, where: str, *, ignore_unknown: bool) -> Any:
+    """An instance of a dataclass from parsed JSON, every field checked against its annotation."""
+    if not isinstance(data, dict):
+        raise Corrupt(f"{where}: expected an object, got {type(data).__name__}")
+    names = {field.name for field in fields(cls)}
+    if missing := names - set(data):
+        raise Corrupt(f"{where}: {', '.join(sorted(missing))} missing")
+    if (unknown := set(data) - names) and not ignore_unknown:
+        raise Corrupt(f"{where}: {len(unknown)} unknown keys")
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _value(hints[name], data[name], f"{where}: {name}", ignore_unknown=ignore_unknown) for name in names})
+
+
+def _value(kind: Any, value: object, where: str, *, ignore_unknown: bool) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if is_dataclass(kind):
+        return _build(typing.cast(type[Any], kind), value, where, ignore_unknown=ignore_unknown)
+    if origin is Literal and value in arguments:
+        return value
+    if origin in (Union, types.UnionType):
+        return None if value is None else _value(arguments[0], value, where, ignore_unknown=ignore_unknown)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(arguments[0], item, where, ignore_unknown=ignore_unknown) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {
+            key: _value(arguments[1], item, f"{where}: {key}", ignore_unknown=ignore_unknown) for key, item in value.items()
+        }
+    if kind is float and type(value) in (int, float):
+        return float(typing.cast(float, value))
+    if kind in (int, str, bool) and type(value) is kind and not (kind is int and typing.cast(int, value) < 0):
+        return value
+    expected = " or ".join(map(repr, arguments)) if origin is Literal else getattr(kind, "__name__", str(kind))
+    raise Corrupt(f"{where}: expected {expected}, got {type(value).__name__}")

@@ -1,0 +1,425 @@
+"""Read what a Hugging Face checkpoint says about itself, and refuse what is no cross-encoder. Runs none of its code."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from raskrank.errors import ExportError, NotACrossEncoder
+
+# The largest published config is 30 kB, tokenizer_config 1.2 MB, index 60 kB: room, and no parsing of a disk image.
+MAX_JSON_BYTES = 16 * 2**20
+# A model of 24 layers has a header of 50 kB; safetensors itself stops at 100 MB.
+MAX_HEADER_BYTES = 16 * 2**20
+# Model cards begin with their front matter; what comes after it is prose.
+MAX_CARD_BYTES = 64 * 2**10
+# transformers writes 1e30 where a tokenizer has no limit of its own.
+MAX_SANE_LENGTH = 10**6
+
+_MODEL_TYPES = {
+    "BertForSequenceClassification": "bert",
+    "RobertaForSequenceClassification": "roberta",
+    "XLMRobertaForSequenceClassification": "xlm-roberta",
+}
+# fmt: off
+_DECODERS = frozenset({
+    "bloom", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "gptj", "granite", "llama",
+    "minicpm", "mistral", "mixtral", "olmo", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl",
+    "qwen3", "qwen3_moe", "qwen3_vl", "smollm3",
+})
+# fmt: on
+_HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining", "ForTokenClassification", "ForQuestionAnswering")
+_ACTIVATIONS: Mapping[str, Literal["sigmoid", "identity"]] = {
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.Sigmoid": "sigmoid",
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.Identity": "identity",
+}
+_FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+# Notes that transformers leaves in a config; none of them chooses code.
+_HARMLESS_PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_attn_implementation_autoset"})
+_SUGGESTION = "Use a cross-encoder, such as BAAI/bge-reranker-base or cross-encoder/mmarco-mMiniLMv2-L12-H384-v1."
+_CONVERT = (
+    "Only safetensors are read, because pickles can run code. Where you trust it, convert it with "
+    "AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A folder whose config, tokenizer and weights fit together as a cross-encoder with one logit."""
+
+    folder: Path
+    architecture: str  # "BertForSequenceClassification"
+    model_type: str  # "bert", "roberta" or "xlm-roberta"
+    config: Mapping[str, object]  # known keys only, defaults filled: the arguments of transformers' config class
+    layers: int
+    heads: int
+    hidden_size: int
+    vocab_size: int
+    type_vocab_size: int
+    max_length: int  # tokens, special tokens included
+    pad_id: int
+    activation: Literal["sigmoid", "identity"]
+    parameters: int  # of the tensors that the architecture uses
+    licence: str | None  # as the model card spells it, "apache-2.0"
+    languages: tuple[str, ...]  # as the model card lists them
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read `folder`'s config.json, tokenizer_config.json, model card and safetensors headers; no weights, no code.
+
+    Raises NotACrossEncoder for another kind of model (bi-encoder, causal or listwise, no classification head), and
+    ExportError for whatever else cannot be exported: files missing or broken, remote code, several labels, ...
+    """
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is not a folder. Give the folder that holds the model's config.json.")
+    written = _read_json(folder / "config.json", required=True)
+    card = _read_json(folder / "config_sentence_transformers.json")
+    tokenizer = _read_json(folder / "tokenizer_config.json")
+
+    _refuse_other_kinds(folder, written, card)
+    _refuse_code(folder / "config.json", written)
+    _refuse_code(folder / "tokenizer_config.json", {k: v for k, v in tokenizer.items() if k == "auto_map"})
+    architecture = _architecture(folder, written)
+    _refuse_unsupported(folder, written, card, tokenizer)
+    numbers = _numbers(folder / "config.json", written, _MODEL_TYPES[architecture])
+    fixed = {"num_labels": 1, "hidden_act": "gelu", "position_embedding_type": "absolute"}
+    parameters = _check_weights(folder, architecture, numbers)
+    licence, languages = _front_matter(folder / "README.md")
+    return Checkpoint(
+        folder=folder,
+        architecture=architecture,
+        model_type=_MODEL_TYPES[architecture],
+        config={**numbers, **fixed, "layer_norm_eps": _epsilon(folder / "config.json", written)},
+        layers=numbers["num_hidden_layers"],
+        heads=numbers["num_attention_heads"],
+        hidden_size=numbers["hidden_size"],
+        vocab_size=numbers["vocab_size"],
+        type_vocab_size=numbers["type_vocab_size"],
+        max_length=_max_length(folder, architecture, numbers, tokenizer),
+        pad_id=numbers["pad_token_id"],
+        activation=_activation(written, card),
+        parameters=parameters,
+        licence=licence,
+        languages=languages,
+    )
+
+
+def _read_json(path: Path, *, required: bool = False) -> dict[str, object]:
+    """The object in `path`; empty where the file is not there and not required."""
+    if not path.is_file():
+        if required:
+            raise ExportError(f"{path.parent} has no {path.name}. Give the folder of a transformers checkpoint.")
+        return {}
+    value = _parse_json(path)
+    if not isinstance(value, dict):
+        raise ExportError(f"{path} is not valid: it holds a JSON {type(value).__name__}, not an object.")
+    return value
+
+
+def _parse_json(path: Path) -> object:
+    content = _read_bytes(path, MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ExportError(f"{path} is not valid: it is larger than {MAX_JSON_BYTES:,} bytes.")
+    return _decode_json(path, content)
+
+
+def _decode_json(path: Path, content: bytes) -> object:
+    try:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"{path} does not hold valid JSON ({error}). Was it downloaded whole?") from error
+
+
+def _read_bytes(path: Path, size: int, start: int = 0) -> bytes:
+    """At most `size` bytes from `start`."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
+    """Raise NotACrossEncoder for what computes something else than one score for a pair."""
+    named = written.get("architectures")
+    first = str(named[0]) if isinstance(named, list) and named else ""
+    kind = str(written.get("model_type", ""))
+    if first.endswith("ForCausalLM") or first == "JinaForRanking" or kind in _DECODERS:
+        raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({first or kind}). {_SUGGESTION}")
+    if first.endswith("ForConditionalGeneration"):
+        raise NotACrossEncoder(f"{folder} is a model that generates text ({first}). {_SUGGESTION}")
+    modules = _module_types(folder / "modules.json")
+    saved_as = str(card.get("model_type", "CrossEncoder"))
+    if "Pooling" in modules or saved_as == "SentenceTransformer":
+        listed = ", ".join(modules) or saved_as
+        raise NotACrossEncoder(f"{folder} is a bi-encoder (sentence-transformers modules: {listed}). {_SUGGESTION}")
+    if saved_as != "CrossEncoder":
+        raise NotACrossEncoder(f"{folder} was saved as a {saved_as}, not as a CrossEncoder. {_SUGGESTION}")
+    if first.endswith(_HEADLESS):
+        raise NotACrossEncoder(f"{folder} is an encoder without a classification head ({first}). {_SUGGESTION}")
+    others = [name for name in modules if name != "Transformer"]
+    if others:
+        raise ExportError(f"{folder / 'modules.json'} lists {', '.join(others)}: only a lone Transformer is supported.")
+
+
+def _module_types(path: Path) -> list[str]:
+    """Class names from sentence-transformers' modules.json, "Transformer", "Pooling", ...; empty without the file."""
+    modules = _parse_json(path) if path.is_file() else []
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise ExportError(f"{path} is not valid: a list of objects was expected.")
+    return [str(module.get("type")).rpartition(".")[2] for module in modules]
+
+
+def _refuse_code(path: Path, values: Mapping[str, object]) -> None:
+    """Refuse keys that name code: `auto_map`, and private or attention keys, which can name a kernel to download."""
+    waiting = [values]
+    while waiting:
+        for key, value in waiting.pop().items():
+            if key == "auto_map":
+                raise ExportError(f"{path} has auto_map: the model would need remote code, which is never run.")
+            if key.endswith("_implementation") or (key.startswith("_") and key not in _HARMLESS_PRIVATE_KEYS):
+                raise ExportError(f"{path} has {key!r}, which can choose code to run. Remove the key, if it is yours.")
+            if isinstance(value, dict) and key not in {"id2label", "label2id"}:
+                waiting.append(value)
+
+
+def _architecture(folder: Path, written: Mapping[str, object]) -> str:
+    path = folder / "config.json"
+    named = written.get("architectures")
+    if not isinstance(named, list) or len(named) != 1:
+        raise ExportError(f"{path} does not name one architecture: architectures is {named!r}.")
+    architecture = str(named[0])
+    if architecture not in _MODEL_TYPES:
+        raise ExportError(f"{path}: {architecture} is not supported. Supported are {', '.join(_MODEL_TYPES)}.")
+    if written.get("model_type") != _MODEL_TYPES[architecture]:
+        raise ExportError(
+            f"{path}: model_type {written.get('model_type')!r} does not fit {architecture}; "
+            f"expected {_MODEL_TYPES[architecture]!r}."
+        )
+    return architecture
+
+
+def _numbers(path: Path, written: Mapping[str, object], model_type: str) -> dict[str, int]:
+    """The integers that give the model its shape, with transformers' defaults."""
+    numbers: dict[str, int] = {}
+    for key, default, least in (
+        ("vocab_size", 30522, 1),
+        ("hidden_size", 768, 1),
+        ("num_hidden_layers", 12, 1),
+        ("num_attention_heads", 12, 1),
+        ("intermediate_size", 3072, 1),
+        ("max_position_embeddings", 512, 1),
+        ("type_vocab_size", 2, 1),
+        ("pad_token_id", 0 if model_type == "bert" else 1, 0),
+    ):
+        value = written.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ExportError(f"{path}: {key} must be an integer of at least {least}, got {value!r}.")
+        numbers[key] = value
+    if numbers["hidden_size"] % numbers["num_attention_heads"]:
+        raise ExportError(
+            f"{path}: hidden_size {numbers['hidden_size']} is no multiple of {numbers['num_attention_heads']} heads."
+        )
+    return numbers
+
+
+def _epsilon(path: Path, written: Mapping[str, object]) -> float:
+    value = written.get("layer_norm_eps", 1e-12)
+    if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < 1:
+        raise ExportError(f"{path}: layer_norm_eps must lie between 0 and 1, got {value!r}.")
+    return float(value)
+
+
+def _refuse_unsupported(
+    folder: Path, written: Mapping[str, object], card: Mapping[str, object], tokenizer: Mapping[str, object]
+) -> None:
+    path = folder / "config.json"
+    labels = written.get("id2label")
+    # Without either key transformers makes two labels.
+    label_count = written.get("num_labels", len(labels) if isinstance(labels, dict) else 2)
+    if label_count != 1 or (isinstance(labels, dict) and len(labels) != 1):
+        count = len(labels) if isinstance(labels, dict) else label_count
+        raise ExportError(f"{path}: the head has {count} labels. A reranker has one (num_labels 1).")
+    for key, expected in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+        if (written.get(key) or expected) != expected:
+            raise ExportError(f"{path}: {key} {written[key]!r} is not supported, only {expected!r}.")
+    for key in ("is_decoder", "add_cross_attention", "pruned_heads", "quantization_config"):
+        if written.get(key):
+            raise ExportError(f"{path}: {key} is set, which is not supported.")
+    if card.get("default_prompt_name") is not None:
+        raise ExportError(f"{folder / 'config_sentence_transformers.json'}: a default prompt is not supported.")
+    if tokenizer.get("truncation_side", "right") != "right":
+        raise ExportError(f"{folder / 'tokenizer_config.json'}: truncation_side must be 'right': texts are cut at the end.")
+    if not (folder / "tokenizer.json").is_file():
+        raise ExportError(
+            f"{folder} has no tokenizer.json. Save a fast tokenizer beside the model: "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
+        )
+
+
+def _max_length(folder: Path, architecture: str, numbers: Mapping[str, int], tokenizer: Mapping[str, object]) -> int:
+    """Tokens that fit. RoBERTa's kinds count positions from the one after the padding id."""
+    reserved = 0 if architecture.startswith("Bert") else numbers["pad_token_id"] + 1
+    usable = numbers["max_position_embeddings"] - reserved
+    stated = tokenizer.get("model_max_length")
+    if isinstance(stated, int | float) and not isinstance(stated, bool) and 1 <= stated <= MAX_SANE_LENGTH:
+        usable = min(usable, int(stated))
+    if usable < 1:
+        raise ExportError(f"{folder / 'config.json'}: max_position_embeddings leaves no position for a token.")
+    return usable
+
+
+def _activation(written: Mapping[str, object], card: Mapping[str, object]) -> Literal["sigmoid", "identity"]:
+    """What turns the logit into the score: as stated, or else sentence-transformers' default for one label."""
+    nested = written.get("sentence_transformers")
+    for stated in (
+        nested.get("activation_fn") if isinstance(nested, dict) else None,
+        written.get("sbert_ce_default_activation_function"),
+        card.get("activation_fn"),
+    ):
+        if stated is not None:
+            if not isinstance(stated, str) or stated not in _ACTIVATIONS:
+                raise ExportError(f"activation {stated!r} is not supported. Supported are Sigmoid and Identity.")
+            return _ACTIVATIONS[stated]
+    return "sigmoid"
+
+
+def _check_weights(folder: Path, architecture: str, numbers: Mapping[str, int]) -> int:
+    """The number of parameters, once every tensor that the architecture uses is there, in float and in its shape."""
+    tensors = _tensors(folder)
+    parameters = 0
+    for name, shape in _expected_tensors(architecture, numbers):
+        if name not in tensors:
+            if name.startswith("classifier.") or ".pooler." in name:
+                raise NotACrossEncoder(
+                    f"{folder}: the weights have no classification head ({name} is missing), though config.json says "
+                    f"{architecture}. {_SUGGESTION}"
+                )
+            raise ExportError(f"{folder}: the weights do not fit config.json: {name} is missing.")
+        dtype, found = tensors[name]
+        if dtype not in _FLOAT_BYTES:
+            raise ExportError(f"{folder}: {name} is {dtype}. Export from the float checkpoint, not a quantised one.")
+        if found != shape:
+            raise ExportError(f"{folder}: the weights do not fit config.json: {name} has shape {found}, expected {shape}.")
+        parameters += math.prod(shape)
+    further = f"encoder.layer.{numbers['num_hidden_layers']}."
+    if any(further in name for name in tensors):
+        raise ExportError(
+            f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
+        )
+    return parameters
+
+
+def _expected_tensors(architecture: str, numbers: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor, the head first. Lazy: a hostile layer count ends at the first that is missing."""
+    hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
+    bert = architecture.startswith("Bert")
+    base = "bert" if bert else "roberta"
+    yield from _linear("classifier" if bert else "classifier.out_proj", 1, hidden)
+    yield from _linear("bert.pooler.dense" if bert else "classifier.dense", hidden, hidden)
+    yield f"{base}.embeddings.word_embeddings.weight", (numbers["vocab_size"], hidden)
+    yield f"{base}.embeddings.position_embeddings.weight", (numbers["max_position_embeddings"], hidden)
+    yield f"{base}.embeddings.token_type_embeddings.weight", (numbers["type_vocab_size"], hidden)
+    yield from _norm(f"{base}.embeddings.LayerNorm", hidden)
+    for index in range(numbers["num_hidden_layers"]):
+        layer = f"{base}.encoder.layer.{index}"
+        for part in ("query", "key", "value"):
+            yield from _linear(f"{layer}.attention.self.{part}", hidden, hidden)
+        yield from _linear(f"{layer}.attention.output.dense", hidden, hidden)
+        yield from _norm(f"{layer}.attention.output.LayerNorm", hidden)
+        yield from _linear(f"{layer}.intermediate.dense", inner, hidden)
+        yield from _linear(f"{layer}.output.dense", hidden, inner)
+        yield from _norm(f"{layer}.output.LayerNorm", hidden)
+
+
+def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (rows, columns)
+    yield f"{name}.bias", (rows,)
+
+
+def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (size,)
+    yield f"{name}.bias", (size,)
+
+
+def _tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of each tensor in model.safetensors, or in the shards that its index lists."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return _read_header(single)
+    if not index.is_file():
+        patterns = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+        others = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
+        there = f", only {', '.join(others)}" if others else ""
+        raise ExportError(f"{folder} has no model.safetensors{there}. {_CONVERT}.")
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ExportError(f"{index} is not valid: it has no weight_map.")
+    headers: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
+    tensors = {}
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
+            raise ExportError(f"{index} is not valid: {shard!r} is not the name of a file beside it.")
+        if shard not in headers:
+            headers[shard] = _read_header(folder / shard)
+        if name not in headers[shard]:
+            raise ExportError(f"{index} is not valid: {shard} does not hold {name}.")
+        tensors[name] = headers[shard][name]
+    return tensors
+
+
+def _read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape by tensor: 8 little-endian bytes of length, then JSON, then as many bytes as that describes."""
+    if not path.is_file():
+        raise ExportError(f"{path} is missing. Download the model again.")
+    prefix = _read_bytes(path, 8)
+    if prefix == b"version ":
+        raise ExportError(f"{path} is a Git LFS pointer, not the weights. Run `git lfs pull` in its repository.")
+    length, data = int.from_bytes(prefix, "little"), path.stat().st_size - 8
+    if len(prefix) < 8 or length > min(MAX_HEADER_BYTES, data):
+        raise ExportError(f"{path} is not a whole safetensors file. Download it again.")
+    header = _decode_json(path, _read_bytes(path, length, start=8))
+    if not isinstance(header, dict):
+        raise ExportError(f"{path} is not valid: its header is not an object.")
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        match entry:
+            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]} if all(
+                isinstance(size, int) and size >= 0 for size in shape
+            ):
+                tensors[name] = (dtype, tuple(shape))
+            case _:
+                raise ExportError(f"{path} is not valid: its header does not describe {name}.")
+        if not 0 <= begin <= end <= data - length:
+            raise ExportError(f"{path} is cut off: {name} ends at byte {end:,} of {data - length:,}. Download it again.")
+        if dtype in _FLOAT_BYTES and end - begin != math.prod(shape) * _FLOAT_BYTES[dtype]:
+            raise ExportError(f"{path} is not valid: {name} has {end - begin:,} bytes, which do not fill {shape}.")
+    return tensors
+
+
+def _front_matter(path: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Licence and languages from the model card's first lines; only plain values and lists are understood."""
+    if not path.is_file():
+        return None, ()
+    text = _read_bytes(path, MAX_CARD_BYTES).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    block = re.match(r"---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", text, re.DOTALL)
+    found: dict[str, list[str]] = {"license": [], "language": []}
+    key = ""
+    for line in block[1].split("\n") if block else ():
+        if entry := re.match(r"([\w-]+):(.*)", line):
+            key, values = entry[1], entry[2].split(" #")[0].strip().removeprefix("[").removesuffix("]").split(",")
+        elif entry := re.match(r"\s*-\s(.*)", line):
+            values = [entry[1].split(" #")[0]]
+        else:
+            continue
+        names = (value.strip().strip("'\"") for value in values)
+        found.get(key, []).extend(name for name in names if re.fullmatch(r"[\w.+-]{1,64}", name))
+    return next(iter(found["license"]), None), tuple(found["language"])

@@ -1,0 +1,80 @@
+"""What a loaded engine says of itself."""
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+from raskrank import cpu
+from raskrank.loading import Loaded, Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What runs, on what, and why. `str()` gives a table; `dataclasses.asdict` gives what JSON needs."""
+
+    name: str
+    backend: str
+    reason: str
+    bundle: str | None
+    manifest_sha256: str | None
+    source: str | None
+    revision: str | None
+    licence: str | None
+    languages: tuple[str, ...]
+    architecture: str | None
+    parameters: int | None
+    precision: str
+    instruction_set: str | None
+    activation: str
+    max_length: int
+    threads: int
+    threads_reason: str
+    cpu: str
+    cpu_instruction_sets: tuple[str, ...]
+    fallback: str | None
+    rescued_pairs: int
+    versions: dict[str, str]
+
+    def __str__(self) -> str:
+        rows = {key.replace("_", " "): value for key, value in asdict(self).items() if value not in (None, ())}
+        rows["versions"] = ", ".join(f"{package} {number}" for package, number in self.versions.items())
+        width = max(map(len, rows))
+        return "\n".join(
+            f"{key:<{width}}  {', '.join(value) if isinstance(value, tuple) else value}" for key, value in rows.items()
+        )
+
+
+def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
+    manifest = loaded.manifest
+    source = manifest.source if manifest else None
+    onnx = loaded.backend.name == "onnx"
+    packages = ("raskrank", "onnxruntime", "tokenizers", "numpy") if onnx else ("raskrank", "torch", "transformers")
+    if not onnx:
+        threads_reason = "PyTorch's own setting spreads each run over the cores"
+    elif options.threads is not None:
+        threads_reason = "as asked for"
+    else:
+        threads_reason = "CPUs that affinity and cgroup quota allow"
+    return Info(
+        name=loaded.name,
+        backend=loaded.backend.name,
+        reason=loaded.reason,
+        bundle=None if loaded.path is None else str(loaded.path),
+        manifest_sha256=loaded.manifest_sha256,
+        source=source.model if source else options.checkpoint,
+        revision=source.revision if source else None,
+        licence=source.licence if source else None,
+        languages=source.languages if source else (),
+        architecture=manifest.architecture if manifest else None,
+        parameters=manifest.parameters if manifest else None,
+        precision=manifest.precision if manifest and onnx else "fp32",
+        instruction_set=manifest.recipe.instruction_set if manifest and onnx else None,
+        activation=loaded.activation,
+        max_length=loaded.encoder.max_length,
+        threads=loaded.backend.concurrency,
+        threads_reason=threads_reason,
+        cpu=cpu.model_name(),
+        cpu_instruction_sets=cpu.instruction_sets(),
+        fallback=options.fallback,
+        rescued_pairs=rescued_pairs,
+        versions={package: version(package) for package in packages},
+    )

@@ -1,0 +1,189 @@
+"""From the arguments of `Reranker.load` to what it needs to run."""
+
+import importlib.resources
+import logging
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tokenizers import Tokenizer
+
+from raskrank import cpu
+from raskrank.backend import Backend
+from raskrank.bundle import TOKENIZER, Activation, Manifest, open_bundle, read_manifest, weights_sha256
+from raskrank.checkpoint import read_checkpoint
+from raskrank.encoding import PairEncoder
+from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError
+from raskrank.texts import Limits, positive
+
+logger = logging.getLogger("raskrank")
+
+ENVIRONMENT = "RASKRANK_MODEL"
+BackendName = Literal["onnx", "torch"]
+
+# The tokenizer's thread pool does not survive a fork, and waits for its dead threads if the user has forced it on.
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `Reranker.load` was called with; enough to load the same again in another process."""
+
+    bundle: str | None
+    threads: int | None
+    backend: BackendName
+    fallback: Literal["torch"] | None
+    checkpoint: str | None
+    expected_sha256: str | None
+    limits: Limits
+
+    def check(self) -> None:
+        if self.threads is not None:
+            positive(self.threads, "threads")
+        if self.backend not in ("onnx", "torch"):
+            raise InputError(f"backend: expected 'onnx' or 'torch', got {self.backend!r}")
+        if self.fallback not in (None, "torch"):
+            raise InputError(f"fallback: expected None or 'torch', got {self.fallback!r}")
+        if not isinstance(self.limits, Limits):
+            raise InputError(f"limits: expected Limits, got {type(self.limits).__name__}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A backend, the encoder that feeds it, and where both come from."""
+
+    backend: Backend
+    encoder: PairEncoder
+    name: str
+    activation: Activation
+    reason: str  # why this backend
+    path: Path | None  # of the bundle
+    manifest: Manifest | None
+    manifest_sha256: str | None
+
+
+def load(options: Options) -> Loaded:
+    """Load what the options ask for. Raises InputError, BundleError, ExportError or InferenceError."""
+    options.check()
+    if options.backend == "torch":
+        return _load_torch(options, "backend='torch' was asked for")
+    path = bundle_path(options.bundle)
+    try:
+        return _load_onnx(options, path)
+    except (Corrupt, Incompatible) as error:
+        # A pinned digest that differs may be an attack, which nothing may paper over.
+        if options.fallback != "torch" or (options.expected_sha256 is not None and isinstance(error, Corrupt)):
+            raise
+        logger.warning("the bundle cannot be used, PyTorch takes its place: %s", error)
+        return _load_torch(options, f"fallback='torch', because the bundle cannot be used: {error}")
+
+
+def load_reference(manifest: Manifest, checkpoint: str | None) -> Backend:
+    """PyTorch on the checkpoint that a bundle was made from. Raises InferenceError, ExportError or Incompatible."""
+    from raskrank.torch_backend import TorchBackend
+
+    return TorchBackend(read_checkpoint(_checkpoint_folder(manifest, checkpoint)))
+
+
+def bundle_path(bundle: str | None) -> Path:
+    """The folder of the bundle: the argument, else RASKRANK_MODEL, else the embedded model."""
+    if bundle is not None:
+        return Path(bundle)
+    if named := os.environ.get(ENVIRONMENT):
+        return Path(named)
+    return Path(str(importlib.resources.files("raskrank") / "nano"))
+
+
+def _load_onnx(options: Options, path: Path) -> Loaded:
+    bundle = open_bundle(path, expected_sha256=options.expected_sha256)
+    from raskrank.onnx_backend import OnnxBackend
+
+    manifest, threads = bundle.manifest, options.threads or cpu.usable_cpus()
+    encoder = _encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path)
+    backend = OnnxBackend(bundle.graph, bundle.folder, manifest.inputs, concurrency=threads)
+    _self_test(backend, encoder, manifest, path)
+    return Loaded(
+        backend=backend,
+        encoder=encoder,
+        name=manifest.name,
+        activation=manifest.activation,
+        reason="a bundle runs in onnxruntime",
+        path=path,
+        manifest=manifest,
+        manifest_sha256=bundle.manifest_sha256,
+    )
+
+
+def _load_torch(options: Options, reason: str) -> Loaded:
+    """The checkpoint that was named, or that the bundle was made from, with its own tokenizer."""
+    from raskrank.torch_backend import TorchBackend
+
+    path = manifest = digest = None
+    if options.backend == "onnx" or options.bundle is not None or options.checkpoint is None:
+        path = bundle_path(options.bundle)
+        try:
+            manifest, digest = read_manifest(path)
+        except BundleError:
+            if options.backend == "torch" or options.checkpoint is None:
+                raise
+    folder = _checkpoint_folder(manifest, options.checkpoint)
+    checkpoint = read_checkpoint(folder)
+    max_length = manifest.max_length if manifest else checkpoint.max_length
+    tokenizer = (folder / TOKENIZER).read_bytes()
+    return Loaded(
+        backend=TorchBackend(checkpoint),
+        encoder=_encoder(tokenizer, max_length, checkpoint.vocab_size, folder),
+        name=manifest.name if manifest else folder.name,
+        activation=checkpoint.activation,
+        reason=reason,
+        path=path,
+        manifest=manifest,
+        manifest_sha256=digest,
+    )
+
+
+def _checkpoint_folder(manifest: Manifest | None, checkpoint: str | None) -> Path:
+    from raskrank.torch_backend import local_checkpoint
+
+    if manifest is None:
+        return Path(checkpoint or "")
+    folder = Path(checkpoint) if checkpoint else local_checkpoint(manifest.source.model, manifest.source.revision)
+    if weights_sha256(folder) != manifest.source.weights_sha256:
+        raise Incompatible(f"{folder}: its weights are not those that the bundle {manifest.name} was made from")
+    return folder
+
+
+def _encoder(tokenizer_json: bytes, max_length: int, vocab_size: int, path: Path) -> PairEncoder:
+    try:
+        tokenizer = Tokenizer.from_buffer(tokenizer_json)
+    except Exception as error:  # tokenizers raises Exception itself
+        raise Incompatible(f"{path}: this version of tokenizers cannot read {TOKENIZER}: {error}") from error
+    if (pieces := tokenizer.get_vocab_size()) > vocab_size:
+        raise Incompatible(f"{path}: the tokenizer has {pieces} pieces, the model embeds {vocab_size}")
+    return PairEncoder(tokenizer, max_length, parallel=not _forked)
+
+
+def _self_test(backend: Backend, encoder: PairEncoder, manifest: Manifest, path: Path) -> None:
+    """One pair whose logit is known: a tokenizer that does not fit, or a CPU that computes otherwise, shows here."""
+    test = manifest.self_test
+    (pair,) = encoder.encode([(test.query, test.document)])
+    try:
+        logit = float(backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0])
+    except InferenceError as error:
+        raise Incompatible(f"{path}: the model does not run: {error}") from error
+    if not math.isclose(logit, test.logit, rel_tol=0, abs_tol=test.tolerance):
+        raise Incompatible(
+            f"{path}: the self-test gives {logit:.4f} instead of {test.logit:.4f} (tolerance {test.tolerance}); "
+            "tokenizer and model do not belong together, or this CPU computes otherwise"
+        )

@@ -1,0 +1,81 @@
+"""Runs a bundle's graph in onnxruntime on the CPU. The only file that imports onnxruntime."""
+
+import os
+from pathlib import Path
+
+# onnxruntime 1.29 and later start telemetry when imported: a thread, and files in the user's cache. Only this prevents it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
+
+from raskrank.backend import Float32Array, Int64Array
+from raskrank.errors import Incompatible, InferenceError
+
+INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
+# onnxruntime's fused Add + LayerNormalization takes 5 to 8 times as long as the two apart (docs/performance.md).
+DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
+FATAL = 4  # failures reach the caller as exceptions; onnxruntime's own log on stderr is left out
+
+
+class OnnxBackend:
+    """One session with one thread a run; `concurrency` runs are meant to be in flight together."""
+
+    name = "onnx"
+
+    def __init__(self, graph: bytes, folder: Path, inputs: tuple[str, ...], *, concurrency: int) -> None:
+        """graph: model.onnx's bytes. folder: where model.onnx.data lies, which is mapped, not copied.
+
+        Raises Incompatible if onnxruntime cannot load the graph or its inputs and outputs are not those of a bundle.
+        """
+        self.concurrency = concurrency
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        options.log_severity_level = FATAL
+        # A pattern is kept for each input shape, and every length is one: without, memory stays flat.
+        options.enable_mem_pattern = False
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
+            )
+        except Exception as error:
+            raise Incompatible(f"onnxruntime {onnxruntime.__version__} cannot load {folder}: {error}") from error
+        self._inputs = _check_signature(self._session, inputs, folder)
+
+    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array) -> Float32Array:
+        feeds = {INPUT_IDS: input_ids, TOKEN_TYPE_IDS: token_type_ids}
+        try:
+            result: Float32Array = self._session.run([LOGITS], {name: feeds[name] for name in self._inputs})[0]
+        except Exception as error:
+            shape = " x ".join(map(str, input_ids.shape))
+            raise InferenceError(f"onnxruntime failed on a run of {shape} tokens: {error}") from error
+        return result.reshape(-1)  # (B, 1) -> (B)
+
+    def close(self) -> None:
+        del self._session
+
+
+def version() -> str:
+    return str(onnxruntime.__version__)
+
+
+def _check_signature(session: "onnxruntime.InferenceSession", expected: tuple[str, ...], folder: Path) -> list[str]:
+    inputs = {item.name: item for item in session.get_inputs()}
+    allowed = {INPUT_IDS, TOKEN_TYPE_IDS}
+    wrong = [f"{name} {item.type} {item.shape}" for name, item in inputs.items() if not _is_ids(item)]
+    if INPUT_IDS not in inputs or set(inputs) - allowed or set(inputs) != set(expected) or wrong:
+        raise Incompatible(
+            f"{folder}: the graph's inputs are {sorted(inputs)}, the manifest's {sorted(expected)}; "
+            f"allowed are {sorted(allowed)}, int64 of two dimensions{'; not so: ' + ', '.join(wrong) if wrong else ''}"
+        )
+    outputs = [(item.name, item.type) for item in session.get_outputs()]
+    if outputs != [(LOGITS, "tensor(float)")]:
+        raise Incompatible(f"{folder}: the graph's outputs are {outputs}, expected one, {LOGITS}, of float32")
+    return list(inputs)
+
+
+def _is_ids(item: "onnxruntime.NodeArg") -> bool:
+    return item.type == "tensor(int64)" and len(item.shape) == 2

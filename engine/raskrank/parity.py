@@ -1,0 +1,165 @@
+"""Two backends side by side on the same pairs: how far apart the numbers are, and whether the order is the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raskrank.backend import Float32Array
+
+# For verify() without pairs of its own: short and long, Norwegian and English, near misses beside answers.
+SAMPLE_PAIRS: tuple[tuple[str, str], ...] = tuple(
+    (query, document)
+    for query, documents in {
+        "Hvem kan programmere i Python?": (
+            "Utvikler med åtte års erfaring i Python og PostgreSQL, sist i et forsikringsselskap i Bergen.",
+            "Dyrepasser ved et reptilsenter, med ansvar for pytonslanger og varaner.",
+            "Sykepleier i turnus, autorisert siden 2014.",
+            "",
+        ),
+        "sykepleier nattvakt Tromsø": (
+            "Vi søker sykepleier til faste nattvakter ved sykehjemmet på Kroken i Tromsø. Tiltredelse 1. mars, 75 % stilling.",
+            "Nattevakt ved hotell i Tromsø sentrum; resepsjonserfaring er en fordel.",
+            "Elektriker med fagbrev, kan reise.",
+        ),
+        "Who has a forklift licence?": (
+            "Warehouse worker, forklift licence T1–T4, five years at a cold store.",
+            "Truck driver with a clean licence who has never worked in a warehouse.",
+            "Lagermedarbeider med truckførerbevis søker jobb på dagtid.",
+            "🙂",
+        ),
+        "Kva er hovudstaden i Noreg?": (
+            "Oslo er hovudstaden i Noreg og har om lag 700 000 innbyggjarar.",
+            "Bergen var lenge den største byen i landet.",
+            "The capital of Sweden is Stockholm. " * 40,
+        ),
+    }.items()
+    for document in documents
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parity:
+    """A candidate against a reference on n pairs. All arrays are float32 (n), in the order of `pairs` as given.
+
+    Drift is the absolute difference of two scores after a sigmoid, whatever the model's own activation: a scale of 0 to 1
+    on which models can be compared. tau and top-1 are means over the queries with at least two different reference logits:
+    Kendall's tau-b in [-1, 1], and the share of queries whose best document is the same.
+    """
+
+    reference: str
+    candidate: str
+    queries: tuple[int, ...]  # for each pair, which query it belongs to
+    reference_logits: Float32Array
+    candidate_logits: Float32Array
+
+    @property
+    def logit_differences(self) -> Float32Array:
+        differences: Float32Array = np.abs(self.candidate_logits - self.reference_logits)
+        return differences
+
+    @property
+    def drifts(self) -> Float32Array:
+        drifts: Float32Array = np.abs(sigmoid(self.candidate_logits) - sigmoid(self.reference_logits))
+        return drifts
+
+    @property
+    def max_logit_difference(self) -> float:
+        return float(self.logit_differences.max(initial=0))
+
+    @property
+    def mean_logit_difference(self) -> float:
+        return float(self.logit_differences.mean()) if len(self.queries) else 0.0
+
+    @property
+    def max_drift(self) -> float:
+        return float(self.drifts.max(initial=0))
+
+    @property
+    def mean_drift(self) -> float:
+        return float(self.drifts.mean()) if len(self.queries) else 0.0
+
+    @property
+    def logit_spread(self) -> float:
+        """Standard deviation of the reference logits: what the differences are to be seen against."""
+        return float(self.reference_logits.std()) if len(self.queries) else 0.0
+
+    @property
+    def tau(self) -> float:
+        return _mean([kendall_tau(reference, candidate) for reference, candidate in self._ranked_queries()])
+
+    @property
+    def top1(self) -> float:
+        return _mean([float(np.argmax(ref) == np.argmax(cand)) for ref, cand in self._ranked_queries()])
+
+    def summary(self) -> dict[str, float | int | str]:
+        """The numbers without the arrays, ready for JSON."""
+        return {
+            "reference": self.reference,
+            "candidate": self.candidate,
+            "pairs": len(self.queries),
+            "queries": len(set(self.queries)),
+            "logit_spread": round(self.logit_spread, 6),
+            "max_logit_difference": self.max_logit_difference,
+            "mean_logit_difference": self.mean_logit_difference,
+            "max_drift": round(self.max_drift, 6),
+            "mean_drift": round(self.mean_drift, 6),
+            "tau": round(self.tau, 6),
+            "top1": round(self.top1, 6),
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.candidate} against {self.reference}, {len(self.queries)} pairs of {len(set(self.queries))} queries\n"
+            f"  Kendall tau {self.tau:.4f}   top-1 agreement {self.top1:.1%}\n"
+            f"  score drift, 0 to 1: largest {self.max_drift:.4f}   mean {self.mean_drift:.4f}\n"
+            f"  logit difference:    largest {self.max_logit_difference:.2g}   mean {self.mean_logit_difference:.2g}   "
+            f"(spread of the logits: {self.logit_spread:.2f})"
+        )
+
+    def _ranked_queries(self) -> list[tuple[Float32Array, Float32Array]]:
+        queries = np.array(self.queries)
+        groups = [queries == query for query in dict.fromkeys(self.queries)]
+        pairs = [(self.reference_logits[group], self.candidate_logits[group]) for group in groups]
+        return [(reference, candidate) for reference, candidate in pairs if np.ptp(reference) > 0]
+
+
+def compare(
+    pairs: Sequence[tuple[str, str]],
+    reference: tuple[str, Float32Array],
+    candidate: tuple[str, Float32Array],
+) -> Parity:
+    """A Parity of named logits, each float32 (n) in the order of `pairs`; pairs with equal query texts form one query."""
+    numbers = {query: number for number, query in enumerate(dict.fromkeys(query for query, _ in pairs))}
+    return Parity(
+        reference=reference[0],
+        candidate=candidate[0],
+        queries=tuple(numbers[query] for query, _ in pairs),
+        reference_logits=reference[1],
+        candidate_logits=candidate[1],
+    )
+
+
+def sigmoid(logits: Float32Array) -> Float32Array:
+    """1 / (1 + exp(-x)), float32, without overflow for any finite x."""
+    small = np.exp(-np.abs(logits.astype(np.float64)))
+    return (np.where(logits >= 0, 1.0, small) / (1.0 + small)).astype(np.float32)
+
+
+def kendall_tau(reference: Float32Array, candidate: Float32Array) -> float:
+    """Kendall's tau-b of two score lists of one length: 1 for the same order, -1 for the reverse; ties count for neither.
+
+    tau-b = (concordant - discordant) / sqrt((pairs - ties in reference) * (pairs - ties in candidate))
+    (Kendall, "The treatment of ties in ranking problems", Biometrika 33, 1945). 0 where one list is all ties.
+    """
+    upper = np.triu_indices(len(reference), k=1)
+    first, second = (
+        np.sign(scores[:, None] - scores[None, :])[upper] for scores in (reference, candidate)
+    )  # (n, n) -> (n(n-1)/2)
+    scale = np.sqrt(float(np.count_nonzero(first)) * float(np.count_nonzero(second)))
+    return float((first * second).sum() / scale) if scale else 0.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean; 1 where there is nothing to rank."""
+    return float(np.mean(values)) if values else 1.0

@@ -1,0 +1,213 @@
+"""The main path: check -> encode -> plan -> run -> collect -> rank."""
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+
+from raskrank import texts
+from raskrank.backend import Backend, Float32Array
+from raskrank.errors import ForkError, InferenceError, NonFiniteScore
+from raskrank.info import Info, describe
+from raskrank.loading import BackendName, Loaded, Options, load, load_reference, logger
+from raskrank.parity import SAMPLE_PAIRS, Parity, compare, sigmoid
+from raskrank.running import Workers, run_pairs
+from raskrank.texts import Limits
+
+# Pairs encoded, planned and run together: bounds memory for any number of documents, and is enough for longest-first.
+CHUNK_PAIRS = 512
+
+
+class Ranked(NamedTuple):
+    """A document's place in a ranking. index: its position in the caller's list. truncated: not all of it was read."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    score: float
+    truncated: bool
+
+
+class _Outcome(NamedTuple):
+    logits: Float32Array  # (n,)
+    truncated: list[bool]
+
+
+class Reranker:
+    """A cross-encoder, loaded. Thread-safe; every score depends on its pair alone, bit for bit, whatever runs beside it.
+
+    Make one with `Reranker.load`. Belongs to the process that loaded it: after a fork, load again in the child (ForkError);
+    pickling stores the arguments of `load`, and unpickling loads again. Use as a context manager, or `close`, to free it early.
+    """
+
+    def __init__(self, options: Options, loaded: Loaded) -> None:
+        self._options, self._loaded = options, loaded
+        self._workers: Workers | None = Workers(loaded.backend.concurrency)
+        self._reference: Backend | None = None
+        self._reference_lock = threading.Lock()
+        self._rescued = 0
+        self._pid = os.getpid()
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path | None = None,
+        *,
+        threads: int | None = None,
+        backend: BackendName = "onnx",
+        fallback: Literal["torch"] | None = None,
+        checkpoint: str | Path | None = None,
+        expected_sha256: str | None = None,
+        limits: Limits | None = None,
+    ) -> Self:
+        """Load and verify a bundle.
+
+        bundle: its folder; without, the one that the environment variable RASKRANK_MODEL names, else the embedded model.
+        threads: pairs scored at the same time, one core each; without, the CPUs that affinity and cgroup quota allow.
+        backend: "onnx" runs the bundle, "torch" the checkpoint it was made from, with the same truncation and activation.
+        fallback: "torch" lets PyTorch rescue pairs whose logits are not finite, or a bundle that cannot be used on this
+            machine; each rescue is logged as a warning and shown by `info()`.
+        checkpoint: folder with the original checkpoint, for "torch" and `verify`; without, where the manifest says. With
+            backend="torch" and no bundle it is run by itself.
+        expected_sha256: digest of manifest.json, which in turn pins every file of the bundle.
+        limits: upper bounds on one call.
+
+        Raises InputError, MissingFile, Corrupt or Incompatible; with PyTorch also NotACrossEncoder, ExportError or
+        InferenceError.
+        """
+        options = Options(
+            bundle=None if bundle is None else os.fspath(bundle),
+            threads=threads,
+            backend=backend,
+            fallback=fallback,
+            checkpoint=None if checkpoint is None else os.fspath(checkpoint),
+            expected_sha256=expected_sha256,
+            limits=limits or Limits(),
+        )
+        return cls(options, load(options))
+
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+        """The documents by falling score, ties by input index; only the `top_k` best if given. [] for no documents.
+
+        Raises InputError or LimitError before anything is computed, NonFiniteScore, InferenceError, ForkError.
+        """
+        count = None if top_k is None else texts.positive(top_k, "top_k")
+        outcome = self._outcome(self._with_query(query, documents))
+        scores = self._scores(outcome.logits)
+        order = np.argsort(-outcome.logits, kind="stable")[:count]
+        return [Ranked(index, float(scores[index]), outcome.truncated[index]) for index in order.tolist()]
+
+    def score(self, query: str, documents: Sequence[str]) -> Float32Array:
+        """float32 (n): the score of each document, in input order. In [0, 1] for sigmoid, unbounded for identity.
+
+        Raises as `rank` does.
+        """
+        return self._scores(self._outcome(self._with_query(query, documents)).logits)
+
+    def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> Float32Array:
+        """float32 (n): the score of each (query, document) pair, in input order. Raises as `rank` does."""
+        return self._scores(self._outcome(texts.check_pairs(pairs, self._options.limits)).logits)
+
+    def verify(self, pairs: Sequence[tuple[str, str]] | None = None) -> Parity:
+        """Score (query, document) pairs with PyTorch and with this bundle, and compare. Without pairs, fifteen of our own.
+
+        Needs `pip install 'raskrank[export]'` and the checkpoint. Raises InferenceError without them, Incompatible if the
+        checkpoint is another one, and as `rank` does.
+        """
+        self._check_usable()
+        checked = texts.check_pairs(SAMPLE_PAIRS if pairs is None else pairs, self._options.limits)
+        if self._loaded.backend.name != "onnx":
+            raise InferenceError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
+        reference = self._reference_backend()
+        expected = np.zeros(len(checked), np.float32)
+        for index, pair in enumerate(self._loaded.encoder.encode(checked)):
+            expected[index] = reference.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
+        precision = self._loaded.manifest.precision if self._loaded.manifest else ""
+        return compare(checked, ("torch fp32", expected), (f"onnx {precision}", self._logits(checked).logits))
+
+    def info(self) -> Info:
+        """What runs, on what, and why."""
+        return describe(self._options, self._loaded, rescued_pairs=self._rescued)
+
+    def close(self) -> None:
+        """Free model and threads. Calls in other threads end first; a second close does nothing."""
+        if self._workers is not None and os.getpid() == self._pid:
+            self._workers.close()
+            self._loaded.backend.close()
+            if self._reference is not None:
+                self._reference.close()
+        self._workers = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reload, (self._options,)
+
+    def __repr__(self) -> str:
+        return f"<Reranker {self._loaded.name} on {self._loaded.backend.name}>"
+
+    def _with_query(self, query: object, documents: object) -> list[tuple[str, str]]:
+        limits = self._options.limits
+        checked = texts.check_query(query, limits)
+        return [(checked, document) for document in texts.check_documents(documents, limits)]
+
+    def _outcome(self, pairs: list[tuple[str, str]]) -> _Outcome:
+        """Finite logits of checked pairs, rescued if that was asked for."""
+        outcome = self._logits(pairs)
+        broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
+        if broken and self._options.fallback == "torch" and self._loaded.backend.name != "torch":
+            self._rescue(pairs, outcome, broken)
+            broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
+        if broken:
+            shown = ", ".join(map(str, broken[:10])) + (", ..." if len(broken) > 10 else "")
+            raise NonFiniteScore(f"{len(broken)} of {len(pairs)} scores are NaN or infinite, at {shown}", broken)
+        return outcome
+
+    def _logits(self, pairs: list[tuple[str, str]]) -> _Outcome:
+        self._check_usable()
+        logits, truncated = np.zeros(len(pairs), np.float32), list[bool]()
+        for start in range(0, len(pairs), CHUNK_PAIRS):
+            encoded = self._loaded.encoder.encode(pairs[start : start + CHUNK_PAIRS])
+            logits[start : start + CHUNK_PAIRS] = run_pairs(self._loaded.backend, self._pool(), encoded)
+            truncated += [pair.truncated for pair in encoded]
+        return _Outcome(logits, truncated)
+
+    def _scores(self, logits: Float32Array) -> Float32Array:
+        return sigmoid(logits) if self._loaded.activation == "sigmoid" else logits
+
+    def _rescue(self, pairs: list[tuple[str, str]], outcome: _Outcome, indices: list[int]) -> None:
+        reference = self._reference_backend()
+        for index, pair in zip(indices, self._loaded.encoder.encode([pairs[i] for i in indices]), strict=True):
+            outcome.logits[index] = reference.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
+        with self._reference_lock:
+            self._rescued += len(indices)
+        logger.warning("%d of %d logits were not finite and were computed by PyTorch instead", len(indices), len(pairs))
+
+    def _reference_backend(self) -> Backend:
+        with self._reference_lock:
+            if self._reference is None:
+                manifest = self._loaded.manifest
+                if manifest is None:
+                    raise InferenceError("there is no bundle, so there is no checkpoint that it was made from")
+                self._reference = load_reference(manifest, self._options.checkpoint)
+            return self._reference
+
+    def _pool(self) -> Workers:
+        if self._workers is None:
+            raise InferenceError("this Reranker is closed; load it again")
+        return self._workers
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
+        self._pool()
+
+
+def _reload(options: Options) -> Reranker:
+    return Reranker(options, load(options))

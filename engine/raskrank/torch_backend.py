@@ -1,0 +1,111 @@
+"""The reference: the original checkpoint in PyTorch, with the engine's own encoding. Imported only when asked for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raskrank.backend import Float32Array, Int64Array
+from raskrank.checkpoint import Checkpoint
+from raskrank.errors import ExportError, InferenceError, NotACrossEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NEEDS = "PyTorch and transformers are needed for this; install them with: pip install 'raskrank[export]'"
+
+
+class TorchBackend:
+    """Runs a checkpoint in fp32 on the CPU, one pair at a time. PyTorch's own thread settings apply."""
+
+    name = "torch"
+    concurrency = 1  # PyTorch spreads one run over the cores itself
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Raises NotACrossEncoder or ExportError if the weights do not fit, InferenceError without PyTorch."""
+        self.model = load_model(checkpoint)
+        self._token_types = checkpoint.type_vocab_size > 1
+
+    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array) -> Float32Array:
+        import torch
+
+        ids = torch.from_numpy(input_ids)
+        feeds = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if self._token_types:
+            feeds["token_type_ids"] = torch.from_numpy(token_type_ids)
+        try:
+            with torch.inference_mode():
+                result: Float32Array = self.model(**feeds).logits.reshape(-1).numpy()  # (B, 1) -> (B)
+        except RuntimeError as error:
+            raise InferenceError(f"PyTorch failed on a run of {' x '.join(map(str, ids.shape))} tokens") from error
+        return result
+
+    def close(self) -> None:
+        del self.model
+
+
+def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
+    """The transformers model of a checkpoint in float32, ready to run.
+
+    The class is chosen by name from a fixed list, the config built from known keys, and only safetensors are read, so nothing
+    in the folder can run code. Raises as TorchBackend does.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise InferenceError(NEEDS) from error
+    model_class = getattr(transformers, checkpoint.architecture)
+    config = model_class.config_class(**checkpoint.config)
+    config._attn_implementation = "eager"  # the exporter fuses attention itself; eager is its plain form
+    with _quiet():
+        try:
+            model, report = model_class.from_pretrained(
+                checkpoint.folder,
+                config=config,
+                torch_dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ExportError(f"{checkpoint.folder}: transformers cannot load these weights: {error}") from error
+    missing = sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))
+    if missing:
+        raise NotACrossEncoder(f"{checkpoint.folder}: the weights lack {', '.join(missing[:4])}")
+    if report["mismatched_keys"]:
+        raise ExportError(f"{checkpoint.folder}: the shapes of {report['mismatched_keys'][:2]} differ from config.json")
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def local_checkpoint(model: str, revision: str | None) -> Path:
+    """The folder of a checkpoint: `model` itself if it is one, else where the hub's cache on this machine has it.
+
+    Opens no connection. Raises InferenceError that says to pass the folder.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(model, revision=revision, local_files_only=True))
+    except (ImportError, OSError, ValueError) as error:
+        raise InferenceError(
+            f"the checkpoint {model} is neither a folder here nor in the hub's cache; pass checkpoint=FOLDER"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers' log at errors only while a checkpoint loads: what it warns of is checked here and raised."""
+    import logging as levels
+
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(levels.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

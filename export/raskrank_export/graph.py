@@ -1,0 +1,119 @@
+"""From a PyTorch model to the graph of a bundle: optimum's export, onnxruntime's fusions, then our passes."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from raskrank.bundle import MODEL, WEIGHTS
+from raskrank.checkpoint import Checkpoint
+from raskrank.errors import ExportError
+from raskrank_export.passes import PASSES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+OPSET = 18  # the newest that optimum's exporter writes through PyTorch's TorchScript path
+MIN_EXTERNAL_BYTES = 1024  # smaller tensors stay in the graph, where shapes and constants are read
+
+
+def export_model(model: "PreTrainedModel", folder: Path) -> Path:
+    """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file."""
+    from optimum.exporters.onnx import onnx_export_from_model
+
+    with _quiet():
+        try:
+            onnx_export_from_model(
+                model, folder, opset=OPSET, task="text-classification", do_validation=False, no_post_process=True
+            )
+        except Exception as error:
+            raise ExportError(f"optimum could not export {type(model).__name__}: {error}") from error
+    return folder / "model.onnx"
+
+
+def lean_graph(file: Path, checkpoint: Checkpoint) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """The fused graph of an export after every pass, and how many layers each pass changed.
+
+    Raises ExportError if onnxruntime did not fuse every layer, or a pass left one out: the bundle would be slow.
+    """
+    model = _fuse(file, checkpoint)
+    touched = {transform.__name__: transform(model) for transform in PASSES}
+    expected = {"drop_mask": checkpoint.layers, "hoist_first_token": 1, "merge_projections": checkpoint.layers}
+    if touched != expected:
+        raise ExportError(f"passes changed {touched} layers, expected {expected}")
+    del model.metadata_props[:]
+    return model, touched
+
+
+def save(model: onnx.ModelProto, folder: Path) -> None:
+    """Write a bundle's model.onnx and model.onnx.data anew. The model's tensors are empty afterwards."""
+    for name in (MODEL, WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
+    (folder / WEIGHTS).touch()  # a model may be too small to have any
+    onnx.save_model(
+        model,
+        str(folder / MODEL),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=WEIGHTS,
+        size_threshold=MIN_EXTERNAL_BYTES,
+        convert_attribute=False,
+    )
+
+
+def load(folder: Path) -> onnx.ModelProto:
+    """Read back what `save` wrote."""
+    return onnx.load(str(folder / MODEL))
+
+
+def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
+    from onnxruntime.transformers import optimizer
+    from onnxruntime.transformers.fusion_options import FusionOptions
+
+    options = FusionOptions("bert")  # RoBERTa and XLM-R have the same layers
+    options.use_multi_head_attention = True
+    # These hide Add and LayerNormalization from the passes and from int8, and run slower (docs/performance.md).
+    options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
+    options.enable_bias_gelu = options.enable_embed_layer_norm = False
+    with _quiet():
+        model: onnx.ModelProto = optimizer.optimize_model(
+            str(file),
+            model_type="bert",
+            num_heads=checkpoint.heads,
+            hidden_size=checkpoint.hidden_size,
+            optimization_options=options,
+            opt_level=0,
+        ).model
+    found = Counter(node.op_type for node in model.graph.node)
+    expected = {
+        "MultiHeadAttention": checkpoint.layers,
+        "Gelu": checkpoint.layers,
+        "LayerNormalization": 2 * checkpoint.layers + 1,
+        "Softmax": 0,
+        "Erf": 0,
+    }
+    if wrong := {kind: found[kind] for kind, count in expected.items() if found[kind] != count}:
+        raise ExportError(
+            f"onnxruntime did not fuse every layer of {checkpoint.architecture}: {wrong}, expected "
+            f"{ {kind: expected[kind] for kind in wrong} }; the versions in constraints.txt are known to"
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tools' chatter (tracer warnings, progress on stdout, info logs) from the caller; errors are exceptions."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,66 @@
+"""The pairs on which an export is judged: our own set, or the caller's file."""
+
+import importlib.resources
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from raskrank.errors import InputError
+
+DEFAULT = importlib.resources.files("raskrank_export") / "data" / "samples.jsonl"
+MIN_QUERIES = 2  # fewer say nothing about order
+
+
+class Sample(NamedTuple):
+    """A query and the documents that are ranked for it."""
+
+    query: str
+    documents: tuple[str, ...]
+
+
+def read_samples(file: Path | None = None) -> list[Sample]:
+    """The samples of a file, or the set that comes with the exporter.
+
+    JSON Lines: {"query": str, "documents": [str, ...]} a line, other keys are ignored. TSV (a name ending in .tsv): query and
+    document a line, without a header; lines of one query form a sample. UTF-8. Raises InputError with file and line.
+    """
+    name = "the default samples" if file is None else str(file)
+    try:
+        text = DEFAULT.read_text("utf-8") if file is None else file.read_text("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: not UTF-8 text at byte {error.start}") from None
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if file is not None and file.suffix == ".tsv":
+        grouped: dict[str, list[str]] = {}
+        for number, line in lines:
+            query, tab, document = line.rstrip("\r").partition("\t")
+            if not tab or "\t" in document:
+                raise InputError(f"{name}, line {number}: expected query, tab, document")
+            grouped.setdefault(query, []).append(document)
+        samples = [Sample(query, tuple(documents)) for query, documents in grouped.items()]
+    else:
+        samples = [_parse(line, f"{name}, line {number}") for number, line in lines]
+    ranked = [sample for sample in samples if len(sample.documents) > 1]
+    if len(ranked) < MIN_QUERIES:
+        raise InputError(f"{name}: {len(ranked)} queries with two or more documents, at least {MIN_QUERIES} are needed")
+    return samples
+
+
+def as_pairs(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+    return [(sample.query, document) for sample in samples for document in sample.documents]
+
+
+def _parse(line: str, where: str) -> Sample:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("query"), str):
+        raise InputError(f'{where}: expected {{"query": text, "documents": [text, ...]}}')
+    documents = data.get("documents")
+    if not isinstance(documents, list) or not all(isinstance(document, str) for document in documents):
+        raise InputError(f'{where}: "documents" must be a list of texts')
+    return Sample(data["query"], tuple(documents))
