@@ -1,0 +1,44 @@
+"""Tiny checkpoints and bundles, made once a session."""
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+from builders import Family, tiny_checkpoint
+from raskrank.bundle import Precision
+
+# A few words that the tiny tokenizers know, so that every export here takes a second and not ten.
+SAMPLES = [
+    {"query": "Hvem kan Python?", "documents": ["En utvikler i Oslo", "Python og SQL", "Sykepleier", "", "Jeg søker jobb"]},
+    {"query": "nurse night shift", "documents": ["Nurse in Tromsø", "Nattevakt på hotell", "Electrician", "5 år erfaring"]},
+    {"query": "Kva er ein båt?", "documents": ["Ein båt er eit fartøy.", "Bil", "A boat on the sea " * 30]},
+]
+
+
+class Tiny:
+    """Folders of tiny models by kind; each is made when first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.samples = root / "samples.jsonl"
+        self.samples.write_text("".join(json.dumps(sample) + "\n" for sample in SAMPLES), "utf-8")
+
+    @functools.cache  # noqa: B019  one instance a session
+    def checkpoint(self, family: Family = "bert") -> Path:
+        return tiny_checkpoint(self.root / f"checkpoint-{family}", family)
+
+    @functools.cache  # noqa: B019
+    def bundle(self, family: Family = "bert", precision: Precision = "int8") -> Path:
+        from raskrank_export import Thresholds, export
+
+        # Seeded weights rank nothing; the gate is tested elsewhere.
+        loose = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
+        folder = self.root / f"bundle-{family}-{precision}"
+        export(str(self.checkpoint(family)), folder, precision=precision, samples=self.samples, thresholds=loose)
+        return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny(tmp_path_factory.mktemp("tiny"))
