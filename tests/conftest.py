@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from builders import Family, tiny_checkpoint
 from raskrank.bundle import Precision
 
