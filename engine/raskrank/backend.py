@@ -14,11 +14,13 @@ class Backend(Protocol):
 
     name: str
     concurrency: int  # runs that should be in flight together
+    hidden_size: int  # width of the model, for planning
 
-    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array) -> Float32Array:
-        """Raw logits, float32 (B,), of B pairs of L tokens each. Both arguments are int64 (B, L), without padding.
+    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, spread: bool = False) -> Float32Array:
+        """Raw logits, float32 (B,), of B pairs of L tokens each. Both arrays are int64 (B, L), without padding.
 
-        A row's logit depends on that row alone. Raises InferenceError if the runtime fails.
+        spread: use several cores for this run, since they are idle. A row's logit depends on that row alone, bit for bit,
+        not on `spread` or on what else runs. Raises InferenceError if the runtime fails.
         """
 
     def close(self) -> None:

@@ -77,6 +77,7 @@ class Manifest:
     source: Source
     architecture: str
     parameters: int
+    hidden_size: int
     max_length: int
     vocab_size: int
     pad_id: int

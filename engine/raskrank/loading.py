@@ -111,7 +111,7 @@ def _load_onnx(options: Options, path: Path) -> Loaded:
 
     manifest, threads = bundle.manifest, options.threads or cpu.usable_cpus()
     encoder = _encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path)
-    backend = OnnxBackend(bundle.graph, bundle.folder, manifest.inputs, concurrency=threads)
+    backend = OnnxBackend(bundle.graph, bundle.folder, manifest.inputs, concurrency=threads, hidden_size=manifest.hidden_size)
     _self_test(backend, encoder, manifest, path)
     return Loaded(
         backend=backend,

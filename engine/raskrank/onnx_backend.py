@@ -1,6 +1,9 @@
 """Runs a bundle's graph in onnxruntime on the CPU. The only file that imports onnxruntime."""
 
+import ctypes
 import os
+import threading
+import weakref
 from pathlib import Path
 
 # onnxruntime 1.29 and later start telemetry when imported: a thread, and files in the user's cache. Only this prevents it.
@@ -17,49 +20,79 @@ DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
 FATAL = 4  # failures reach the caller as exceptions; onnxruntime's own log on stderr is left out
 
 
+_live: "weakref.WeakSet[OnnxBackend]" = weakref.WeakSet()
+
+
 class OnnxBackend:
-    """One session with one thread a run; `concurrency` runs are meant to be in flight together."""
+    """Two sessions on the same weights: one with a single thread, for `concurrency` runs side by side, and one with as many
+    threads as cores, made when a run is first to be spread over idle ones."""
 
     name = "onnx"
 
-    def __init__(self, graph: bytes, folder: Path, inputs: tuple[str, ...], *, concurrency: int) -> None:
+    def __init__(self, graph: bytes, folder: Path, inputs: tuple[str, ...], *, concurrency: int, hidden_size: int) -> None:
         """graph: model.onnx's bytes. folder: where model.onnx.data lies, which is mapped, not copied.
 
         Raises Incompatible if onnxruntime cannot load the graph or its inputs and outputs are not those of a bundle.
         """
-        self.concurrency = concurrency
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        options.log_severity_level = FATAL
-        # A pattern is kept for each input shape, and every length is one: without, memory stays flat.
-        options.enable_mem_pattern = False
-        try:
-            self._session = onnxruntime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
-            )
-        except Exception as error:
-            raise Incompatible(f"onnxruntime {onnxruntime.__version__} cannot load {folder}: {error}") from error
-        self._inputs = _check_signature(self._session, inputs, folder)
+        self.concurrency, self.hidden_size = concurrency, hidden_size
+        self._graph, self._folder = graph, folder
+        self._single = _session(graph, folder, threads=1)
+        self._wide: onnxruntime.InferenceSession | None = None
+        self._wide_lock = threading.Lock()
+        self._inputs = _check_signature(self._single, inputs, folder)
+        _live.add(self)
 
-    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array) -> Float32Array:
+    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, spread: bool = False) -> Float32Array:
         feeds = {INPUT_IDS: input_ids, TOKEN_TYPE_IDS: token_type_ids}
+        session = self._wide_session() if spread else self._single
         try:
-            result: Float32Array = self._session.run([LOGITS], {name: feeds[name] for name in self._inputs})[0]
+            result: Float32Array = session.run([LOGITS], {name: feeds[name] for name in self._inputs})[0]
         except Exception as error:
             shape = " x ".join(map(str, input_ids.shape))
             raise InferenceError(f"onnxruntime failed on a run of {shape} tokens: {error}") from error
         return result.reshape(-1)  # (B, 1) -> (B)
 
     def close(self) -> None:
-        del self._session
+        del self._single
+        self._wide = None
+
+    def _wide_session(self) -> "onnxruntime.InferenceSession":
+        with self._wide_lock:
+            if self._wide is None:
+                self._wide = _session(self._graph, self._folder, threads=self.concurrency)
+            return self._wide
+
+    def keep_after_fork(self) -> None:
+        """In a forked child a session's threads do not exist, and destroying it would wait for them for ever: never do."""
+        if self._wide is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._wide))
 
 
-def version() -> str:
-    return str(onnxruntime.__version__)
+def _keep_all_after_fork() -> None:
+    for backend in _live:
+        backend.keep_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_all_after_fork)
+
+
+def _session(graph: bytes, folder: Path, *, threads: int) -> "onnxruntime.InferenceSession":
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    options.log_severity_level = FATAL
+    # A pattern is kept for each input shape, and every length is one: without, memory stays flat.
+    options.enable_mem_pattern = False
+    try:
+        return onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
+        )
+    except Exception as error:
+        raise Incompatible(f"onnxruntime {onnxruntime.__version__} cannot load {folder}: {error}") from error
 
 
 def _check_signature(session: "onnxruntime.InferenceSession", expected: tuple[str, ...], folder: Path) -> list[str]:

@@ -114,7 +114,7 @@ class Parity:
             f"  Kendall tau {self.tau:.4f}   top-1 agreement {self.top1:.1%}\n"
             f"  score drift, 0 to 1: largest {self.max_drift:.4f}   mean {self.mean_drift:.4f}\n"
             f"  logit difference:    largest {self.max_logit_difference:.2g}   mean {self.mean_logit_difference:.2g}   "
-            f"(spread of the logits: {self.logit_spread:.2f})"
+            f"(logit spread {self.logit_spread:.2f})"
         )
 
     def _ranked_queries(self) -> list[tuple[Float32Array, Float32Array]]:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -48,6 +48,7 @@ class Reranker:
         self._reference: Backend | None = None
         self._reference_lock = threading.Lock()
         self._rescued = 0
+        self._advance: Callable[[int], None] | None = None  # the command line's progress; called from worker threads
         self._pid = os.getpid()
 
     @classmethod
@@ -174,7 +175,7 @@ class Reranker:
         logits, truncated = np.zeros(len(pairs), np.float32), list[bool]()
         for start in range(0, len(pairs), CHUNK_PAIRS):
             encoded = self._loaded.encoder.encode(pairs[start : start + CHUNK_PAIRS])
-            logits[start : start + CHUNK_PAIRS] = run_pairs(self._loaded.backend, self._pool(), encoded)
+            logits[start : start + CHUNK_PAIRS] = run_pairs(self._loaded.backend, self._pool(), encoded, self._advance)
             truncated += [pair.truncated for pair in encoded]
         return _Outcome(logits, truncated)
 

@@ -61,9 +61,10 @@ def run_pairs(
         members = [encoded[index] for index in run.indices]
         input_ids = np.stack([pair.input_ids for pair in members])  # (B, L)
         token_type_ids = np.stack([pair.token_type_ids for pair in members])  # (B, L)
-        logits[list(run.indices)] = backend.logits(input_ids, token_type_ids)
+        logits[list(run.indices)] = backend.logits(input_ids, token_type_ids, spread=run.spread)
         if advance is not None:
             advance(len(run.indices))
 
-    workers.run(work, plan([len(pair.input_ids) for pair in encoded]))
+    lengths = [len(pair.input_ids) for pair in encoded]
+    workers.run(work, plan(lengths, cores=backend.concurrency, hidden_size=backend.hidden_size))
     return logits

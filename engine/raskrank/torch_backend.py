@@ -24,9 +24,10 @@ class TorchBackend:
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Raises NotACrossEncoder or ExportError if the weights do not fit, InferenceError without PyTorch."""
         self.model = load_model(checkpoint)
+        self.hidden_size = checkpoint.hidden_size
         self._token_types = checkpoint.type_vocab_size > 1
 
-    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array) -> Float32Array:
+    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, spread: bool = False) -> Float32Array:  # noqa: ARG002
         import torch
 
         ids = torch.from_numpy(input_ids)
@@ -92,7 +93,8 @@ def local_checkpoint(model: str, revision: str | None) -> Path:
         return Path(snapshot_download(model, revision=revision, local_files_only=True))
     except (ImportError, OSError, ValueError) as error:
         raise InferenceError(
-            f"the checkpoint {model} is neither a folder here nor in the hub's cache; pass checkpoint=FOLDER"
+            f"the checkpoint {model} is neither a folder here nor in the hub's cache; "
+            "pass checkpoint=FOLDER or --checkpoint FOLDER"
         ) from error
 
 

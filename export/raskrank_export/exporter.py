@@ -139,7 +139,9 @@ def _logits(backend: Backend, encoded: list[EncodedPair], progress: Progress) ->
 
 def _bundle_logits(folder: Path, inputs: tuple[str, ...], encoded: list[EncodedPair], progress: Progress) -> Float32Array:
     """Logits of the graph as the engine will run it."""
-    backend = OnnxBackend((folder / bundle.MODEL).read_bytes(), folder, inputs, concurrency=cpu.usable_cpus())
+    # hidden_size 0: no run is spread over cores; there are pairs enough to keep them busy.
+    graph_bytes = (folder / bundle.MODEL).read_bytes()
+    backend = OnnxBackend(graph_bytes, folder, inputs, concurrency=cpu.usable_cpus(), hidden_size=0)
     try:
         return _logits(backend, encoded, progress)
     finally:
@@ -183,6 +185,7 @@ def _manifest(
         ),
         architecture=checkpoint.architecture,
         parameters=checkpoint.parameters,
+        hidden_size=checkpoint.hidden_size,
         max_length=encoder.max_length,
         vocab_size=checkpoint.vocab_size,
         pad_id=checkpoint.pad_id,
