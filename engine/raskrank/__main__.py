@@ -1,0 +1,8 @@
+"""python -m raskrank"""
+
+import sys
+
+from raskrank.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
