@@ -2,29 +2,27 @@
 
 import argparse
 import importlib.util
-import json
 import logging
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-import raskrank
+from raskrank.arguments import parse
 from raskrank.bundle import Manifest, read_manifest
-from raskrank.errors import Corrupt, InputError, LimitError, MissingFile, NonFiniteScore, ParityError, RaskrankError
-from raskrank.loading import ENVIRONMENT, bundle_path
+from raskrank.documents import Document, read_documents
+from raskrank.errors import Corrupt, InputError, MissingFile, NonFiniteScore, ParityError, RaskrankError
+from raskrank.loading import bundle_path
 from raskrank.parity import compare
 from raskrank.reranker import Ranked, Reranker
 from raskrank.terminal import Bar, Steps, columns, is_terminal, safe_lines, say, show, table, to_json
-from raskrank.texts import Limits
 
 PROGRESS_DOCUMENTS = 200  # fewer are ranked before a bar says anything
-READ_BYTES = 1 << 16  # of standard input at once, what a pipe holds
 VERIFY_PAIRS = 16  # compared together; only the progress bar sees the difference
 EXTRA = ("huggingface_hub", "onnx", "optimum", "safetensors", "torch", "transformers")
 # A threshold of the manifest -> the property of Parity, its name, and what it must be. The exporter's gate asks the same.
@@ -37,16 +35,6 @@ CHECKS: Mapping[str, Mapping[str, tuple[str, str, str]]] = {
         "max_mean_drift": ("mean_drift", "mean score drift", "<="),
     },
 }
-WRONG_USE = "wrong use: arguments, input that cannot be read, no such bundle"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """A document of the input. line: counted from 1. extra: {"id": ...} if its JSON object had one."""
-
-    text: str
-    line: int
-    extra: dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     try:
         with _warnings_shown():
-            arguments = _parse(sys.argv[1:] if argv is None else argv)
-            code: int = arguments.run(arguments)
-            return code
+            arguments = parse(sys.argv[1:] if argv is None else argv)
+            return COMMANDS[arguments.command](arguments)
     except SystemExit as done:  # how argparse ends --help and --version
         show("", end="")
         return int(done.code or 0)
@@ -104,7 +91,7 @@ def _export(arguments: argparse.Namespace) -> int:
 def _rank(arguments: argparse.Namespace) -> int:
     if arguments.backend == "torch":
         _need_extra("--backend torch")
-    name, documents = _read_documents(arguments.file)
+    name, documents = read_documents(arguments.file)
     texts = [document.text for document in documents]
     with Reranker.load(
         arguments.bundle,
@@ -245,201 +232,6 @@ def _broken(error: NonFiniteScore, documents: Sequence[Document]) -> str:
     return f"scores are NaN or infinite on lines {lines}{', ...' if len(error.indices) > 10 else ''}"
 
 
-def _read_documents(file: str | None) -> tuple[str, list[Document]]:
-    """What to call the input, and its documents."""
-    stdin = sys.stdin if file in (None, "-") else None
-    if file in (None, "-") and (stdin is None or (file is None and stdin.isatty())):
-        raise InputError("no documents: name a FILE that has one a line, or pipe them in; - reads what you type")
-    name = "standard input" if stdin is not None else str(file)
-    try:
-        data = Path(name).read_bytes() if stdin is None else _read_all(stdin.buffer)
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: not UTF-8 text at byte {error.start}") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InputError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if name.lower().endswith(".jsonl") or (lines and _is_document(lines[0][1])):
-        documents = [_parse_line(line, number, f"{name}, line {number}") for number, line in lines]
-    else:
-        documents = [Document(text=line, line=number, extra={}) for number, line in lines]
-    limit = Limits().max_text_chars
-    for document in documents:
-        if len(document.text) > limit:
-            raise LimitError(f"{name}, line {document.line}: {len(document.text)} characters, more than {limit}")
-    return name, documents
-
-
-def _read_all(stream: Any) -> bytes:
-    """In parts: within one long read Python may miss a Ctrl-C."""
-    return b"".join(iter(lambda: stream.read1(READ_BYTES), b""))
-
-
-def _is_document(line: str) -> bool:
-    """Whether a first line says that the input is JSON Lines."""
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(data, dict) and "text" in data
-
-
-def _parse_line(line: str, number: int, where: str) -> Document:
-    """Messages name the line and never quote it."""
-    try:
-        data = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON: {error.msg} at character {error.pos}") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{where}: JSON with numbers that are too long, or nested too deeply") from None
-    if not isinstance(data, dict) or not isinstance(data.get("text"), str):
-        raise InputError(f'{where}: expected a JSON object with "text", a string')
-    try:
-        data["text"].encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: not valid Unicode, a lone surrogate at character {error.start} of the text") from None
-    return Document(text=data["text"], line=number, extra={"id": data["id"]} if "id" in data else {})
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises its errors as InputError."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see: {self.prog} --help)")
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _parser()
-    if not argv:
-        parser.print_help(sys.stderr)
-        parser.exit(2)
-    arguments, rest = parser.parse_known_args(argv)
-    # argparse gives up on an optional positional that comes after an option: rank QUERY --top-k 3 FILE
-    if len(rest) == 1 and getattr(arguments, "file", "") is None and (rest[0] == "-" or not rest[0].startswith("-")):
-        arguments.file = rest.pop()
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return arguments
-
-
-def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(
-        prog="raskrank",
-        description="Rerank documents on ordinary CPUs with a cross-encoder.",
-        epilog='example:\n  raskrank rank "Hvem kan Python?" cvs.txt',
-        formatter_class=raw,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"raskrank {raskrank.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def add(
-        name: str, run: Callable[[argparse.Namespace], int], summary: str, more: str, example: str, failure: str, *extra: str
-    ) -> _Parser:
-        codes = f"  0    done\n  1    {failure}\n  2    {WRONG_USE}\n  130  interrupted"
-        command: _Parser = commands.add_parser(
-            name,
-            help=summary,
-            description="\n".join([f"{summary[0].upper()}{summary[1:]}.", "", *textwrap.wrap(more, 78), *extra]),
-            epilog=f"example:\n{textwrap.indent(example, '  ')}\n\nexit codes:\n{codes}",
-            formatter_class=raw,
-            allow_abbrev=False,
-        )
-        command.set_defaults(run=run)
-        command.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
-        return command
-
-    bundle = f"folder of a bundle; without, the one that {ENVIRONMENT} names, else the embedded model"
-    needs = "Needs: pip install 'raskrank[export]'"
-    checkpoint = "folder of the checkpoint that the bundle was made from; without, where its manifest says"
-
-    command = add(
-        "export",
-        _export,
-        "turn a Hugging Face cross-encoder into a bundle",
-        "The bundle is compared with the checkpoint in PyTorch before it is written; where it would rank differently, nothing "
-        "is written.",
-        "raskrank export BAAI/bge-reranker-base bundles/bge-reranker-base\n"
-        'raskrank rank --bundle bundles/bge-reranker-base "Hvem kan Python?" cvs.txt',
-        "no cross-encoder, or the bundle would rank differently: not written",
-        needs,
-    )
-    command.add_argument("model", metavar="MODEL", help="a checkpoint's folder, or owner/name on the Hugging Face hub")
-    command.add_argument("output", metavar="OUTPUT", help="folder to write the bundle to")
-    command.add_argument("--precision", choices=("int8", "fp32"), default="int8", help="of the weights (default: int8)")
-    command.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub (default: main)")
-    command.add_argument(
-        "--max-length", metavar="N", type=_count, help="tokens of query and document (default: all that the checkpoint allows)"
-    )
-    command.add_argument(
-        "--samples",
-        metavar="FILE",
-        help='judge the bundle on these: {"query": ..., "documents": [...]} a line, or .tsv with query and document a line '
-        "(default: a set in Norwegian and English)",
-    )
-    command.add_argument("--min-tau", metavar="T", type=float, help="lowest Kendall tau, -1 to 1, for int8")
-    command.add_argument("--max-drift", metavar="D", type=float, help="largest drift of a score, 0 to 1, for int8")
-    command.add_argument("--overwrite", action="store_true", help="replace a bundle at OUTPUT")
-
-    command = add(
-        "rank",
-        _rank,
-        "rank documents for a query, best first",
-        "The input is UTF-8 with one document a line; blank lines are no documents. It is read as JSON Lines, each an object "
-        'with "text" and perhaps "id", where the file name ends in .jsonl or the first line is such an object.',
-        'raskrank rank "Hvem kan Python?" cvs.txt --top-k 5\n'
-        "cat cvs.jsonl | raskrank rank --json -- \"-5 grader\" - | jq '.[0].id'",
-        "the bundle is broken, or a score is no number",
-    )
-    command.add_argument("query", metavar="QUERY", help="what the documents are ranked for; after -- it may begin with -")
-    command.add_argument("file", metavar="FILE", nargs="?", help="the documents; - or nothing: standard input")
-    command.add_argument("--bundle", metavar="B", help=bundle)
-    command.add_argument("--top-k", metavar="K", type=_count, help="print only the K best (default: all)")
-    command.add_argument("--threads", metavar="N", type=_count, help="CPUs to use (default: all that this process may)")
-    command.add_argument(
-        "--fallback", choices=("torch",), help="let PyTorch score what the bundle cannot; each time it does is a warning"
-    )
-    command.add_argument("--backend", choices=("onnx", "torch"), default="onnx", help="run the bundle, or its checkpoint")
-    command.add_argument("--checkpoint", metavar="C", help=checkpoint)
-
-    command = add(
-        "info",
-        _info,
-        "say what runs, on what, and why",
-        "Loads the bundle as `rank` does, and adds what its export measured against the checkpoint.",
-        "raskrank info --bundle bundles/bge-reranker-base",
-        "the bundle is broken",
-    )
-    command.add_argument("--bundle", metavar="B", help=bundle)
-
-    command = add(
-        "verify",
-        _verify,
-        "compare a bundle with its checkpoint in PyTorch",
-        "Scores the same pairs with both, and holds the differences against the thresholds in the bundle's manifest.",
-        "raskrank verify --bundle bundles/bge-reranker-base --pairs pairs.jsonl",
-        "the bundle fails a threshold or is broken, or the checkpoint is another",
-        needs,
-    )
-    command.add_argument("--bundle", metavar="B", help=bundle)
-    command.add_argument("--checkpoint", metavar="C", help=checkpoint)
-    command.add_argument(
-        "--pairs",
-        metavar="FILE",
-        help='{"query": ..., "documents": [...]} a line, or .tsv with query and document a line (default: the samples that '
-        "exports are judged on)",
-    )
-    return parser
-
-
-def _count(text: str) -> int:
-    with suppress(ValueError):
-        if (number := int(text)) >= 1:
-            return number
-    raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-
-
 def _need_extra(what: str) -> None:
     """Refuses early, before anything is read or loaded."""
     if missing := [name for name in EXTRA if importlib.util.find_spec(name) is None]:
@@ -464,3 +256,11 @@ def _warnings_shown() -> Iterator[None]:
 class _LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "export": _export,
+    "rank": _rank,
+    "info": _info,
+    "verify": _verify,
+}

@@ -1,0 +1,77 @@
+"""Documents from a file or standard input: one a line, or JSON Lines."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raskrank.errors import InputError, LimitError
+from raskrank.texts import Limits
+
+READ_BYTES = 1 << 16  # of standard input at once, what a pipe holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A document of the input. line: counted from 1. extra: {"id": ...} if its JSON object had one."""
+
+    text: str
+    line: int
+    extra: dict[str, Any]
+
+
+def read_documents(file: str | None) -> tuple[str, list[Document]]:
+    """What to call the input, and its documents."""
+    stdin = sys.stdin if file in (None, "-") else None
+    if file in (None, "-") and (stdin is None or (file is None and stdin.isatty())):
+        raise InputError("no documents: name a FILE that has one a line, or pipe them in; - reads what you type")
+    name = "standard input" if stdin is not None else str(file)
+    try:
+        data = Path(name).read_bytes() if stdin is None else _read_all(stdin.buffer)
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: not UTF-8 text at byte {error.start}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if name.lower().endswith(".jsonl") or (lines and _is_document(lines[0][1])):
+        documents = [_parse_line(line, number, f"{name}, line {number}") for number, line in lines]
+    else:
+        documents = [Document(text=line, line=number, extra={}) for number, line in lines]
+    limit = Limits().max_text_chars
+    for document in documents:
+        if len(document.text) > limit:
+            raise LimitError(f"{name}, line {document.line}: {len(document.text)} characters, more than {limit}")
+    return name, documents
+
+
+def _read_all(stream: Any) -> bytes:
+    """In parts: within one long read Python may miss a Ctrl-C."""
+    return b"".join(iter(lambda: stream.read1(READ_BYTES), b""))
+
+
+def _is_document(line: str) -> bool:
+    """Whether a first line says that the input is JSON Lines."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and "text" in data
+
+
+def _parse_line(line: str, number: int, where: str) -> Document:
+    """Messages name the line and never quote it."""
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON: {error.msg} at character {error.pos}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{where}: JSON with numbers that are too long, or nested too deeply") from None
+    if not isinstance(data, dict) or not isinstance(data.get("text"), str):
+        raise InputError(f'{where}: expected a JSON object with "text", a string')
+    try:
+        data["text"].encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: not valid Unicode, a lone surrogate at character {error.start} of the text") from None
+    return Document(text=data["text"], line=number, extra={"id": data["id"]} if "id" in data else {})
