@@ -2,13 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test test-all test-versions bench lint clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet torch==2.13.0
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev]'
 	touch $@
 
