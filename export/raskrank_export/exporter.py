@@ -1,19 +1,26 @@
 """The whole path of an export: read -> reference -> graph -> gate -> quantise -> gate -> write."""
 
+import math
+import os
 import resource
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
 
 from raskrank import bundle, cpu
 from raskrank.backend import Backend, Float32Array
 from raskrank.bundle import Manifest, Precision, Recipe, SelfTest, Source
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import EncodedPair, PairEncoder
-from raskrank.errors import InputError
+from raskrank.errors import BundleError, ExportError, InferenceError, InputError
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.parity import SAMPLE_PAIRS, compare
 from raskrank.running import Workers, run_pairs
@@ -62,39 +69,39 @@ def export(
     limits, shown = thresholds or Thresholds(), progress or Silent()
     clock = Clock(shown)
     pairs = as_pairs(read_samples(Path(samples) if samples is not None else None))
-    with bundle_folder(Path(output), overwrite=overwrite) as folder:
+    with bundle_folder(Path(output), overwrite=overwrite) as folder, _as_export_errors(model):
         with clock.step("read checkpoint"):
             source = resolve(model, revision=revision)
             checkpoint = read_checkpoint(source.folder)
             tokenizer_json, tokenizer = read_tokenizer(checkpoint, pairs)
-            encoder = PairEncoder(tokenizer, _max_length(max_length, checkpoint))
+            encoder = _encoder(tokenizer, max_length, checkpoint)
             encoded = encoder.encode(pairs)
         with clock.step("score with PyTorch", len(pairs)):
             torch_backend = TorchBackend(checkpoint)
+            _check_weights(torch_backend, checkpoint)
             reference = ("torch fp32", _logits(torch_backend, encoded, shown))
+            _check_reference(reference[1], checkpoint)
         scratch = folder / "scratch"
         with clock.step("export to ONNX"):
             file = graph.export_model(torch_backend.model, scratch)
             torch_backend.close()
             onnx_model, passes = graph.lean_graph(file, checkpoint)
-            shutil.rmtree(scratch)
         inputs = tuple(value.name for value in onnx_model.graph.input)
         graph.save(onnx_model, folder)
-        del onnx_model
         with clock.step("score with ONNX fp32", len(pairs)):
             logits = _bundle_logits(folder, inputs, encoded, shown)
             fp32_parity = parity = compare(pairs, reference, ("onnx fp32", logits))
             check_graph(fp32_parity, limits)
         if precision == "int8":
             with clock.step("quantise to int8"):
-                onnx_model = graph.load(folder)
                 quantize(onnx_model)
                 graph.save(onnx_model, folder)
-                del onnx_model
             with clock.step("score with ONNX int8", len(pairs)):
                 logits = _bundle_logits(folder, inputs, encoded, shown)
                 parity = compare(pairs, reference, ("onnx int8", logits))
                 check_quantized(parity, limits)
+        del onnx_model
+        shutil.rmtree(scratch)
         with clock.step("write bundle"):
             (folder / bundle.TOKENIZER).write_bytes(tokenizer_json)
             measured: dict[str, Any] = {
@@ -121,12 +128,39 @@ def export(
     )
 
 
-def _max_length(asked: int | None, checkpoint: Checkpoint) -> int:
+@contextmanager
+def _as_export_errors(model: str) -> Iterator[None]:
+    """What the engine raises about bundles and runs is about the export here."""
+    try:
+        yield
+    except (BundleError, InferenceError) as error:
+        raise ExportError(f"{model}: {error}") from error
+
+
+def _encoder(tokenizer: Tokenizer, asked: int | None, checkpoint: Checkpoint) -> PairEncoder:
+    encoder = PairEncoder(tokenizer, checkpoint.max_length)
     if asked is None:
-        return checkpoint.max_length
-    if positive(asked, "max_length") > checkpoint.max_length:
-        raise InputError(f"max_length: {asked} tokens, the checkpoint has positions for {checkpoint.max_length}")
-    return asked
+        return encoder
+    least, most = encoder.max_length - encoder.budget + 2, checkpoint.max_length  # a token of each text beside the specials
+    if not least <= positive(asked, "max_length") <= most:
+        raise InputError(f"max_length: expected {least} to {most} tokens for this checkpoint, got {asked}")
+    return PairEncoder(tokenizer, asked)
+
+
+def _check_weights(backend: TorchBackend, checkpoint: Checkpoint) -> None:
+    for name, parameter in backend.model.named_parameters():
+        if not all(math.isfinite(end) for end in parameter.detach().aminmax()):  # NaN comes out as both ends
+            raise ExportError(
+                f"{checkpoint.folder}: {name} holds NaN or infinity; the weights are damaged, download them again"
+            )
+
+
+def _check_reference(logits: Float32Array, checkpoint: Checkpoint) -> None:
+    if wrong := np.count_nonzero(~np.isfinite(logits)):
+        raise ExportError(
+            f"{checkpoint.folder}: PyTorch itself gives NaN or infinity for {wrong} of {len(logits)} sample pairs; "
+            "no bundle could rank like that"
+        )
 
 
 def _logits(backend: Backend, encoded: list[EncodedPair], progress: Progress) -> Float32Array:
@@ -175,7 +209,7 @@ def _manifest(
     logit = float(_bundle_logits(folder, inputs, encoder.encode([(query, document)]), Silent())[0])
     return Manifest(
         format=".".join(map(str, bundle.FORMAT)),
-        name=Path(source.name).name,
+        name=Path(os.path.normpath(Path(source.name).absolute())).name,  # of ".", too
         source=Source(
             model=source.name,
             revision=source.revision,

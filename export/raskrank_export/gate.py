@@ -1,5 +1,6 @@
 """The parity gate: what may differ between a checkpoint and its bundle, and by how much."""
 
+import math
 from dataclasses import asdict, dataclass
 
 from raskrank.errors import InputError, ParityError
@@ -30,7 +31,9 @@ class Thresholds:
         ranges = {"min_tau": (-1, 1), "min_top1": (0, 1), "max_drift": (0, 1), "max_mean_drift": (0, 1)}
         for name, value in asdict(self).items():
             low, high = ranges.get(name, (0, float("inf")))
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            # Infinity would make the manifest, which records these, no valid JSON.
+            wrong = isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+            if wrong or not low <= value <= high:
                 raise InputError(f"Thresholds.{name}: expected a number from {low} to {high}, got {value!r}")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from raskrank.bundle import MODEL, WEIGHTS
 from raskrank.checkpoint import Checkpoint
 from raskrank.errors import ExportError
 from raskrank_export.passes import PASSES
+from raskrank_export.passes.edit import MICROSOFT
+from raskrank_export.tensors import detach_tables, write_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 OPSET = 18  # the newest that optimum's exporter writes through PyTorch's TorchScript path
-MIN_EXTERNAL_BYTES = 1024  # smaller tensors stay in the graph, where shapes and constants are read
+# Tracing, and what keeps it quiet, are settings of the whole process: two exports in threads take turns.
+_tracing = threading.Lock()
 
 
 def export_model(model: "PreTrainedModel", folder: Path) -> Path:
@@ -32,6 +36,8 @@ def export_model(model: "PreTrainedModel", folder: Path) -> Path:
             onnx_export_from_model(
                 model, folder, opset=OPSET, task="text-classification", do_validation=False, no_post_process=True
             )
+        except OSError:
+            raise  # a full disk, which the writer of the bundle explains
         except Exception as error:
             raise ExportError(f"optimum could not export {type(model).__name__}: {error}") from error
     return folder / "model.onnx"
@@ -39,6 +45,8 @@ def export_model(model: "PreTrainedModel", folder: Path) -> Path:
 
 def lean_graph(file: Path, checkpoint: Checkpoint) -> tuple[onnx.ModelProto, dict[str, int]]:
     """The fused graph of an export after every pass, and how many layers each pass changed.
+
+    Its embedding tables are read from `file`'s folder, which must stay until the graph is saved.
 
     Raises ExportError if onnxruntime did not fuse every layer, or a pass left one out: the bundle would be slow.
     """
@@ -52,24 +60,8 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> tuple[onnx.ModelProto, dic
 
 
 def save(model: onnx.ModelProto, folder: Path) -> None:
-    """Write a bundle's model.onnx and model.onnx.data anew. The model's tensors are empty afterwards."""
-    for name in (MODEL, WEIGHTS):
-        (folder / name).unlink(missing_ok=True)
-    (folder / WEIGHTS).touch()  # a model may be too small to have any
-    onnx.save_model(
-        model,
-        str(folder / MODEL),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=WEIGHTS,
-        size_threshold=MIN_EXTERNAL_BYTES,
-        convert_attribute=False,
-    )
-
-
-def load(folder: Path) -> onnx.ModelProto:
-    """Read back what `save` wrote."""
-    return onnx.load(str(folder / MODEL))
+    """Write a bundle's model.onnx and model.onnx.data anew."""
+    write_model(model, folder / MODEL, folder / WEIGHTS)
 
 
 def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
@@ -82,14 +74,15 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
     options.enable_bias_gelu = options.enable_embed_layer_norm = False
     with _quiet():
-        model: onnx.ModelProto = optimizer.optimize_model(
-            str(file),
+        model: onnx.ModelProto = optimizer.optimize_by_fusion(
+            detach_tables(onnx.load(str(file)), file.with_name("tables.bin")),
             model_type="bert",
             num_heads=checkpoint.heads,
             hidden_size=checkpoint.hidden_size,
             optimization_options=options,
-            opt_level=0,
         ).model
+    if not any(opset.domain == MICROSOFT for opset in model.opset_import):  # onnxruntime reads it without, onnx does not
+        model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
     found = Counter(node.op_type for node in model.graph.node)
     expected = {
         "MultiHeadAttention": checkpoint.layers,
@@ -109,11 +102,11 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the tools' chatter (tracer warnings, progress on stdout, info logs) from the caller; errors are exceptions."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+    with _tracing, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+        try:
             yield
-    finally:
-        logging.disable(level)
+        finally:
+            logging.disable(level)

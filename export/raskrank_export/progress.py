@@ -9,11 +9,14 @@ from typing import Protocol
 class Progress(Protocol):
     """Receives the steps of an export. `start` opens a step, `advance` counts units of it, `finish` closes it."""
 
-    def start(self, step: str, total: int | None) -> None: ...
+    def start(self, step: str, total: int | None) -> None:
+        """A step named `step` begins, of `total` units if they can be counted."""
 
-    def advance(self, units: int) -> None: ...
+    def advance(self, units: int) -> None:
+        """So many more units of the step are done. Called from worker threads, too."""
 
-    def finish(self, seconds: float) -> None: ...
+    def finish(self, seconds: float) -> None:
+        """The step is over, whether it succeeded or raised, after so many seconds."""
 
 
 class Silent:

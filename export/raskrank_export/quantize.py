@@ -10,6 +10,7 @@ from raskrank_export.passes.edit import MICROSOFT, GraphEditor, attribute
 # 7-bit weights: on x86 without VNNI the u8 x s8 product adds two terms in 16 bits, which holds for 2 * 255 * 64 = 32640 and
 # saturates silently for 8-bit weights. One bundle then scores right on every CPU.
 WEIGHT_MAX = 64
+BLOCK_ROWS = 8192  # of an embedding, quantised together: some tens of megabytes
 EMBEDDING_MAX = 127  # looked up, never multiplied in int8: all 8 bits are safe
 
 
@@ -22,8 +23,6 @@ def quantize(model: onnx.ModelProto) -> tuple[int, int]:
     graph = GraphEditor(model)
     products = sum(_quantize_product(graph, node) for node in graph.nodes("MatMul"))
     embeddings = sum(_quantize_embedding(graph, node) for node in graph.nodes("Gather"))
-    if not any(opset.domain == MICROSOFT for opset in model.opset_import):
-        model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
     graph.finish()
     return products, embeddings
 
@@ -34,8 +33,18 @@ def symmetric(
     """Round to integers in [-limit, limit] with one scale per slice along `axis`. Returns (int8, float32 scales)."""
     others = tuple(dim for dim in range(values.ndim) if dim != axis)
     largest = np.abs(values).max(axis=others, keepdims=True)
-    scales = np.where(largest > 0, largest / np.float32(limit), np.float32(1)).astype(np.float32)
+    scales = (largest / np.float32(limit)).astype(np.float32)
+    scales[scales < np.finfo(np.float32).tiny] = 1  # all zero, or so near that a scale would lose its digits
     return np.clip(np.rint(values / scales), -limit, limit).astype(np.int8), scales.reshape(-1)
+
+
+def _symmetric_rows(table: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """`symmetric` for each row of a large table, a block at a time so that no second float table is ever in memory."""
+    integers, scales = np.empty(table.shape, np.int8), np.empty(len(table), np.float32)
+    for start in range(0, len(table), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        integers[block], scales[block] = symmetric(table[block].astype(np.float32), axis=0, limit=EMBEDDING_MAX)
+    return integers, scales
 
 
 def _quantize_product(graph: GraphEditor, product: onnx.NodeProto) -> bool:
@@ -74,7 +83,7 @@ def _quantize_embedding(graph: GraphEditor, gather: onnx.NodeProto) -> bool:
     tensor = graph.initializers[table]
     if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2:
         return False
-    integers, scales = symmetric(graph.constant(table).astype(np.float32, copy=False), axis=0, limit=EMBEDDING_MAX)
+    integers, scales = _symmetric_rows(graph.constant(table))
     rows, output = graph.add_initializer(f"{table}/int8", integers), gather.output[0]
     column = graph.add_initializer(f"{table}/scale", scales.reshape(-1, 1))  # (V, 1), to broadcast over the width
     graph.remove([gather])

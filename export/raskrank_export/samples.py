@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -43,9 +44,10 @@ def read_samples(file: Path | None = None) -> list[Sample]:
         samples = [Sample(query, tuple(documents)) for query, documents in grouped.items()]
     else:
         samples = [_parse(line, f"{name}, line {number}") for number, line in lines]
-    ranked = [sample for sample in samples if len(sample.documents) > 1]
-    if len(ranked) < MIN_QUERIES:
-        raise InputError(f"{name}: {len(ranked)} queries with two or more documents, at least {MIN_QUERIES} are needed")
+    documents = Counter(query for query, _ in as_pairs(samples))
+    ranked = sum(count > 1 for count in documents.values())
+    if ranked < MIN_QUERIES:
+        raise InputError(f"{name}: {ranked} queries with two or more documents, at least {MIN_QUERIES} are needed")
     return samples
 
 
@@ -56,11 +58,16 @@ def as_pairs(samples: Sequence[Sample]) -> list[tuple[str, str]]:
 def _parse(line: str, where: str) -> Sample:
     try:
         data = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON: {getattr(error, 'msg', error)}") from None
     if not isinstance(data, dict) or not isinstance(data.get("query"), str):
         raise InputError(f'{where}: expected {{"query": text, "documents": [text, ...]}}')
     documents = data.get("documents")
     if not isinstance(documents, list) or not all(isinstance(document, str) for document in documents):
         raise InputError(f'{where}: "documents" must be a list of texts')
+    for text in (data["query"], *documents):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where}: not valid Unicode, a lone surrogate at character {error.start} of a text") from None
     return Sample(data["query"], tuple(documents))

@@ -52,7 +52,10 @@ def _transformers_ids(checkpoint: Checkpoint, pairs: Sequence[tuple[str, str]]) 
     generic = config.get("tokenizer_class") == "PreTrainedTokenizerFast"
     # The class is chosen from a fixed list, never by code that the folder brings.
     name = "PreTrainedTokenizerFast" if generic else FAST_CLASSES[checkpoint.model_type]
-    fast = getattr(transformers, name).from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    try:
+        fast = getattr(transformers, name).from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever a strange tokenizer_config.json makes it raise
+        raise ExportError(f"{checkpoint.folder}: transformers cannot load this tokenizer: {error}") from error
     ids: list[list[int]] = fast(
         [query for query, _ in pairs], [document for _, document in pairs], truncation=False, verbose=False
     )["input_ids"]

@@ -8,6 +8,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from raskrank_export.tensors import values
+
 MICROSOFT = "com.microsoft"
 
 
@@ -42,7 +44,7 @@ class GraphEditor:
     def constant(self, tensor: str) -> npt.NDArray[np.generic]:
         """The value of an initializer or a Constant node's output."""
         if tensor in self.initializers:
-            return np.asarray(numpy_helper.to_array(self.initializers[tensor]))
+            return values(self.initializers[tensor])
         node = self.producers[tensor]
         return np.asarray(numpy_helper.to_array(helper.get_node_attr_value(node, "value")))
 
@@ -98,18 +100,16 @@ class GraphEditor:
             state[key] = False
             stack.append((node, True))
             stack.extend((self.producers[name], False) for name in node.input if name in self.producers)
-        kept_nodes = list(needed)
-        used = {name for node in kept_nodes for name in node.input}
-        kept_tensors = [tensor for tensor in self.graph.initializer if tensor.name in used]
+        used = {name for node in needed for name in node.input}
+        # Nodes and inputs are small and put anew; of tensors only the unused are deleted, since protobuf copies what it moves.
         kept_inputs = [value for value in self.graph.input if value.name in used]
-        for field, kept in (
-            (self.graph.node, kept_nodes),
-            (self.graph.initializer, kept_tensors),
-            (self.graph.input, kept_inputs),
-        ):
-            copies = list(kept)
-            del field[:]
-            field.extend(copies)
+        del self.graph.node[:]
+        self.graph.node.extend(needed)
+        del self.graph.input[:]
+        self.graph.input.extend(kept_inputs)
+        for index in reversed(range(len(self.graph.initializer))):
+            if self.graph.initializer[index].name not in used:
+                del self.graph.initializer[index]
         del self.graph.value_info[:]
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self.index()

@@ -27,6 +27,7 @@ def hoist_first_token(model: onnx.ModelProto) -> int:
         selector = _Selector(graph, whole)
         selected = selector.select(gather.input[0])
         if selector.attentions == 0:
+            graph.finish()  # takes back what was built for nothing
             continue
         gather.input[0] = selected
         graph.finish()
