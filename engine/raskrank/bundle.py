@@ -8,9 +8,12 @@ tokenizer.json     Hugging Face tokenizers' format
 
 import hashlib
 import json
+import reprlib
+import sys
 import types
 import typing
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -21,8 +24,10 @@ MANIFEST, MODEL, WEIGHTS, TOKENIZER = "manifest.json", "model.onnx", "model.onnx
 FILES = (MODEL, WEIGHTS, TOKENIZER)
 FORMAT = (1, 0)  # (major, minor): a newer major format is refused; a newer minor one may have keys that are ignored
 MAX_MANIFEST_BYTES = 1 << 20  # a manifest is a few kilobytes; a larger file is not one, and is not parsed
-MAX_GRAPH_BYTES = 1 << 28  # read into memory whole; a graph without weights is under a megabyte
+MAX_SMALL_BYTES = 1 << 28  # graph and tokenizer are read into memory whole; the largest known are 34 megabytes
+MAX_INTEGER = 1 << 63  # exclusive
 
+Identity = tuple[int, int, int, int]
 Activation = Literal["sigmoid", "identity"]
 Precision = Literal["int8", "fp32"]
 
@@ -98,43 +103,51 @@ class Manifest:
         """Raises Corrupt if the text is no manifest, Incompatible if it is one of a newer major format."""
         try:
             data = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+            json.dumps(data, ensure_ascii=False).encode()  # escapes may spell half a character, which no tokenizer takes
         except (ValueError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise Corrupt(f"{MANIFEST} is not valid JSON: {reason}") from None
         major, minor = _format(data)
-        if major > FORMAT[0]:
-            raise Incompatible(
-                f"{MANIFEST}: bundle format {major}.{minor}, this engine reads up to {FORMAT[0]}.x; upgrade raskrank"
-            )
+        if major != FORMAT[0]:
+            advice = "upgrade raskrank" if major > FORMAT[0] else "export the model again"
+            raise Incompatible(f"{MANIFEST}: bundle format {major}.{minor}, this engine reads {FORMAT[0]}.x; {advice}")
         manifest: Manifest = _build(cls, data, MANIFEST, ignore_unknown=(major, minor) > FORMAT)
         if set(manifest.files) != set(FILES):
-            raise Corrupt(f"{MANIFEST}: files are {sorted(manifest.files)}, expected {sorted(FILES)}")
+            raise Corrupt(f"{MANIFEST}: files are {reprlib.repr(sorted(manifest.files))}, expected {sorted(FILES)}")
         return manifest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A verified bundle: its folder (resolved), manifest, and the bytes of the two small files as they were verified."""
+    """A verified bundle: its folder (resolved), manifest, the bytes of the two small files, and which file has the weights."""
 
     folder: Path
     manifest: Manifest
     manifest_sha256: str
     graph: bytes
     tokenizer: bytes
+    weights_identity: Identity
 
 
-def read_manifest(path: Path) -> tuple[Manifest, str]:
-    """The manifest of the bundle at `path` and its SHA-256, without looking at the other files."""
+def read_manifest(path: Path, *, expected_sha256: str | None = None) -> tuple[Manifest, str]:
+    """The manifest of the bundle at `path` and its SHA-256, without looking at the other files.
+
+    expected_sha256: what the SHA-256 has to be; another file is not parsed. Raises MissingFile, Corrupt, Incompatible.
+    """
     file = path / MANIFEST
-    if not path.is_dir() or not file.is_file():
-        what = f"{path} is not a bundle: no {MANIFEST} in it" if path.is_dir() else f"no bundle at {path}"
-        raise MissingFile(f"{what}; make one with: raskrank export MODEL {path}")
-    size = file.stat().st_size
-    if size > MAX_MANIFEST_BYTES:
-        raise Corrupt(f"{file}: {size} bytes, a manifest has at most {MAX_MANIFEST_BYTES}")
-    data = file.read_bytes()
+    with _reading(path):
+        if not path.is_dir() or not file.is_file():
+            what = f"{path} is not a bundle: no {MANIFEST} in it" if path.is_dir() else f"no bundle at {path}"
+            raise MissingFile(f"{what}; make one with: raskrank export MODEL {path}")
+        size = file.stat().st_size
+        if size > MAX_MANIFEST_BYTES:
+            raise Corrupt(f"{file}: {size} bytes, a manifest has at most {MAX_MANIFEST_BYTES}")
+        data = file.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if expected_sha256 is not None and expected_sha256.lower() != digest:
+        raise Corrupt(f"{path}: sha256 of {MANIFEST} is {digest}, expected_sha256 is {expected_sha256}")
     try:
-        return Manifest.from_json(data.decode()), hashlib.sha256(data).hexdigest()
+        return Manifest.from_json(data.decode()), digest
     except UnicodeDecodeError as error:
         raise Corrupt(f"{file} is not UTF-8 text at byte {error.start}") from None
     except BundleError as error:
@@ -144,26 +157,39 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
 def open_bundle(path: Path, *, expected_sha256: str | None = None) -> Bundle:
     """Read and verify a bundle: every file there, with the size and SHA-256 of its manifest.
 
-    expected_sha256: SHA-256 of manifest.json, which in turn pins every file. Raises MissingFile, Corrupt, Incompatible.
+    expected_sha256: SHA-256 of manifest.json, which in turn pins every file. Raises MissingFile, Corrupt, Incompatible, and
+    BundleError where a file may not be read.
     """
-    manifest, digest = read_manifest(path)
-    if expected_sha256 is not None and expected_sha256.lower() != digest:
-        raise Corrupt(f"{path}: sha256 of {MANIFEST} is {digest}, expected_sha256 is {expected_sha256}")
-    folder = path.resolve()
-    for name in FILES:
-        _check_file(folder, name, manifest.files[name].size)
-    with ThreadPoolExecutor(1) as pool:  # hashlib releases the GIL: the weights are hashed beside the rest
-        weights = pool.submit(_digest, folder / WEIGHTS)
+    manifest, digest = read_manifest(path, expected_sha256=expected_sha256)
+    with _reading(path):
+        folder = path.resolve()
+        for name in FILES:
+            _check_file(folder, name, manifest.files[name].size)
+        weights_identity = identity(folder / WEIGHTS)
         graph, tokenizer = ((folder / name).read_bytes() for name in (MODEL, TOKENIZER))
         digests = {
             MODEL: hashlib.sha256(graph).hexdigest(),
             TOKENIZER: hashlib.sha256(tokenizer).hexdigest(),
-            WEIGHTS: weights.result(),
+            WEIGHTS: _digest(folder / WEIGHTS),
         }
     for name, found in digests.items():
         if found != manifest.files[name].sha256:
             raise Corrupt(f"{folder / name}: contents differ from the manifest (sha256 {found}); export it again")
-    return Bundle(folder=folder, manifest=manifest, manifest_sha256=digest, graph=graph, tokenizer=tokenizer)
+    return Bundle(
+        folder=folder,
+        manifest=manifest,
+        manifest_sha256=digest,
+        graph=graph,
+        tokenizer=tokenizer,
+        weights_identity=weights_identity,
+    )
+
+
+def identity(file: Path) -> Identity:
+    """Differs once another file lies at this path, or this one was written to. Raises BundleError if there is none."""
+    with _reading(file):
+        status = file.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def record(file: Path) -> FileRecord:
@@ -187,8 +213,17 @@ def _check_file(folder: Path, name: str, size: int) -> None:
     found = file.stat().st_size
     if found != size:
         raise Corrupt(f"{file}: {found} bytes, the manifest says {size}; export it again")
-    if name == MODEL and size > MAX_GRAPH_BYTES:
-        raise Corrupt(f"{file}: {size} bytes, a graph without its weights has at most {MAX_GRAPH_BYTES}")
+    if name != WEIGHTS and size > MAX_SMALL_BYTES:
+        raise Corrupt(f"{file}: {size} bytes, at most {MAX_SMALL_BYTES} are read")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Not to be read is neither missing nor corrupt: a BundleError as such."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"{error.filename or path}: {error.strerror or error}") from error
 
 
 def _digest(file: Path) -> str:
@@ -242,11 +277,15 @@ def _value(kind: Any, value: object, where: str, *, ignore_unknown: bool) -> Any
         return tuple(_value(arguments[0], item, where, ignore_unknown=ignore_unknown) for item in value)
     if origin is dict and isinstance(value, dict):
         return {
-            key: _value(arguments[1], item, f"{where}: {key}", ignore_unknown=ignore_unknown) for key, item in value.items()
+            key: _value(arguments[1], item, f"{where}: {reprlib.repr(key)}", ignore_unknown=ignore_unknown)
+            for key, item in value.items()
         }
-    if kind is float and type(value) in (int, float):
-        return float(typing.cast(float, value))
-    if kind in (int, str, bool) and type(value) is kind and not (kind is int and typing.cast(int, value) < 0):
+    # 1e999 is read as infinity, and an int may be larger than any float.
+    if kind is float and isinstance(value, int | float) and type(value) is not bool and abs(value) <= sys.float_info.max:
+        return float(value)
+    if kind is int and type(value) is int and not 0 <= value < MAX_INTEGER:
+        raise Corrupt(f"{where}: an integer out of range")
+    if kind in (int, str, bool) and type(value) is kind:
         return value
     expected = " or ".join(map(repr, arguments)) if origin is Literal else getattr(kind, "__name__", str(kind))
     raise Corrupt(f"{where}: expected {expected}, got {type(value).__name__}")

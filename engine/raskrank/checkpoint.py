@@ -1,19 +1,15 @@
 """Read what a Hugging Face checkpoint says about itself, and refuse what is no cross-encoder. Runs none of its code."""
 
-import json
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from raskrank.errors import ExportError, NotACrossEncoder
+from raskrank.files import parse_json, read_bytes, read_json
+from raskrank.weights import SUGGESTION, check_weights
 
-# The largest published config is 30 kB, tokenizer_config 1.2 MB, index 60 kB: room, and no parsing of a disk image.
-MAX_JSON_BYTES = 16 * 2**20
-# A model of 24 layers has a header of 50 kB; safetensors itself stops at 100 MB.
-MAX_HEADER_BYTES = 16 * 2**20
 # Model cards begin with their front matter; what comes after it is prose.
 MAX_CARD_BYTES = 64 * 2**10
 # transformers writes 1e30 where a tokenizer has no limit of its own.
@@ -38,14 +34,8 @@ _ACTIVATIONS: Mapping[str, Literal["sigmoid", "identity"]] = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.Identity": "identity",
 }
-_FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 # Notes that transformers leaves in a config; none of them chooses code.
 _HARMLESS_PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_attn_implementation_autoset"})
-_SUGGESTION = "Use a cross-encoder, such as BAAI/bge-reranker-base or cross-encoder/mmarco-mMiniLMv2-L12-H384-v1."
-_CONVERT = (
-    "Only safetensors are read, because pickles can run code. Where you trust it, convert it with "
-    "AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +67,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     if not folder.is_dir():
         raise ExportError(f"{folder} is not a folder. Give the folder that holds the model's config.json.")
-    written = _read_json(folder / "config.json", required=True)
-    card = _read_json(folder / "config_sentence_transformers.json")
-    tokenizer = _read_json(folder / "tokenizer_config.json")
+    written = read_json(folder / "config.json", required=True)
+    card = read_json(folder / "config_sentence_transformers.json")
+    tokenizer = read_json(folder / "tokenizer_config.json")
 
     _refuse_other_kinds(folder, written, card)
     _refuse_code(folder / "config.json", written)
@@ -88,7 +78,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     _refuse_unsupported(folder, written, card, tokenizer)
     numbers = _numbers(folder / "config.json", written, _MODEL_TYPES[architecture])
     fixed = {"num_labels": 1, "hidden_act": "gelu", "position_embedding_type": "absolute"}
-    parameters = _check_weights(folder, architecture, numbers)
+    parameters = check_weights(folder, architecture, numbers)
     licence, languages = _front_matter(folder / "README.md")
     return Checkpoint(
         folder=folder,
@@ -109,60 +99,24 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def _read_json(path: Path, *, required: bool = False) -> dict[str, object]:
-    """The object in `path`; empty where the file is not there and not required."""
-    if not path.is_file():
-        if required:
-            raise ExportError(f"{path.parent} has no {path.name}. Give the folder of a transformers checkpoint.")
-        return {}
-    value = _parse_json(path)
-    if not isinstance(value, dict):
-        raise ExportError(f"{path} is not valid: it holds a JSON {type(value).__name__}, not an object.")
-    return value
-
-
-def _parse_json(path: Path) -> object:
-    content = _read_bytes(path, MAX_JSON_BYTES + 1)
-    if len(content) > MAX_JSON_BYTES:
-        raise ExportError(f"{path} is not valid: it is larger than {MAX_JSON_BYTES:,} bytes.")
-    return _decode_json(path, content)
-
-
-def _decode_json(path: Path, content: bytes) -> object:
-    try:
-        return json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{path} does not hold valid JSON ({error}). Was it downloaded whole?") from error
-
-
-def _read_bytes(path: Path, size: int, start: int = 0) -> bytes:
-    """At most `size` bytes from `start`."""
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read(size)
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}.") from error
-
-
 def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
     """Raise NotACrossEncoder for what computes something else than one score for a pair."""
     named = written.get("architectures")
     first = str(named[0]) if isinstance(named, list) and named else ""
     kind = str(written.get("model_type", ""))
     if first.endswith("ForCausalLM") or first == "JinaForRanking" or kind in _DECODERS:
-        raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({first or kind}). {_SUGGESTION}")
+        raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({first or kind}). {SUGGESTION}")
     if first.endswith("ForConditionalGeneration"):
-        raise NotACrossEncoder(f"{folder} is a model that generates text ({first}). {_SUGGESTION}")
+        raise NotACrossEncoder(f"{folder} is a model that generates text ({first}). {SUGGESTION}")
     modules = _module_types(folder / "modules.json")
     saved_as = str(card.get("model_type", "CrossEncoder"))
     if "Pooling" in modules or saved_as == "SentenceTransformer":
         listed = ", ".join(modules) or saved_as
-        raise NotACrossEncoder(f"{folder} is a bi-encoder (sentence-transformers modules: {listed}). {_SUGGESTION}")
+        raise NotACrossEncoder(f"{folder} is a bi-encoder (sentence-transformers modules: {listed}). {SUGGESTION}")
     if saved_as != "CrossEncoder":
-        raise NotACrossEncoder(f"{folder} was saved as a {saved_as}, not as a CrossEncoder. {_SUGGESTION}")
+        raise NotACrossEncoder(f"{folder} was saved as a {saved_as}, not as a CrossEncoder. {SUGGESTION}")
     if first.endswith(_HEADLESS):
-        raise NotACrossEncoder(f"{folder} is an encoder without a classification head ({first}). {_SUGGESTION}")
+        raise NotACrossEncoder(f"{folder} is an encoder without a classification head ({first}). {SUGGESTION}")
     others = [name for name in modules if name != "Transformer"]
     if others:
         raise ExportError(f"{folder / 'modules.json'} lists {', '.join(others)}: only a lone Transformer is supported.")
@@ -170,7 +124,7 @@ def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mappi
 
 def _module_types(path: Path) -> list[str]:
     """Class names from sentence-transformers' modules.json, "Transformer", "Pooling", ...; empty without the file."""
-    modules = _parse_json(path) if path.is_file() else []
+    modules = parse_json(path) if path.is_file() else []
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ExportError(f"{path} is not valid: a list of objects was expected.")
     return [str(module.get("type")).rpartition(".")[2] for module in modules]
@@ -276,140 +230,26 @@ def _max_length(folder: Path, architecture: str, numbers: Mapping[str, int], tok
 
 
 def _activation(written: Mapping[str, object], card: Mapping[str, object]) -> Literal["sigmoid", "identity"]:
-    """What turns the logit into the score: as stated, or else sentence-transformers' default for one label."""
-    nested = written.get("sentence_transformers")
-    for stated in (
-        nested.get("activation_fn") if isinstance(nested, dict) else None,
-        written.get("sbert_ce_default_activation_function"),
-        card.get("activation_fn"),
-    ):
-        if stated is not None:
-            if not isinstance(stated, str) or stated not in _ACTIVATIONS:
-                raise ExportError(f"activation {stated!r} is not supported. Supported are Sigmoid and Identity.")
-            return _ACTIVATIONS[stated]
-    return "sigmoid"
-
-
-def _check_weights(folder: Path, architecture: str, numbers: Mapping[str, int]) -> int:
-    """The number of parameters, once every tensor that the architecture uses is there, in float and in its shape."""
-    tensors = _tensors(folder)
-    parameters = 0
-    for name, shape in _expected_tensors(architecture, numbers):
-        if name not in tensors:
-            if name.startswith("classifier.") or ".pooler." in name:
-                raise NotACrossEncoder(
-                    f"{folder}: the weights have no classification head ({name} is missing), though config.json says "
-                    f"{architecture}. {_SUGGESTION}"
-                )
-            raise ExportError(f"{folder}: the weights do not fit config.json: {name} is missing.")
-        dtype, found = tensors[name]
-        if dtype not in _FLOAT_BYTES:
-            raise ExportError(f"{folder}: {name} is {dtype}. Export from the float checkpoint, not a quantised one.")
-        if found != shape:
-            raise ExportError(f"{folder}: the weights do not fit config.json: {name} has shape {found}, expected {shape}.")
-        parameters += math.prod(shape)
-    further = f"encoder.layer.{numbers['num_hidden_layers']}."
-    if any(further in name for name in tensors):
-        raise ExportError(
-            f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
-        )
-    return parameters
-
-
-def _expected_tensors(architecture: str, numbers: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor, the head first. Lazy: a hostile layer count ends at the first that is missing."""
-    hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
-    bert = architecture.startswith("Bert")
-    base = "bert" if bert else "roberta"
-    yield from _linear("classifier" if bert else "classifier.out_proj", 1, hidden)
-    yield from _linear("bert.pooler.dense" if bert else "classifier.dense", hidden, hidden)
-    yield f"{base}.embeddings.word_embeddings.weight", (numbers["vocab_size"], hidden)
-    yield f"{base}.embeddings.position_embeddings.weight", (numbers["max_position_embeddings"], hidden)
-    yield f"{base}.embeddings.token_type_embeddings.weight", (numbers["type_vocab_size"], hidden)
-    yield from _norm(f"{base}.embeddings.LayerNorm", hidden)
-    for index in range(numbers["num_hidden_layers"]):
-        layer = f"{base}.encoder.layer.{index}"
-        for part in ("query", "key", "value"):
-            yield from _linear(f"{layer}.attention.self.{part}", hidden, hidden)
-        yield from _linear(f"{layer}.attention.output.dense", hidden, hidden)
-        yield from _norm(f"{layer}.attention.output.LayerNorm", hidden)
-        yield from _linear(f"{layer}.intermediate.dense", inner, hidden)
-        yield from _linear(f"{layer}.output.dense", hidden, inner)
-        yield from _norm(f"{layer}.output.LayerNorm", hidden)
-
-
-def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (rows, columns)
-    yield f"{name}.bias", (rows,)
-
-
-def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (size,)
-    yield f"{name}.bias", (size,)
-
-
-def _tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of each tensor in model.safetensors, or in the shards that its index lists."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return _read_header(single)
-    if not index.is_file():
-        patterns = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
-        others = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
-        there = f", only {', '.join(others)}" if others else ""
-        raise ExportError(f"{folder} has no model.safetensors{there}. {_CONVERT}.")
-    weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ExportError(f"{index} is not valid: it has no weight_map.")
-    headers: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
-    tensors = {}
-    for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
-            raise ExportError(f"{index} is not valid: {shard!r} is not the name of a file beside it.")
-        if shard not in headers:
-            headers[shard] = _read_header(folder / shard)
-        if name not in headers[shard]:
-            raise ExportError(f"{index} is not valid: {shard} does not hold {name}.")
-        tensors[name] = headers[shard][name]
-    return tensors
-
-
-def _read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and shape by tensor: 8 little-endian bytes of length, then JSON, then as many bytes as that describes."""
-    if not path.is_file():
-        raise ExportError(f"{path} is missing. Download the model again.")
-    prefix = _read_bytes(path, 8)
-    if prefix == b"version ":
-        raise ExportError(f"{path} is a Git LFS pointer, not the weights. Run `git lfs pull` in its repository.")
-    length, data = int.from_bytes(prefix, "little"), path.stat().st_size - 8
-    if len(prefix) < 8 or length > min(MAX_HEADER_BYTES, data):
-        raise ExportError(f"{path} is not a whole safetensors file. Download it again.")
-    header = _decode_json(path, _read_bytes(path, length, start=8))
-    if not isinstance(header, dict):
-        raise ExportError(f"{path} is not valid: its header is not an object.")
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        match entry:
-            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]} if all(
-                isinstance(size, int) and size >= 0 for size in shape
-            ):
-                tensors[name] = (dtype, tuple(shape))
-            case _:
-                raise ExportError(f"{path} is not valid: its header does not describe {name}.")
-        if not 0 <= begin <= end <= data - length:
-            raise ExportError(f"{path} is cut off: {name} ends at byte {end:,} of {data - length:,}. Download it again.")
-        if dtype in _FLOAT_BYTES and end - begin != math.prod(shape) * _FLOAT_BYTES[dtype]:
-            raise ExportError(f"{path} is not valid: {name} has {end - begin:,} bytes, which do not fill {shape}.")
-    return tensors
+    """What turns the logit into the score, read in sentence-transformers' order, with its default for one label."""
+    stated = card.get("activation_fn")
+    if stated is None:
+        nested = written.get("sentence_transformers")
+        if isinstance(nested, dict) and "activation_fn" in nested:
+            stated = nested["activation_fn"]
+        else:
+            stated = written.get("sbert_ce_default_activation_function")
+    if stated is None:
+        return "sigmoid"
+    if not isinstance(stated, str) or stated not in _ACTIVATIONS:
+        raise ExportError(f"activation {stated!r} is not supported. Supported are Sigmoid and Identity.")
+    return _ACTIVATIONS[stated]
 
 
 def _front_matter(path: Path) -> tuple[str | None, tuple[str, ...]]:
     """Licence and languages from the model card's first lines; only plain values and lists are understood."""
     if not path.is_file():
         return None, ()
-    text = _read_bytes(path, MAX_CARD_BYTES).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    text = read_bytes(path, MAX_CARD_BYTES).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
     block = re.match(r"---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", text, re.DOTALL)
     found: dict[str, list[str]] = {"license": [], "language": []}
     key = ""

@@ -25,16 +25,6 @@ from raskrank.terminal import Bar, Steps, columns, is_terminal, safe_lines, say,
 PROGRESS_DOCUMENTS = 200  # fewer are ranked before a bar says anything
 VERIFY_PAIRS = 16  # compared together; only the progress bar sees the difference
 EXTRA = ("huggingface_hub", "onnx", "optimum", "safetensors", "torch", "transformers")
-# A threshold of the manifest -> the property of Parity, its name, and what it must be. The exporter's gate asks the same.
-CHECKS: Mapping[str, Mapping[str, tuple[str, str, str]]] = {
-    "fp32": {"max_fp32_logit_difference": ("max_logit_difference", "largest logit difference", "<=")},
-    "int8": {
-        "min_tau": ("tau", "Kendall tau", ">="),
-        "min_top1": ("top1", "top-1 agreement", ">="),
-        "max_drift": ("max_drift", "largest score drift", "<="),
-        "max_mean_drift": ("mean_drift", "mean score drift", "<="),
-    },
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,9 +119,16 @@ def _info(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     path = bundle_path(arguments.bundle)
     manifest, _ = read_manifest(path)
-    limits = _thresholds(manifest, path)
     _need_extra("verify")
+    from raskrank_export.gate import CHECKS, Thresholds, failures
     from raskrank_export.samples import as_pairs, read_samples
+
+    try:
+        recorded = manifest.parity["thresholds"]
+        thresholds = Thresholds(**recorded)
+        limits = {name: recorded[name] for name, *_ in CHECKS[manifest.precision]}
+    except (KeyError, TypeError, InputError) as error:
+        raise Corrupt(f"{path}: the manifest does not record the thresholds of its export; export it again") from error
 
     pairs = as_pairs(read_samples(None if arguments.pairs is None else Path(arguments.pairs)))
     with Reranker.load(path, checkpoint=arguments.checkpoint) as reranker, _bar("verifying", len(pairs)) as bar:
@@ -145,12 +142,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         (parts[0].reference, np.concatenate([part.reference_logits for part in parts])),
         (parts[0].candidate, np.concatenate([part.candidate_logits for part in parts])),
     )
-    failed = {}
-    for name, limit in limits.items():
-        key, label, sign = CHECKS[manifest.precision][name]
-        value = getattr(parity, key)
-        if not (value >= limit if sign == ">=" else value <= limit):  # NaN fails
-            failed[name] = f"{label} {value:.4g}, allowed {sign} {limit:.4g}"
+    failed = failures(parity, thresholds, manifest.precision)
     if arguments.json:
         about = {"name": manifest.name, "bundle": str(path), "precision": manifest.precision, "passed": not failed}
         show(to_json({**about, "failed": [*failed], "thresholds": limits, "parity": parity.summary()}, indent=2))
@@ -163,21 +155,10 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _thresholds(manifest: Manifest, path: Path) -> dict[str, float]:
-    """Those that the manifest records for a bundle of its precision."""
-    recorded, found = manifest.parity.get("thresholds"), dict[str, float]()
-    for name in CHECKS[manifest.precision]:
-        value = recorded.get(name) if isinstance(recorded, dict) else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise Corrupt(f"{path}: the manifest records no threshold {name}; export it again")
-        found[name] = value
-    return found
-
-
 def _parity_table(manifest: Manifest) -> list[str]:
     """What the export measured, as far as the manifest has it."""
     rows = []
-    for name in CHECKS:
+    for name in ("fp32", "int8"):
         numbers: Any = manifest.parity.get(name)
         with suppress(TypeError, KeyError, ValueError):
             rows.append(

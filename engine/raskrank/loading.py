@@ -2,21 +2,20 @@
 
 import importlib.resources
 import logging
-import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tokenizers import Tokenizer
-
 from raskrank import cpu
 from raskrank.backend import Backend
 from raskrank.bundle import TOKENIZER, Activation, Manifest, open_bundle, read_manifest, weights_sha256
-from raskrank.checkpoint import read_checkpoint
+from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError
 from raskrank.texts import Limits, positive
+from raskrank.tokenizer import load_encoder, tokenizing
 
 logger = logging.getLogger("raskrank")
 
@@ -55,8 +54,18 @@ class Options:
             raise InputError(f"backend: expected 'onnx' or 'torch', got {self.backend!r}")
         if self.fallback not in (None, "torch"):
             raise InputError(f"fallback: expected None or 'torch', got {self.fallback!r}")
+        if not isinstance(self.expected_sha256, str | None):
+            raise InputError(f"expected_sha256: expected str, got {type(self.expected_sha256).__name__}")
+        if self.expected_sha256 is not None and not re.fullmatch("[0-9A-Fa-f]{64}", self.expected_sha256):
+            raise InputError(f"expected_sha256: expected 64 hexadecimal digits, got {len(self.expected_sha256)} characters")
+        if self.expected_sha256 is not None and self.checkpoint_alone:
+            raise InputError("expected_sha256: it pins a bundle, and backend='torch' with a checkpoint alone reads none")
         if not isinstance(self.limits, Limits):
             raise InputError(f"limits: expected Limits, got {type(self.limits).__name__}")
+
+    @property
+    def checkpoint_alone(self) -> bool:
+        return self.backend == "torch" and self.bundle is None and self.checkpoint is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +102,15 @@ def load_reference(manifest: Manifest, checkpoint: str | None) -> Backend:
     """PyTorch on the checkpoint that a bundle was made from. Raises InferenceError, ExportError or Incompatible."""
     from raskrank.torch_backend import TorchBackend
 
-    return TorchBackend(read_checkpoint(_checkpoint_folder(manifest, checkpoint)))
+    return TorchBackend(_checkpoint(manifest, checkpoint))
+
+
+def path_text(value: object, name: str) -> str | None:
+    """`value` as a path of type str, or InputError. None stays None."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if path is not None and not isinstance(path, str):
+        raise InputError(f"{name}: expected str or Path, got {type(value).__name__}")
+    return path
 
 
 def bundle_path(bundle: str | None) -> Path:
@@ -110,8 +127,10 @@ def _load_onnx(options: Options, path: Path) -> Loaded:
     from raskrank.onnx_backend import OnnxBackend
 
     manifest, threads = bundle.manifest, options.threads or cpu.usable_cpus()
-    encoder = _encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path)
+    encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=not _forked)
     backend = OnnxBackend(bundle.graph, bundle.folder, manifest.inputs, concurrency=threads, hidden_size=manifest.hidden_size)
+    if backend.weights_identity != bundle.weights_identity:
+        raise Corrupt(f"{path}: another file took the place of the weights while they were loaded; load it again")
     _self_test(backend, encoder, manifest, path)
     return Loaded(
         backend=backend,
@@ -130,20 +149,20 @@ def _load_torch(options: Options, reason: str) -> Loaded:
     from raskrank.torch_backend import TorchBackend
 
     path = manifest = digest = None
-    if options.backend == "onnx" or options.bundle is not None or options.checkpoint is None:
+    if not options.checkpoint_alone:
         path = bundle_path(options.bundle)
         try:
-            manifest, digest = read_manifest(path)
+            manifest, digest = read_manifest(path, expected_sha256=options.expected_sha256)
         except BundleError:
-            if options.backend == "torch" or options.checkpoint is None:
+            if options.backend == "torch" or options.checkpoint is None or options.expected_sha256 is not None:
                 raise
-    folder = _checkpoint_folder(manifest, options.checkpoint)
-    checkpoint = read_checkpoint(folder)
+    checkpoint = _checkpoint(manifest, options.checkpoint)
+    folder = checkpoint.folder
     max_length = manifest.max_length if manifest else checkpoint.max_length
     tokenizer = (folder / TOKENIZER).read_bytes()
     return Loaded(
         backend=TorchBackend(checkpoint),
-        encoder=_encoder(tokenizer, max_length, checkpoint.vocab_size, folder),
+        encoder=load_encoder(tokenizer, max_length, checkpoint.vocab_size, folder, parallel=not _forked),
         name=manifest.name if manifest else folder.name,
         activation=checkpoint.activation,
         reason=reason,
@@ -153,36 +172,29 @@ def _load_torch(options: Options, reason: str) -> Loaded:
     )
 
 
-def _checkpoint_folder(manifest: Manifest | None, checkpoint: str | None) -> Path:
+def _checkpoint(manifest: Manifest | None, folder: str | None) -> Checkpoint:
+    """The checkpoint in `folder`, or where the manifest says."""
     from raskrank.torch_backend import local_checkpoint
 
-    if manifest is None:
-        return Path(checkpoint or "")
-    folder = Path(checkpoint) if checkpoint else local_checkpoint(manifest.source.model, manifest.source.revision)
-    if weights_sha256(folder) != manifest.source.weights_sha256:
-        raise Incompatible(f"{folder}: its weights are not those that the bundle {manifest.name} was made from")
-    return folder
-
-
-def _encoder(tokenizer_json: bytes, max_length: int, vocab_size: int, path: Path) -> PairEncoder:
-    try:
-        tokenizer = Tokenizer.from_buffer(tokenizer_json)
-    except Exception as error:  # tokenizers raises Exception itself
-        raise Incompatible(f"{path}: this version of tokenizers cannot read {TOKENIZER}: {error}") from error
-    if (pieces := tokenizer.get_vocab_size()) > vocab_size:
-        raise Incompatible(f"{path}: the tokenizer has {pieces} pieces, the model embeds {vocab_size}")
-    return PairEncoder(tokenizer, max_length, parallel=not _forked)
+    if manifest is None or folder is not None:
+        checkpoint = read_checkpoint(Path(folder or ""))
+    else:
+        checkpoint = read_checkpoint(local_checkpoint(manifest.source.model, manifest.source.revision))
+    if manifest is not None and weights_sha256(checkpoint.folder) != manifest.source.weights_sha256:
+        raise Incompatible(f"{checkpoint.folder}: its weights are not those that the bundle {manifest.name} was made from")
+    return checkpoint
 
 
 def _self_test(backend: Backend, encoder: PairEncoder, manifest: Manifest, path: Path) -> None:
     """One pair whose logit is known: a tokenizer that does not fit, or a CPU that computes otherwise, shows here."""
     test = manifest.self_test
-    (pair,) = encoder.encode([(test.query, test.document)])
+    with tokenizing(path):
+        (pair,) = encoder.encode([(test.query, test.document)])
     try:
         logit = float(backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0])
     except InferenceError as error:
         raise Incompatible(f"{path}: the model does not run: {error}") from error
-    if not math.isclose(logit, test.logit, rel_tol=0, abs_tol=test.tolerance):
+    if not abs(logit - test.logit) <= test.tolerance:  # so written, NaN fails
         raise Incompatible(
             f"{path}: the self-test gives {logit:.4f} instead of {test.logit:.4f} (tolerance {test.tolerance}); "
             "tokenizer and model do not belong together, or this CPU computes otherwise"

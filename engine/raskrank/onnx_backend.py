@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import reprlib
 import threading
 import weakref
 from pathlib import Path
@@ -12,7 +13,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from raskrank.backend import Float32Array, Int64Array
-from raskrank.errors import Incompatible, InferenceError
+from raskrank.bundle import MODEL, WEIGHTS, identity
+from raskrank.errors import BundleError, Incompatible, InferenceError
+from raskrank.external import locations
 
 INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
 # onnxruntime's fused Add + LayerNormalization takes 5 to 8 times as long as the two apart (docs/performance.md).
@@ -32,11 +35,14 @@ class OnnxBackend:
     def __init__(self, graph: bytes, folder: Path, inputs: tuple[str, ...], *, concurrency: int, hidden_size: int) -> None:
         """graph: model.onnx's bytes. folder: where model.onnx.data lies, which is mapped, not copied.
 
-        Raises Incompatible if onnxruntime cannot load the graph or its inputs and outputs are not those of a bundle.
+        Raises Incompatible if onnxruntime cannot load the graph, if its inputs and outputs are not those of a bundle, or if it
+        wants weights from another file.
         """
         self.concurrency, self.hidden_size = concurrency, hidden_size
         self._graph, self._folder = graph, folder
+        _check_external(graph, folder)
         self._single = _session(graph, folder, threads=1)
+        self.weights_identity = identity(folder / WEIGHTS)  # asked last, so that it is of the file that was mapped
         self._wide: onnxruntime.InferenceSession | None = None
         self._wide_lock = threading.Lock()
         self._inputs = _check_signature(self._single, inputs, folder)
@@ -50,7 +56,9 @@ class OnnxBackend:
         except Exception as error:
             shape = " x ".join(map(str, input_ids.shape))
             raise InferenceError(f"onnxruntime failed on a run of {shape} tokens: {error}") from error
-        return result.reshape(-1)  # (B, 1) -> (B)
+        if result.shape != (len(input_ids), 1):
+            raise InferenceError(f"the graph gave logits of shape {result.shape} for {len(input_ids)} pairs")
+        return result[:, 0]  # (B, 1) -> (B)
 
     def close(self) -> None:
         del self._single
@@ -59,8 +67,19 @@ class OnnxBackend:
     def _wide_session(self) -> "onnxruntime.InferenceSession":
         with self._wide_lock:
             if self._wide is None:
-                self._wide = _session(self._graph, self._folder, threads=self.concurrency)
+                self._wide = self._make_wide() or self._single
             return self._wide
+
+    def _make_wide(self) -> "onnxruntime.InferenceSession | None":
+        """None where a new bundle has taken this one's place: the folder's weights would not be those of the graph."""
+        try:
+            if identity(self._folder / WEIGHTS) == self.weights_identity:
+                wide = _session(self._graph, self._folder, threads=self.concurrency)
+                if identity(self._folder / WEIGHTS) == self.weights_identity:
+                    return wide
+        except BundleError:
+            pass
+        return None
 
     def keep_after_fork(self) -> None:
         """In a forked child a session's threads do not exist, and destroying it would wait for them for ever: never do."""
@@ -89,10 +108,24 @@ def _session(graph: bytes, folder: Path, *, threads: int) -> "onnxruntime.Infere
     options.enable_mem_pattern = False
     try:
         return onnxruntime.InferenceSession(
-            graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
+            graph,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=DISABLED_OPTIMIZERS,
+            enable_fallback=0,  # there is no other provider to try, and it would print
         )
     except Exception as error:
         raise Incompatible(f"onnxruntime {onnxruntime.__version__} cannot load {folder}: {error}") from error
+
+
+def _check_external(graph: bytes, folder: Path) -> None:
+    """Weights come from the one file that the manifest has a digest of."""
+    try:
+        others = locations(graph) - {WEIGHTS}
+    except ValueError as error:
+        raise Incompatible(f"{folder / MODEL} is not an ONNX graph: {error}") from None
+    if others:
+        raise Incompatible(f"{folder / MODEL} wants weights from {reprlib.repr(sorted(others))}, allowed is {WEIGHTS} alone")
 
 
 def _check_signature(session: "onnxruntime.InferenceSession", expected: tuple[str, ...], folder: Path) -> list[str]:
@@ -102,7 +135,7 @@ def _check_signature(session: "onnxruntime.InferenceSession", expected: tuple[st
     if INPUT_IDS not in inputs or set(inputs) - allowed or set(inputs) != set(expected) or wrong:
         raise Incompatible(
             f"{folder}: the graph's inputs are {sorted(inputs)}, the manifest's {sorted(expected)}; "
-            f"allowed are {sorted(allowed)}, int64 of two dimensions{'; not so: ' + ', '.join(wrong) if wrong else ''}"
+            f"allowed are {sorted(allowed)}, int64 of two free dimensions{'; not so: ' + ', '.join(wrong) if wrong else ''}"
         )
     outputs = [(item.name, item.type) for item in session.get_outputs()]
     if outputs != [(LOGITS, "tensor(float)")]:
@@ -111,4 +144,4 @@ def _check_signature(session: "onnxruntime.InferenceSession", expected: tuple[st
 
 
 def _is_ids(item: "onnxruntime.NodeArg") -> bool:
-    return item.type == "tensor(int64)" and len(item.shape) == 2
+    return item.type == "tensor(int64)" and len(item.shape) == 2 and not any(isinstance(size, int) for size in item.shape)

@@ -121,7 +121,7 @@ class Parity:
         queries = np.array(self.queries)
         groups = [queries == query for query in dict.fromkeys(self.queries)]
         pairs = [(self.reference_logits[group], self.candidate_logits[group]) for group in groups]
-        return [(reference, candidate) for reference, candidate in pairs if np.ptp(reference) > 0]
+        return [(reference, candidate) for reference, candidate in pairs if np.ptp(reference) != 0]
 
 
 def compare(

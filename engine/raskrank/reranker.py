@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -13,7 +14,7 @@ from raskrank import texts
 from raskrank.backend import Backend, Float32Array
 from raskrank.errors import ForkError, InferenceError, NonFiniteScore
 from raskrank.info import Info, describe
-from raskrank.loading import BackendName, Loaded, Options, load, load_reference, logger
+from raskrank.loading import BackendName, Loaded, Options, load, load_reference, logger, path_text
 from raskrank.parity import SAMPLE_PAIRS, Parity, compare, sigmoid
 from raskrank.running import Workers, run_pairs
 from raskrank.texts import Limits
@@ -44,7 +45,7 @@ class Reranker:
 
     def __init__(self, options: Options, loaded: Loaded) -> None:
         self._options, self._loaded = options, loaded
-        self._workers: Workers | None = Workers(loaded.backend.concurrency)
+        self._workers = Workers(loaded.backend.concurrency)
         self._reference: Backend | None = None
         self._reference_lock = threading.Lock()
         self._rescued = 0
@@ -79,13 +80,13 @@ class Reranker:
         InferenceError.
         """
         options = Options(
-            bundle=None if bundle is None else os.fspath(bundle),
+            bundle=path_text(bundle, "bundle"),
             threads=threads,
             backend=backend,
             fallback=fallback,
-            checkpoint=None if checkpoint is None else os.fspath(checkpoint),
+            checkpoint=path_text(checkpoint, "checkpoint"),
             expected_sha256=expected_sha256,
-            limits=limits or Limits(),
+            limits=Limits() if limits is None else limits,
         )
         return cls(options, load(options))
 
@@ -112,21 +113,21 @@ class Reranker:
         return self._scores(self._outcome(texts.check_pairs(pairs, self._options.limits)).logits)
 
     def verify(self, pairs: Sequence[tuple[str, str]] | None = None) -> Parity:
-        """Score (query, document) pairs with PyTorch and with this bundle, and compare. Without pairs, fifteen of our own.
+        """Score (query, document) pairs with PyTorch and with this bundle, and compare. Without pairs, fourteen of our own.
 
         Needs `pip install 'raskrank[export]'` and the checkpoint. Raises InferenceError without them, Incompatible if the
         checkpoint is another one, and as `rank` does.
         """
-        self._check_usable()
         checked = texts.check_pairs(SAMPLE_PAIRS if pairs is None else pairs, self._options.limits)
-        if self._loaded.backend.name != "onnx":
-            raise InferenceError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
-        reference = self._reference_backend()
-        expected = np.zeros(len(checked), np.float32)
-        for index, pair in enumerate(self._loaded.encoder.encode(checked)):
-            expected[index] = reference.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
-        precision = self._loaded.manifest.precision if self._loaded.manifest else ""
-        return compare(checked, ("torch fp32", expected), (f"onnx {precision}", self._logits(checked).logits))
+        with self._call():
+            if self._loaded.backend.name != "onnx":
+                raise InferenceError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
+            reference = self._reference_backend()
+            expected = np.zeros(len(checked), np.float32)
+            for index, pair in enumerate(self._loaded.encoder.encode(checked)):
+                expected[index] = reference.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
+            precision = self._loaded.manifest.precision if self._loaded.manifest else ""
+            return compare(checked, ("torch fp32", expected), (f"onnx {precision}", self._logits(checked).logits))
 
     def info(self) -> Info:
         """What runs, on what, and why."""
@@ -134,12 +135,10 @@ class Reranker:
 
     def close(self) -> None:
         """Free model and threads. Calls in other threads end first; a second close does nothing."""
-        if self._workers is not None and os.getpid() == self._pid:
-            self._workers.close()
+        if self._workers.close():
             self._loaded.backend.close()
             if self._reference is not None:
                 self._reference.close()
-        self._workers = None
 
     def __enter__(self) -> Self:
         return self
@@ -160,22 +159,22 @@ class Reranker:
 
     def _outcome(self, pairs: list[tuple[str, str]]) -> _Outcome:
         """Finite logits of checked pairs, rescued if that was asked for."""
-        outcome = self._logits(pairs)
-        broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
-        if broken and self._options.fallback == "torch" and self._loaded.backend.name != "torch":
-            self._rescue(pairs, outcome, broken)
+        with self._call():
+            outcome = self._logits(pairs)
             broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
+            if broken and self._options.fallback == "torch" and self._loaded.backend.name != "torch":
+                self._rescue(pairs, outcome, broken)
+                broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
         if broken:
             shown = ", ".join(map(str, broken[:10])) + (", ..." if len(broken) > 10 else "")
             raise NonFiniteScore(f"{len(broken)} of {len(pairs)} scores are NaN or infinite, at {shown}", broken)
         return outcome
 
     def _logits(self, pairs: list[tuple[str, str]]) -> _Outcome:
-        self._check_usable()
         logits, truncated = np.zeros(len(pairs), np.float32), list[bool]()
         for start in range(0, len(pairs), CHUNK_PAIRS):
             encoded = self._loaded.encoder.encode(pairs[start : start + CHUNK_PAIRS])
-            logits[start : start + CHUNK_PAIRS] = run_pairs(self._loaded.backend, self._pool(), encoded, self._advance)
+            logits[start : start + CHUNK_PAIRS] = run_pairs(self._loaded.backend, self._workers, encoded, self._advance)
             truncated += [pair.truncated for pair in encoded]
         return _Outcome(logits, truncated)
 
@@ -199,15 +198,10 @@ class Reranker:
                 self._reference = load_reference(manifest, self._options.checkpoint)
             return self._reference
 
-    def _pool(self) -> Workers:
-        if self._workers is None:
-            raise InferenceError("this Reranker is closed; load it again")
-        return self._workers
-
-    def _check_usable(self) -> None:
+    def _call(self) -> AbstractContextManager[None]:
         if os.getpid() != self._pid:
             raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
-        self._pool()
+        return self._workers.call()
 
 
 def _reload(options: Options) -> Reranker:

@@ -1,15 +1,22 @@
 """Worker threads that take runs from a queue, one core each."""
 
+import atexit
+import os
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 import numpy as np
 
 from raskrank.backend import Backend, Float32Array
 from raskrank.encoding import EncodedPair
+from raskrank.errors import InferenceError
 from raskrank.planning import Run, plan
+
+_live: "weakref.WeakSet[Workers]" = weakref.WeakSet()
 
 
 class Workers:
@@ -18,6 +25,24 @@ class Workers:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="raskrank")
+        self._calls, self._changed, self._closed = set[tuple[int, object]](), threading.Condition(), False
+        self._pid = os.getpid()
+        _live.add(self)
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Encloses a call of one thread, which `close` in another thread waits for. Raises InferenceError after `close`."""
+        call = (threading.get_ident(), object())
+        try:
+            with self._changed:
+                if self._closed:
+                    raise InferenceError("this Reranker is closed; load it again")
+                self._calls.add(call)
+            yield
+        finally:
+            with self._changed:
+                self._calls.discard(call)
+                self._changed.notify_all()
 
     def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> None:
         """Call `work` once for each run, in order as threads become free, and wait.
@@ -38,8 +63,16 @@ class Workers:
                     stopped.set()
                     raise
 
-        futures = [self._pool.submit(drain) for _ in range(min(self.threads, len(runs)))]
+        futures: list[Future[None]] = []
         try:
+            try:
+                for _ in range(min(self.threads, len(runs))):
+                    futures.append(self._pool.submit(drain))
+            except RuntimeError as error:
+                # A daemon thread must be out of native code when Python exits, or the process aborts.
+                if self._closed or threading.current_thread().daemon:
+                    raise InferenceError(f"Python is exiting, or this Reranker was closed: {error}") from error
+                drain()  # Python is exiting, or has no more threads: the caller does the work itself
             for future in futures:
                 future.result()
         except BaseException:
@@ -47,8 +80,21 @@ class Workers:
             wait(futures)  # nothing of this call runs on after it has raised
             raise
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self) -> bool:
+        """Refuse further calls and wait for those of other threads. False if closed before, or loaded before a fork."""
+        if self._pid != os.getpid():
+            return False
+        with self._changed:
+            first, self._closed = not self._closed, True
+            self._changed.wait_for(lambda: all(thread == threading.get_ident() for thread, _ in self._calls))
+        self._pool.shutdown()
+        return first
+
+
+@atexit.register
+def _close_all() -> None:
+    for workers in list(_live):
+        workers.close()
 
 
 def run_pairs(

@@ -1,5 +1,6 @@
 """The reference: the original checkpoint in PyTorch, with the engine's own encoding. Imported only when asked for."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from raskrank.errors import ExportError, InferenceError, NotACrossEncoder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# The log's level is one for the process: of two loads in threads the second would otherwise leave it changed.
+_loading = threading.Lock()
 NEEDS = "PyTorch and transformers are needed for this; install them with: pip install 'raskrank[export]'"
 
 
@@ -54,6 +57,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     try:
         import torch
         import transformers
+        from safetensors import SafetensorError
     except ImportError as error:
         raise InferenceError(NEEDS) from error
     model_class = getattr(transformers, checkpoint.architecture)
@@ -70,7 +74,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise ExportError(f"{checkpoint.folder}: transformers cannot load these weights: {error}") from error
     missing = sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))
     if missing:
@@ -105,9 +109,10 @@ def _quiet() -> Iterator[None]:
 
     from transformers.utils import logging
 
-    level = logging.get_verbosity()
-    logging.set_verbosity(levels.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
+    with _loading:
+        level = logging.get_verbosity()
+        logging.set_verbosity(levels.ERROR)
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)

@@ -26,8 +26,8 @@ from raskrank.parity import SAMPLE_PAIRS, compare
 from raskrank.running import Workers, run_pairs
 from raskrank.texts import positive
 from raskrank.torch_backend import TorchBackend
-from raskrank_export import graph
-from raskrank_export.gate import Thresholds, check_graph, check_quantized
+from raskrank_export import gate, graph
+from raskrank_export.gate import Thresholds
 from raskrank_export.progress import Clock, Progress, Silent
 from raskrank_export.quantize import WEIGHT_MAX, quantize
 from raskrank_export.report import ExportReport
@@ -91,7 +91,7 @@ def export(
         with clock.step("score with ONNX fp32", len(pairs)):
             logits = _bundle_logits(folder, inputs, encoded, shown)
             fp32_parity = parity = compare(pairs, reference, ("onnx fp32", logits))
-            check_graph(fp32_parity, limits)
+            gate.check(fp32_parity, limits, "fp32")
         if precision == "int8":
             with clock.step("quantise to int8"):
                 quantize(onnx_model)
@@ -99,7 +99,7 @@ def export(
             with clock.step("score with ONNX int8", len(pairs)):
                 logits = _bundle_logits(folder, inputs, encoded, shown)
                 parity = compare(pairs, reference, ("onnx int8", logits))
-                check_quantized(parity, limits)
+                gate.check(parity, limits, "int8")
         del onnx_model
         shutil.rmtree(scratch)
         with clock.step("write bundle"):

@@ -1,8 +1,10 @@
 """The parity gate: what may differ between a checkpoint and its bundle, and by how much."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from raskrank.bundle import Precision
 from raskrank.errors import InputError, ParityError
 from raskrank.parity import Parity
 
@@ -37,38 +39,36 @@ class Thresholds:
                 raise InputError(f"Thresholds.{name}: expected a number from {low} to {high}, got {value!r}")
 
 
-def check_graph(parity: Parity, thresholds: Thresholds) -> None:
-    """Raises ParityError if the fp32 graph does not compute what the checkpoint does."""
-    _refuse(
-        parity,
-        [("largest logit difference", parity.max_logit_difference, "<=", thresholds.max_fp32_logit_difference)],
-        "the ONNX graph does not compute what the checkpoint does; please report this with the checkpoint's name",
-    )
+# By precision of a bundle: the threshold, the property of Parity that it holds, its name, and which side is allowed.
+CHECKS: Mapping[Precision, tuple[tuple[str, str, str, str], ...]] = {
+    "fp32": (("max_fp32_logit_difference", "max_logit_difference", "largest logit difference", "<="),),
+    "int8": (
+        ("min_tau", "tau", "Kendall tau", ">="),
+        ("min_top1", "top1", "top-1 agreement", ">="),
+        ("max_drift", "max_drift", "largest score drift", "<="),
+        ("max_mean_drift", "mean_drift", "mean score drift", "<="),
+    ),
+}
+ADVICE: Mapping[Precision, str] = {
+    "fp32": "the ONNX graph does not compute what the checkpoint does; please report this with the checkpoint's name",
+    "int8": "export with precision='fp32' (--precision fp32), or set thresholds that you accept (--min-tau, --max-drift)",
+}
 
 
-def check_quantized(parity: Parity, thresholds: Thresholds) -> None:
-    """Raises ParityError if the quantised bundle would rank or score too differently."""
-    _refuse(
-        parity,
-        [
-            ("Kendall tau", parity.tau, ">=", thresholds.min_tau),
-            ("top-1 agreement", parity.top1, ">=", thresholds.min_top1),
-            ("largest score drift", parity.max_drift, "<=", thresholds.max_drift),
-            ("mean score drift", parity.mean_drift, "<=", thresholds.max_mean_drift),
-        ],
-        "export with precision='fp32' (--precision fp32), or set thresholds that you accept (--min-tau, --max-drift)",
-    )
+def failures(parity: Parity, thresholds: Thresholds, precision: Precision) -> dict[str, str]:
+    """By name of the threshold, what a bundle of this precision fails. NaN fails every check."""
+    failed = {}
+    for threshold, measure, label, sign in CHECKS[precision]:
+        value, limit = getattr(parity, measure), getattr(thresholds, threshold)
+        if not (value >= limit if sign == ">=" else value <= limit):
+            failed[threshold] = f"{label} {value:.4g}, allowed {sign} {limit:.4g}"
+    return failed
 
 
-def _refuse(parity: Parity, checks: list[tuple[str, float, str, float]], advice: str) -> None:
-    # Written so that NaN fails every check.
-    failed = [
-        f"{name} {value:.4g}, allowed {sign} {limit:.4g}"
-        for name, value, sign, limit in checks
-        if not (value >= limit if sign == ">=" else value <= limit)
-    ]
-    if failed:
+def check(parity: Parity, thresholds: Thresholds, precision: Precision) -> None:
+    """Raises ParityError if a graph of this precision is too far from its checkpoint."""
+    if failed := failures(parity, thresholds, precision):
         raise ParityError(
-            f"{parity.candidate} against {parity.reference} on {len(parity.queries)} pairs: {'; '.join(failed)}. "
-            f"Nothing was written; {advice}"
+            f"{parity.candidate} against {parity.reference} on {len(parity.queries)} pairs: {'; '.join(failed.values())}. "
+            f"Nothing was written; {ADVICE[precision]}"
         )

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import random
 import threading
 import warnings
 from collections import Counter
@@ -31,7 +32,7 @@ def export_model(model: "PreTrainedModel", folder: Path) -> Path:
     """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file."""
     from optimum.exporters.onnx import onnx_export_from_model
 
-    with _quiet():
+    with _quiet(), _same_random_numbers():
         try:
             onnx_export_from_model(
                 model, folder, opset=OPSET, task="text-classification", do_validation=False, no_post_process=True
@@ -110,3 +111,16 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(level)
+
+
+@contextlib.contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """optimum draws its example inputs from the process's generators, which a caller may have seeded for work of its own."""
+    import torch
+
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(state)

@@ -1,0 +1,134 @@
+"""A checkpoint's weights as the headers of its safetensors files describe them. No tensor is read."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from raskrank.errors import ExportError, NotACrossEncoder
+from raskrank.files import decode_json, read_bytes, read_json
+
+# A model of 24 layers has a header of 50 kB; safetensors itself stops at 100 MB.
+MAX_HEADER_BYTES = 16 * 2**20
+
+SUGGESTION = "Use a cross-encoder, such as BAAI/bge-reranker-base or cross-encoder/mmarco-mMiniLMv2-L12-H384-v1."
+_FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_CONVERT = (
+    "Only safetensors are read, because pickles can run code. Where you trust it, convert it with "
+    "AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)"
+)
+
+
+def check_weights(folder: Path, architecture: str, numbers: Mapping[str, int]) -> int:
+    """The number of parameters, once every tensor that the architecture uses is there, in float and in its shape."""
+    tensors = _tensors(folder)
+    parameters = 0
+    for name, shape in _expected_tensors(architecture, numbers):
+        if name not in tensors:
+            if name.startswith("classifier.") or ".pooler." in name:
+                raise NotACrossEncoder(
+                    f"{folder}: the weights have no classification head ({name} is missing), though config.json says "
+                    f"{architecture}. {SUGGESTION}"
+                )
+            raise ExportError(f"{folder}: the weights do not fit config.json: {name} is missing.")
+        dtype, found = tensors[name]
+        if dtype not in _FLOAT_BYTES:
+            raise ExportError(f"{folder}: {name} is {dtype}. Export from the float checkpoint, not a quantised one.")
+        if found != shape:
+            raise ExportError(f"{folder}: the weights do not fit config.json: {name} has shape {found}, expected {shape}.")
+        parameters += math.prod(shape)
+    further = f"encoder.layer.{numbers['num_hidden_layers']}."
+    if any(further in name for name in tensors):
+        raise ExportError(
+            f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
+        )
+    return parameters
+
+
+def _expected_tensors(architecture: str, numbers: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor, the head first. Lazy: a hostile layer count ends at the first that is missing."""
+    hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
+    bert = architecture.startswith("Bert")
+    base = "bert" if bert else "roberta"
+    yield from _linear("classifier" if bert else "classifier.out_proj", 1, hidden)
+    yield from _linear("bert.pooler.dense" if bert else "classifier.dense", hidden, hidden)
+    yield f"{base}.embeddings.word_embeddings.weight", (numbers["vocab_size"], hidden)
+    yield f"{base}.embeddings.position_embeddings.weight", (numbers["max_position_embeddings"], hidden)
+    yield f"{base}.embeddings.token_type_embeddings.weight", (numbers["type_vocab_size"], hidden)
+    yield from _norm(f"{base}.embeddings.LayerNorm", hidden)
+    for index in range(numbers["num_hidden_layers"]):
+        layer = f"{base}.encoder.layer.{index}"
+        for part in ("query", "key", "value"):
+            yield from _linear(f"{layer}.attention.self.{part}", hidden, hidden)
+        yield from _linear(f"{layer}.attention.output.dense", hidden, hidden)
+        yield from _norm(f"{layer}.attention.output.LayerNorm", hidden)
+        yield from _linear(f"{layer}.intermediate.dense", inner, hidden)
+        yield from _linear(f"{layer}.output.dense", hidden, inner)
+        yield from _norm(f"{layer}.output.LayerNorm", hidden)
+
+
+def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (rows, columns)
+    yield f"{name}.bias", (rows,)
+
+
+def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (size,)
+    yield f"{name}.bias", (size,)
+
+
+def _tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of each tensor in model.safetensors, or in the shards that its index lists."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return _read_header(single)
+    if not index.is_file():
+        patterns = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+        others = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
+        there = f", only {', '.join(others)}" if others else ""
+        raise ExportError(f"{folder} has no model.safetensors{there}. {_CONVERT}.")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ExportError(f"{index} is not valid: it has no weight_map.")
+    headers: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
+    tensors = {}
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
+            raise ExportError(f"{index} is not valid: {shard!r} is not the name of a file beside it.")
+        if shard not in headers:
+            headers[shard] = _read_header(folder / shard)
+        if name not in headers[shard]:
+            raise ExportError(f"{index} is not valid: {shard} does not hold {name}.")
+        tensors[name] = headers[shard][name]
+    return tensors
+
+
+def _read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape by tensor: 8 little-endian bytes of length, then JSON, then as many bytes as that describes."""
+    if not path.is_file():
+        raise ExportError(f"{path} is missing. Download the model again.")
+    prefix = read_bytes(path, 8)
+    if prefix == b"version ":
+        raise ExportError(f"{path} is a Git LFS pointer, not the weights. Run `git lfs pull` in its repository.")
+    length, data = int.from_bytes(prefix, "little"), path.stat().st_size - 8
+    if len(prefix) < 8 or length > min(MAX_HEADER_BYTES, data):
+        raise ExportError(f"{path} is not a whole safetensors file. Download it again.")
+    header = decode_json(path, read_bytes(path, length, start=8))
+    if not isinstance(header, dict):
+        raise ExportError(f"{path} is not valid: its header is not an object.")
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        match entry:
+            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]} if all(
+                isinstance(size, int) and size >= 0 for size in shape
+            ):
+                tensors[name] = (dtype, tuple(shape))
+            case _:
+                raise ExportError(f"{path} is not valid: its header does not describe {name}.")
+        if not 0 <= begin <= end <= data - length:
+            raise ExportError(f"{path} is cut off: {name} ends at byte {end:,} of {data - length:,}. Download it again.")
+        if dtype in _FLOAT_BYTES and end - begin != math.prod(shape) * _FLOAT_BYTES[dtype]:
+            raise ExportError(f"{path} is not valid: {name} has {end - begin:,} bytes, which do not fill {shape}.")
+    return tensors
