@@ -25,12 +25,19 @@ class Tiny:
         self.samples = root / "samples.jsonl"
         self.samples.write_text("".join(json.dumps(sample) + "\n" for sample in SAMPLES), "utf-8")
 
-    @functools.cache  # noqa: B019  one instance a session
+    # Defaults are filled in before the caches look: `bundle()` and `bundle("bert", "int8")` are one.
     def checkpoint(self, family: Family = "bert") -> Path:
+        return self._checkpoint(family)
+
+    def bundle(self, family: Family = "bert", precision: Precision = "int8") -> Path:
+        return self._bundle(family, precision)
+
+    @functools.cache  # noqa: B019  one instance a session
+    def _checkpoint(self, family: Family) -> Path:
         return tiny_checkpoint(self.root / f"checkpoint-{family}", family)
 
     @functools.cache  # noqa: B019
-    def bundle(self, family: Family = "bert", precision: Precision = "int8") -> Path:
+    def _bundle(self, family: Family, precision: Precision) -> Path:
         from raskrank_export import Thresholds, export
 
         # Seeded weights rank nothing; the gate is tested elsewhere.

@@ -12,8 +12,10 @@ import pytest
 
 from builders import Family, seeded_checkpoint, tiny_checkpoint, write_json
 from paths import NANO_CHECKPOINT, shared
-from raskrank.checkpoint import MAX_HEADER_BYTES, MAX_JSON_BYTES, Checkpoint, read_checkpoint
+from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.errors import ExportError, NotACrossEncoder
+from raskrank.files import MAX_JSON_BYTES
+from raskrank.weights import MAX_HEADER_BYTES
 
 FAMILIES: tuple[Family, ...] = ("bert", "roberta", "xlm-roberta")
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
@@ -170,11 +172,21 @@ def test_max_length_without_tokenizer_config(copy: Callable[..., Path]) -> None:
     [
         ({}, {}, "sigmoid"),
         ({"sentence_transformers": {"activation_fn": IDENTITY, "version": "4.0.1"}}, {}, "identity"),
-        ({"sentence_transformers": {"activation_fn": SIGMOID}}, {"activation_fn": IDENTITY}, "sigmoid"),
+        ({"sentence_transformers": {"activation_fn": SIGMOID}}, {"activation_fn": IDENTITY}, "identity"),
         ({"sentence_transformers": {"activation_fn": None}}, {}, "sigmoid"),
+        (
+            {"sentence_transformers": {"activation_fn": None}, "sbert_ce_default_activation_function": IDENTITY},
+            {"activation_fn": None},
+            "sigmoid",
+        ),
+        (
+            {"sentence_transformers": {"activation_fn": IDENTITY}, "sbert_ce_default_activation_function": SIGMOID},
+            {},
+            "identity",
+        ),
         ({"sentence_transformers": {"version": "4.0.1"}}, {"activation_fn": IDENTITY}, "identity"),
         ({"sbert_ce_default_activation_function": IDENTITY}, {}, "identity"),
-        ({"sbert_ce_default_activation_function": SIGMOID}, {"activation_fn": IDENTITY}, "sigmoid"),
+        ({"sbert_ce_default_activation_function": SIGMOID}, {"activation_fn": IDENTITY}, "identity"),
         ({"sbert_ce_default_activation_function": None}, {"activation_fn": IDENTITY}, "identity"),
         ({}, {"activation_fn": SIGMOID}, "sigmoid"),
         ({}, {"activation_fn": IDENTITY, "model_type": "CrossEncoder", "default_prompt_name": None}, "identity"),

@@ -1,0 +1,209 @@
+"""The public surface, pinned: a change here is a change for every user, so it is made on purpose."""
+
+import dataclasses
+import inspect
+import json
+import pickle
+import subprocess
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+import raskrank
+import raskrank_export
+from raskrank import Info, Limits, NonFiniteScore, Parity, Ranked, Reranker
+from raskrank.backend import Float32Array
+from raskrank.parity import compare
+
+ERRORS = {  # name -> its bases
+    "RaskrankError": ("Exception",),
+    "InputError": ("RaskrankError", "ValueError"),
+    "LimitError": ("InputError",),
+    "BundleError": ("RaskrankError",),
+    "MissingFile": ("BundleError",),
+    "Corrupt": ("BundleError",),
+    "Incompatible": ("BundleError",),
+    "ExportError": ("RaskrankError",),
+    "NotACrossEncoder": ("ExportError",),
+    "ParityError": ("ExportError",),
+    "InferenceError": ("RaskrankError",),
+    "NonFiniteScore": ("InferenceError",),
+    "ForkError": ("RaskrankError",),
+}
+
+
+def shape(function: object) -> str:
+    """Names, order, kinds and defaults of the parameters, as `def` has them."""
+    signature = inspect.signature(function)  # type: ignore[arg-type]
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
+
+
+def test_the_names_of_the_engine() -> None:
+    others = ["Info", "Limits", "Parity", "Ranked", "Reranker", "__version__"]
+    assert raskrank.__all__ == sorted([*ERRORS, *others])
+
+
+def test_the_names_of_the_exporter() -> None:
+    assert raskrank_export.__all__ == ["ExportReport", "Progress", "Thresholds", "export"]
+
+
+@pytest.mark.parametrize("package", [raskrank, raskrank_export])
+def test_every_name_is_there(package: object) -> None:
+    for name in package.__all__:  # type: ignore[attr-defined]
+        assert getattr(package, name) is not None
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (
+            Reranker.load,
+            "(bundle=None, *, threads=None, backend='onnx', fallback=None, checkpoint=None, expected_sha256=None, limits=None)",
+        ),
+        (Reranker.rank, "(self, query, documents, top_k=None)"),
+        (Reranker.score, "(self, query, documents)"),
+        (Reranker.score_pairs, "(self, pairs)"),
+        (Reranker.verify, "(self, pairs=None)"),
+        (Reranker.info, "(self)"),
+        (Reranker.close, "(self)"),
+        (Limits, "(*, max_documents=1000000, max_text_chars=10000000)"),
+        (Ranked, "(index, score, truncated)"),
+        (
+            raskrank_export.export,
+            "(model, output, *, precision='int8', revision=None, max_length=None, samples=None, thresholds=None, "
+            "overwrite=False, progress=None)",
+        ),
+    ],
+)
+def test_signatures(function: object, expected: str) -> None:
+    assert shape(function) == expected
+
+
+def test_types() -> None:
+    hints = typing.get_type_hints
+    assert hints(Reranker.rank) == {"query": str, "documents": Sequence[str], "top_k": int | None, "return": list[Ranked]}
+    assert hints(Reranker.score) == {"query": str, "documents": Sequence[str], "return": Float32Array}
+    assert hints(Reranker.score_pairs) == {"pairs": Sequence[tuple[str, str]], "return": Float32Array}
+    assert hints(Reranker.verify) == {"pairs": Sequence[tuple[str, str]] | None, "return": Parity}
+    assert hints(Reranker.info) == {"return": Info}
+    assert hints(Reranker.load) == {
+        "bundle": str | Path | None,
+        "threads": int | None,
+        "backend": Literal["onnx", "torch"],
+        "fallback": Literal["torch"] | None,
+        "checkpoint": str | Path | None,
+        "expected_sha256": str | None,
+        "limits": Limits | None,
+        "return": typing.Self,
+    }
+
+
+def test_the_public_methods_of_a_reranker() -> None:
+    public = {name for name in dir(Reranker) if not name.startswith("_")}
+    assert public == {"close", "info", "load", "rank", "score", "score_pairs", "verify"}
+
+
+def test_the_fields_of_a_hit() -> None:
+    hit = Ranked(index=3, score=0.5, truncated=True)
+    assert Ranked._fields == ("index", "score", "truncated")
+    assert hit == (3, 0.5, True)
+    assert typing.get_type_hints(Ranked) == {"index": int, "score": float, "truncated": bool}
+
+
+def test_the_keys_of_a_parity_summary() -> None:
+    logits = np.zeros(1, np.float32)
+    assert list(compare([("q", "d")], ("a", logits), ("b", logits)).summary()) == [
+        "reference",
+        "candidate",
+        "pairs",
+        "queries",
+        "logit_spread",
+        "max_logit_difference",
+        "mean_logit_difference",
+        "max_drift",
+        "mean_drift",
+        "tau",
+        "top1",
+    ]
+
+
+def test_the_fields_of_info() -> None:
+    names = [field.name for field in dataclasses.fields(Info)]
+    assert names == [
+        *("name", "backend", "reason", "bundle", "manifest_sha256", "source", "revision", "licence", "languages"),
+        *("architecture", "parameters", "precision", "instruction_set", "activation", "max_length", "threads"),
+        *("threads_reason", "cpu", "cpu_instruction_sets", "fallback", "rescued_pairs", "versions"),
+    ]
+    with Reranker.load() as reranker:
+        info = reranker.info()
+    assert list(json.loads(json.dumps(dataclasses.asdict(info)))) == names
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_the_error_tree(name: str) -> None:
+    error = getattr(raskrank, name)
+    assert tuple(base.__name__ for base in error.__bases__) == ERRORS[name]
+
+
+def test_a_non_finite_score_carries_its_indices_through_pickle() -> None:
+    error = pickle.loads(pickle.dumps(NonFiniteScore("2 of 5", [1, 4])))
+    assert (str(error), error.indices) == ("2 of 5", (1, 4))
+
+
+def public_objects() -> dict[str, object]:
+    found: dict[str, object] = {"raskrank": raskrank, "raskrank_export": raskrank_export}
+    for package in (raskrank, raskrank_export):
+        for name in package.__all__:
+            value = getattr(package, name)
+            if not inspect.isclass(value) and not inspect.isfunction(value):
+                continue
+            found[f"{package.__name__}.{name}"] = value
+            if inspect.isclass(value) and value.__module__.startswith("raskrank"):
+                members = {key: entry for key, entry in vars(value).items() if not key.startswith("_") and callable(entry)}
+                members |= {key: entry.__func__ for key, entry in vars(value).items() if isinstance(entry, classmethod)}
+                found |= {f"{package.__name__}.{name}.{key}": entry for key, entry in members.items()}
+    return found
+
+
+@pytest.mark.parametrize("name", public_objects())
+def test_everything_public_is_documented(name: str) -> None:
+    value = public_objects()[name]
+    own = value.__doc__ or ""
+    assert len(own.split()) >= 4, "a docstring of its own"
+    # What dataclasses and NamedTuple write for whoever writes none.
+    assert not own.startswith(f"{name.rpartition('.')[2]}(")
+
+
+def test_the_docstrings_name_what_is_raised_and_the_shapes() -> None:
+    for method in (Reranker.load, Reranker.rank, Reranker.score, Reranker.score_pairs, Reranker.verify):
+        assert "aises" in (method.__doc__ or "")
+    for method in (Reranker.score, Reranker.score_pairs):
+        assert "float32 (n)" in (method.__doc__ or "")
+
+
+def test_the_version_is_a_version() -> None:
+    assert all(part.isdigit() for part in raskrank.__version__.split("."))
+
+
+HEAVY = """
+import sys
+import raskrank
+with raskrank.Reranker.load() as reranker:
+    reranker.rank("Hvem kan Python?", ["En utvikler", "En kokk"])
+print(*sorted({name.partition(".")[0] for name in sys.modules}), sep="\\n")
+"""
+
+
+def test_ranking_imports_none_of_the_exporters_packages() -> None:
+    run = subprocess.run([sys.executable, "-W", "error", "-c", HEAVY], capture_output=True, text=True, timeout=60, check=True)
+    imported = set(run.stdout.split())
+    assert {"raskrank", "onnxruntime", "tokenizers"} <= imported
+    heavy = {"torch", "transformers", "onnx", "optimum", "safetensors", "huggingface_hub", "raskrank_export"}
+    assert imported & heavy == set()
+    assert run.stderr == ""

@@ -1,0 +1,515 @@
+"""A bundle is whole or refused: missing, damaged and edited files, and every way for a manifest to be wrong."""
+
+import json
+import os
+import random
+import shutil
+import typing
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bundles
+from conftest import Tiny
+from raskrank import BundleError, Corrupt, Incompatible, MissingFile, Reranker
+from raskrank.bundle import (
+    FILES,
+    FORMAT,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    MODEL,
+    TOKENIZER,
+    WEIGHTS,
+    FileRecord,
+    Manifest,
+    Recipe,
+    SelfTest,
+    Source,
+    open_bundle,
+    read_manifest,
+)
+
+HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>Not found</body></html>\n"
+# Halves of surrogate pairs are no text: that they are refused has a test of its own.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(TEXT, children, max_size=4),
+    max_leaves=12,
+)
+COUNT = st.integers(0, 2**63 - 1)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+NAMES = st.lists(TEXT, max_size=3).map(tuple)
+MANIFESTS = st.builds(
+    Manifest,
+    format=st.just("1.0"),
+    name=TEXT,
+    source=st.builds(
+        Source,
+        model=TEXT,
+        revision=st.none() | TEXT,
+        licence=st.none() | TEXT,
+        languages=NAMES,
+        weights_sha256=TEXT,
+    ),
+    architecture=TEXT,
+    parameters=COUNT,
+    hidden_size=COUNT,
+    max_length=COUNT,
+    vocab_size=COUNT,
+    pad_id=COUNT,
+    inputs=NAMES,
+    activation=st.sampled_from(["sigmoid", "identity"]),
+    precision=st.sampled_from(["int8", "fp32"]),
+    recipe=st.builds(
+        Recipe,
+        scheme=TEXT,
+        weight_bits=COUNT,
+        per_channel=st.booleans(),
+        excluded_nodes=NAMES,
+        instruction_set=TEXT,
+        passes=st.dictionaries(TEXT, COUNT, max_size=3),
+    ),
+    files=st.fixed_dictionaries({name: st.builds(FileRecord, size=COUNT, sha256=TEXT) for name in FILES}),
+    versions=st.dictionaries(TEXT, TEXT, max_size=3),
+    self_test=st.builds(SelfTest, query=TEXT, document=TEXT, logit=FINITE, tolerance=FINITE),
+    parity=st.dictionaries(TEXT, JSON, max_size=3),
+)
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    return bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle")
+
+
+@pytest.fixture
+def values(tiny: Tiny) -> dict[str, Any]:
+    return bundles.read(tiny.bundle("bert", "int8"))
+
+
+def test_a_bundle_is_read_whole(folder: Path) -> None:
+    bundle = open_bundle(folder)
+    assert bundle.folder == folder.resolve()
+    assert bundle.graph == (folder / MODEL).read_bytes()
+    assert bundle.tokenizer == (folder / TOKENIZER).read_bytes()
+    assert read_manifest(folder) == (bundle.manifest, bundle.manifest_sha256)
+    assert bundle.manifest.to_json() == (folder / MANIFEST).read_text("utf-8")
+
+
+# Missing files
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(MissingFile, match=r"is missing; .*raskrank export") as raised:
+        Reranker.load(folder)
+    assert str(folder / name) in str(raised.value)
+
+
+def test_a_folder_without_a_manifest_says_how_to_export(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    with pytest.raises(MissingFile, match=r"is not a bundle: no manifest\.json in it; .*raskrank export MODEL") as raised:
+        Reranker.load(folder)
+    assert str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("path", ["absent", "bundle/manifest.json", "bundle/absent/further", "nul\0nul"])
+def test_where_there_is_no_folder(folder: Path, path: str) -> None:
+    with pytest.raises(MissingFile, match=r"no bundle at .*raskrank export MODEL"):
+        Reranker.load(folder.parent / path)
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+def test_a_folder_in_place_of_a_file(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(MissingFile, match=name):
+        Reranker.load(folder)
+
+
+# Damaged files
+
+
+def damaged(content: bytes) -> Iterator[tuple[str, bytes]]:
+    yield "0 bytes", b""
+    yield "1 byte", content[:1]
+    yield "half", content[: len(content) // 2]
+    yield "minus 1 byte", content[:-1]
+    yield "plus 64 bytes", content + bytes(64)
+    yield "HTML page", HTML
+    yield "HTML page of the same size", (HTML * (len(content) // len(HTML) + 1))[: len(content)]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_corrupt(folder: Path, name: str) -> None:
+    for kind, content in damaged((folder / name).read_bytes()):
+        (folder / name).write_bytes(content)
+        with pytest.raises(Corrupt) as raised:
+            Reranker.load(folder)
+        assert str(folder / name) in str(raised.value), kind
+        assert "contents differ" in str(raised.value) or "the manifest says" in str(raised.value), kind
+
+
+def test_a_damaged_manifest_is_corrupt(folder: Path) -> None:
+    content = (folder / MANIFEST).read_bytes()
+    assert content.endswith(b"}\n")
+    for kind, damage in damaged(content.rstrip()):
+        (folder / MANIFEST).write_bytes(damage)
+        with pytest.raises(Corrupt) as raised:
+            Reranker.load(folder)
+        assert str(folder) in str(raised.value), kind
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_corrupt(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    for bit in random.Random(name).sample(range(8 * len(content)), 200):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        (folder / name).write_bytes(changed)
+        with pytest.raises(Corrupt, match="contents differ from the manifest"):
+            open_bundle(folder)
+
+
+def test_a_flipped_bit_of_the_manifest(folder: Path) -> None:
+    # Nothing in the bundle has the manifest's own digest, so a flip in a name, a licence or a number of the report loads.
+    # Whoever wants to exclude that pins the manifest: with expected_sha256 each flip is Corrupt.
+    content, pin = (folder / MANIFEST).read_bytes(), open_bundle(folder).manifest_sha256
+    refused = 0
+    for bit in random.Random(MANIFEST).sample(range(8 * len(content)), 200):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        (folder / MANIFEST).write_bytes(changed)
+        with pytest.raises(Corrupt, match=r"sha256 of manifest\.json"):
+            open_bundle(folder, expected_sha256=pin)
+        try:
+            with Reranker.load(folder, threads=1) as reranker:
+                assert reranker.score("Hvem kan Python?", ["Python og SQL"]).shape == (1,)
+        except (Corrupt, Incompatible):
+            refused += 1
+    assert 60 < refused < 200
+
+
+def test_edited_file_and_manifest_load_unless_pinned(folder: Path) -> None:
+    pin = open_bundle(folder).manifest_sha256
+    assert open_bundle(folder, expected_sha256=pin.upper()).manifest_sha256 == pin
+    bundles.edit_tokenizer(folder, lambda tokenizer: tokenizer.pop("truncation"))
+    edited = open_bundle(folder)
+    assert edited.manifest_sha256 != pin
+    with pytest.raises(Corrupt, match=f"is {edited.manifest_sha256}, expected_sha256 is {pin}"):
+        Reranker.load(folder, expected_sha256=pin)
+    assert Reranker.load(folder, expected_sha256=edited.manifest_sha256).info().manifest_sha256 == edited.manifest_sha256
+
+
+# Formats
+
+
+@pytest.mark.parametrize(("version", "advice"), [("2.0", "upgrade raskrank"), ("17.3", "upgrade"), ("0.9", "export .* again")])
+def test_another_major_format_is_refused(folder: Path, version: str, advice: str) -> None:
+    bundles.write(folder, {"format": version})
+    with pytest.raises(Incompatible, match=rf"bundle format {version}, this engine reads {FORMAT[0]}\.x; .*{advice}"):
+        Reranker.load(folder)
+
+
+def test_a_newer_minor_format_may_have_further_keys(folder: Path) -> None:
+    bundles.edit(folder, format="1.7", added={"a": [1]}, source__added=None, recipe__added=1, self_test__added=True)
+    assert open_bundle(folder).manifest.format == "1.7"
+    with Reranker.load(folder) as reranker:
+        assert reranker.score("a", ["b"]).shape == (1,)
+
+
+def test_a_newer_minor_format_keeps_what_this_one_reads(values: dict[str, Any]) -> None:
+    del values["max_length"]
+    with pytest.raises(Corrupt, match="max_length missing"):
+        Manifest.from_json(json.dumps(values | {"format": "1.7"}))
+
+
+@pytest.mark.parametrize("version", [None, 1, 1.0, "", "1", "1.", ".0", "1.0.0", "1.x", "-1.0", " 1.0", "1.0000000000000"])
+def test_what_is_no_format_version(values: dict[str, Any], version: object) -> None:
+    with pytest.raises(Corrupt, match=r"no format version such as 1\.0"):
+        Manifest.from_json(json.dumps(values | {"format": version}))
+
+
+# Fields
+
+
+def places(kind: type[Any] = Manifest, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Path and annotation of every field, those of objects in objects too."""
+    hints = typing.get_type_hints(kind)
+    for field in fields(kind):
+        yield (*path, field.name), hints[field.name]
+        if is_dataclass(hints[field.name]):
+            yield from places(hints[field.name], (*path, field.name))
+    if kind is Manifest:
+        yield from places(FileRecord, ("files", WEIGHTS))
+
+
+OBJECTS = [(), ("source",), ("recipe",), ("self_test",), ("files", MODEL)]
+PLACES = list(places())
+# What JSON has, by the annotations that take it; a list or an object also has to hold the right things.
+WRONG: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "null": (None, ("None", "Any")),
+    "true": (True, ("bool", "Any")),
+    "integer": (3, ("int", "float", "Any")),
+    "negative": (-1, ("float", "Any")),
+    "above 63 bits": (2**63, ("float", "Any")),
+    "above any float": (10**400, ("Any",)),
+    "fraction": (0.5, ("float", "Any")),
+    "text": ("x", ("str", "Any")),
+    "list of lists": ([[]], ("Any",)),
+    "object of lists": ({"x": []}, ("dict[str, Any]",)),
+}
+
+
+def put(values: dict[str, Any], path: tuple[str, ...], value: object) -> str:
+    """JSON text of the manifest with the value at `path` replaced, or removed where it is ...."""
+    changed = json.loads(json.dumps(values))
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return json.dumps(changed)
+
+
+@pytest.mark.parametrize("path", [path for path, _ in PLACES], ids=".".join)
+def test_a_missing_key_is_named(values: dict[str, Any], path: tuple[str, ...]) -> None:
+    expected = "no format version" if path == ("format",) else f"{path[-1]} missing"
+    with pytest.raises(Corrupt, match=expected):
+        Manifest.from_json(put(values, path, ...))
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: ".".join(path) or "manifest")
+def test_unknown_keys_are_refused(values: dict[str, Any], path: tuple[str, ...]) -> None:
+    with pytest.raises(Corrupt, match="1 unknown keys"):
+        Manifest.from_json(put(values, (*path, "added"), 1))
+
+
+@pytest.mark.parametrize(("path", "kind"), PLACES, ids=[".".join(path) for path, _ in PLACES])
+def test_a_value_of_the_wrong_type_is_named(values: dict[str, Any], path: tuple[str, ...], kind: Any) -> None:
+    described = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
+    tried = 0
+    for name, (value, fitting) in WRONG.items():
+        if described in fitting or ("None" in described and name in ("null", "text")):
+            continue
+        with pytest.raises(Corrupt, match=path[-1].replace(".", r"\.")):
+            Manifest.from_json(put(values, path, value))
+        tried += 1
+    assert tried >= 6
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("activation",), "Sigmoid"),
+        (("precision",), "int4"),
+        (("inputs",), ["input_ids", 3]),
+        (("source", "languages"), [None]),
+        (("recipe", "passes"), {"drop_mask": -1}),
+        (("recipe", "passes"), {"drop_mask": "4"}),
+        (("versions",), {"torch": 2.0}),
+        (("files", MODEL, "size"), 1.0),
+        (("files", TOKENIZER), [1, "x"]),
+    ],
+)
+def test_a_wrong_value_inside_is_refused(values: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+    with pytest.raises(Corrupt, match=f"{path[0]}.*(expected|out of range)"):
+        Manifest.from_json(put(values, path, value))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/x", "C:\\x", "a/../b", "x\0y", "", ".", "model.onnx/", "./model.onnx", "MODEL.ONNX", "manifest.json", "\u202ex"],
+)
+def test_only_the_three_files_are_listed(values: dict[str, Any], name: str) -> None:
+    record = values["files"][MODEL]
+    with pytest.raises(Corrupt, match=r"files are .* expected"):
+        Manifest.from_json(json.dumps(values | {"files": values["files"] | {name: record}}))
+    replaced = {name if key == MODEL else key: value for key, value in values["files"].items()}
+    with pytest.raises(Corrupt, match=r"files are .* expected"):
+        Manifest.from_json(json.dumps(values | {"files": replaced}))
+
+
+def test_long_names_do_not_make_long_messages(values: dict[str, Any]) -> None:
+    for files in ({"x" * 100_000: values["files"][MODEL]}, {"x" * 100_000: 3}, {}):
+        with pytest.raises(Corrupt) as raised:
+            Manifest.from_json(json.dumps(values | {"files": files}))
+        assert len(str(raised.value)) < 300
+
+
+# JSON
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" + "0" * 5000])
+@pytest.mark.parametrize("key", ["logit", "tolerance"])
+def test_numbers_are_finite(values: dict[str, Any], key: str, literal: str) -> None:
+    text = put(values, ("self_test", key), "HERE").replace('"HERE"', literal)
+    with pytest.raises(Corrupt, match=f"{literal} is not a number|{key}: expected float|integer string conversion"):
+        Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: ".".join(path) or "manifest")
+def test_a_key_stands_once(values: dict[str, Any], path: tuple[str, ...]) -> None:
+    text = put(values, (*path, "HERE"), 1).replace('"HERE": 1', '"again": 1, "again": 1')
+    with pytest.raises(Corrupt, match="a key stands twice"):
+        Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"format":' + "[" * 5000 + "]" * 5000 + "}"])
+def test_deep_nesting_is_refused(text: str) -> None:
+    with pytest.raises(Corrupt, match="nested too deeply"):
+        Manifest.from_json(text)
+
+
+def test_half_a_surrogate_pair_is_refused(values: dict[str, Any]) -> None:
+    for path in (("self_test", "query"), ("name",), ("parity", "x")):
+        with pytest.raises(Corrupt, match=r"not valid JSON: .*surrogates not allowed"):
+            Manifest.from_json(put(values, path, "\ud800"))
+    assert Manifest.from_json(put(values, ("name",), "\U0001f40d")).name == "\U0001f40d"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b" " * 10_000_000, f"10000000 bytes, a manifest has at most {MAX_MANIFEST_BYTES}"),
+        (b"\xff\xfe{\x00}\x00", "not UTF-8 text at byte 0"),
+        (b'{"format": "1.0", "name": "\xe6"}', "not UTF-8 text at byte 27"),
+        (b"\xef\xbb\xbf{}", "not valid JSON: .*BOM"),
+        (b"null", "no format version"),
+        (b"[]", "no format version"),
+        (b'"1.0"', "no format version"),
+        (b"{}", "no format version"),
+    ],
+    ids=["10 MB", "UTF-16", "Latin-1", "BOM", "null", "list", "text", "empty object"],
+)
+def test_a_file_that_is_no_manifest(folder: Path, content: bytes, message: str) -> None:
+    (folder / MANIFEST).write_bytes(content)
+    with pytest.raises(Corrupt, match=message) as raised:
+        Reranker.load(folder)
+    assert str(folder) in str(raised.value)
+
+
+def test_a_manifest_of_the_largest_size(folder: Path, values: dict[str, Any]) -> None:
+    content = json.dumps(values).encode()
+    (folder / MANIFEST).write_bytes(content + b" " * (MAX_MANIFEST_BYTES - len(content)))
+    assert open_bundle(folder).manifest.max_length == 128
+    (folder / MANIFEST).write_bytes(content + b" " * (MAX_MANIFEST_BYTES - len(content) + 1))
+    with pytest.raises(Corrupt, match="a manifest has at most"):
+        open_bundle(folder)
+
+
+@given(JSON)
+def test_any_json_value_is_a_manifest_or_a_bundle_error(value: Any) -> None:
+    with pytest.raises(BundleError):
+        Manifest.from_json(json.dumps(value))
+
+
+@given(st.text())
+def test_any_text_is_a_manifest_or_a_bundle_error(text: str) -> None:
+    with pytest.raises(BundleError):
+        Manifest.from_json(text)
+
+
+@given(st.data())
+def test_any_value_in_any_place_is_a_manifest_or_a_bundle_error(data: st.DataObject) -> None:
+    manifest = data.draw(MANIFESTS)
+    path, _ = data.draw(st.sampled_from(PLACES))
+    text = put(json.loads(manifest.to_json()), path, data.draw(JSON))
+    try:
+        changed = Manifest.from_json(text)
+    except BundleError:
+        return
+    assert json.loads(changed.to_json()) == json.loads(text)
+
+
+@given(MANIFESTS)
+def test_a_manifest_survives_the_round_trip(manifest: Manifest) -> None:
+    text = manifest.to_json()
+    assert Manifest.from_json(text) == manifest
+    assert Manifest.from_json(text).to_json() == text
+
+
+# Links and special files
+
+
+def test_a_link_to_the_folder_loads(folder: Path) -> None:
+    link = folder.parent / "link"
+    link.symlink_to(folder)
+    with Reranker.load(link) as reranker, Reranker.load(folder) as direct:
+        assert reranker.score("a", ["b"]) == direct.score("a", ["b"])
+
+
+@pytest.mark.parametrize("name", [MANIFEST, MODEL, TOKENIZER])
+def test_links_to_small_files_load(folder: Path, name: str) -> None:
+    store = folder.parent / "blobs"
+    store.mkdir()
+    (folder / name).rename(store / "0123")
+    (folder / name).symlink_to(Path("..", "blobs", "0123"))
+    with Reranker.load(folder) as reranker:
+        assert reranker.score("a", ["b"]).shape == (1,)
+    (store / "0123").write_bytes(HTML)
+    with pytest.raises(Corrupt):
+        Reranker.load(folder)
+
+
+def test_weights_behind_a_link_are_refused_with_advice(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder.parent / "blob")
+    (folder / WEIGHTS).symlink_to(folder.parent / "blob")
+    with pytest.raises(Incompatible, match=r"is a link to another place, .*cp -rL") as raised:
+        Reranker.load(folder)
+    assert str(folder / WEIGHTS) in str(raised.value)
+    shutil.copytree(folder, folder.parent / "copy", symlinks=False)  # what cp -rL does
+    assert (
+        open_bundle(folder.parent / "copy").manifest == open_bundle(bundles.copy_bundle(folder, folder.parent / "x")).manifest
+    )
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+@pytest.mark.parametrize("target", ["absent", "itself", "folder", "/dev/zero"])
+def test_links_that_lead_to_no_file(folder: Path, name: str, target: str) -> None:
+    (folder.parent / "folder").mkdir()
+    (folder / name).unlink()
+    (folder / name).symlink_to(name if target == "itself" else folder.parent / target)
+    with pytest.raises(MissingFile, match=name):
+        Reranker.load(folder)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(MissingFile, match=name):
+        Reranker.load(folder)
+
+
+def test_a_loop_of_links_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(MissingFile, match="no bundle at"):
+        Reranker.load(tmp_path / "loop")
+
+
+def test_what_may_not_be_read_is_a_bundle_error(folder: Path) -> None:
+    with pytest.raises(BundleError, match="File name too long"):
+        Reranker.load(folder / ("x" * 300))
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("needs Linux's /proc/self/mem, a file whose start cannot be read")
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).symlink_to("/proc/self/mem")
+    with pytest.raises(BundleError, match="Input/output error"):
+        Reranker.load(folder)
+
+
+def test_other_files_in_the_folder_do_not_matter(folder: Path) -> None:
+    before = open_bundle(folder)
+    (folder / "README.md").write_text("mine")
+    (folder / "onnx").mkdir()
+    assert open_bundle(folder) == before

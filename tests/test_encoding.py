@@ -1,0 +1,500 @@
+"""Token ids against transformers' own fast tokenizers, untruncated, truncated, and cut from long texts."""
+
+import functools
+import itertools
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from builders import NORWEGIAN, SENTENCES, Family, wordpiece_tokenizer
+from conftest import Tiny
+from paths import NANO_CHECKPOINT, shared
+from raskrank.encoding import CHARS_PER_TOKEN, CUT_MARGIN, EncodedPair, PairEncoder
+from raskrank.errors import Incompatible
+
+CASES = settings(
+    deadline=None,
+    database=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+# In-memory tokenizers of each kind, the embedded model's, and published ones.
+TINY: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+REAL = {
+    "ms-marco-MiniLM-L-6-v2": "BertTokenizerFast",
+    "bge-reranker-base-BAAI": "XLMRobertaTokenizerFast",
+    "mmarco-mMiniLMv2-L12-H384-v1": "XLMRobertaTokenizerFast",
+}
+FAST = {"bert": "BertTokenizerFast", "xlm-roberta": "XLMRobertaTokenizerFast", "roberta": "RobertaTokenizerFast"}
+NAMES = (*TINY, "nano", *REAL)
+
+
+class Kind(NamedTuple):
+    """A tokenizer.json, and transformers' tokenizer of the same folder."""
+
+    data: bytes
+    fast: Any
+    bert: bool
+
+    def __repr__(self) -> str:
+        return type(self.fast).__name__
+
+    @property
+    def specials(self) -> int:
+        return 3 if self.bert else 4
+
+    def encoder(self, max_length: int, *, parallel: bool = True) -> PairEncoder:
+        return PairEncoder(_tokenizer(self.data), max_length, parallel=parallel)
+
+    def reference(self, query: str, document: str, **options: Any) -> tuple[list[int], list[int]]:
+        """transformers' ids and types. In lists, because it takes a single empty document for none."""
+        encoded = self.fast([query], [document], return_token_type_ids=True, verbose=False, **options)
+        return encoded["input_ids"][0], encoded["token_type_ids"][0]
+
+    def join(self, query: list[int], document: list[int]) -> tuple[list[int], list[int]]:
+        """The ids and types of a pair, as BERT and RoBERTa lay them out."""
+        first, last = self.fast.cls_token_id, self.fast.sep_token_id
+        between = [last] if self.bert else [last, last]
+        ids = [first, *query, *between, *document, last]
+        types = [0] * (1 + len(query) + len(between)) + [int(self.bert)] * (len(document) + 1)
+        return ids, types
+
+    def expected(self, query: str, document: str, max_length: int) -> EncodedPair:
+        """What PairEncoder's docstring says, from the whole texts' tokens as transformers has them."""
+        a, b = (self.fast(text, add_special_tokens=False, verbose=False)["input_ids"] for text in (query, document))
+        budget = max_length - self.specials
+        truncated = len(a) + len(b) > budget
+        if truncated:
+            kept = min(len(a), max(min(max_length * 3 // 4, budget - 1), budget - len(b)))
+            a, b = a[:kept], b[: budget - kept]
+        ids, types = self.join(a, b)
+        return EncodedPair(np.array(ids), np.array(types), truncated)
+
+
+@functools.cache
+def _tokenizer(data: bytes) -> Tokenizer:
+    """One for all lengths: published ones take seconds to read, and an encoder does not change them."""
+    return Tokenizer.from_buffer(data)
+
+
+@functools.cache
+def _kind(folder: Path, class_name: str) -> Kind:
+    import transformers
+
+    fast = getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
+    bert = "XLM" not in class_name and "Roberta" not in class_name
+    return Kind((folder / "tokenizer.json").read_bytes(), fast, bert)
+
+
+@pytest.fixture(params=NAMES)
+def kind(request: pytest.FixtureRequest, tiny: Tiny) -> Kind:
+    name = request.param
+    if name in REAL:
+        return _kind(shared("data", "tokenizers", name), REAL[name])
+    if name == "nano":
+        return _kind(NANO_CHECKPOINT, "PreTrainedTokenizerFast")
+    return _kind(tiny.checkpoint(name), FAST[name])
+
+
+def same(found: EncodedPair, expected: EncodedPair) -> bool:
+    return (
+        found.input_ids.tolist() == expected.input_ids.tolist()
+        and found.token_type_ids.tolist() == expected.token_type_ids.tolist()
+        and found.truncated == expected.truncated
+    )
+
+
+PIECES = [
+    *(
+        "",
+        " ",
+        "  ",
+        "\n",
+        "\t",
+        "\r\n",
+        "\u00a0",
+        "\u3000",
+        "a",
+        "I",
+        "Å",
+        "A\u030a",
+        "é",
+        "e\u0301",
+        "ﬁ",
+        "½",
+        "²",
+        "™",
+        "ß",
+        "İ",
+    ),
+    *(
+        "👩‍👩‍👧‍👦",
+        "🏳️‍🌈",
+        "🇳🇴",
+        "👍🏽",
+        "🙂",
+        "漢字",
+        "かな",
+        "한국어",
+        "สวัสดี",
+        "नमस्ते",
+        "שלום",
+        "مرحبا",
+        "\u202eabc\u202c",
+        "\u200b",
+        "\u200d",
+        "\ufeff",
+    ),
+    *(
+        "\x00",
+        "\x07",
+        "\x1b",
+        "\x7f",
+        "\u0085",
+        "\ufffd",
+        "\ufffe",
+        "\U0010ffff",
+        "\ue000",
+        "\u0300" * 5,
+        "q\u0323\u0307",
+        "…",
+        "—",
+        "·",
+    ),
+    *(
+        "[SEP]",
+        "[CLS]",
+        "[PAD]",
+        "[MASK]",
+        "[UNK]",
+        "[sep]",
+        "<s>",
+        "</s>",
+        "<mask>",
+        " <mask>",
+        "<pad>",
+        "<unk>",
+        "##a",
+        "▁",
+        "Ġ",
+        "</S>",
+    ),
+    *(
+        "don't",
+        "we'll",
+        "C++",
+        "12,5",
+        "1.000.000",
+        "a.b@c.no",
+        "https://nrk.no/?q=æ",
+        "blåbærsyltetøy",
+        "x" * 101,
+        *NORWEGIAN[:4],
+    ),
+]
+PIECE = st.one_of(st.sampled_from(PIECES), st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
+TEXT = st.lists(PIECE, max_size=8).map("".join) | st.lists(PIECE, max_size=8).map(" ".join)
+
+
+@pytest.mark.parametrize(("query", "document"), [("", ""), ("", "a"), ("a", ""), (" ", "\n"), *itertools.pairwise(SENTENCES)])
+def test_ids_and_types_are_transformers(tiny: Tiny, query: str, document: str) -> None:
+    for name in TINY:
+        kind = _kind(tiny.checkpoint(name), FAST[name])
+        (found,) = kind.encoder(512).encode([(query, document)])
+        assert (found.input_ids.tolist(), found.token_type_ids.tolist()) == kind.reference(query, document)
+        assert not found.truncated
+        assert found.input_ids.dtype == found.token_type_ids.dtype == np.int64
+
+
+@CASES
+@given(query=TEXT, document=TEXT)
+def test_any_text_is_encoded_as_transformers_does(kind: Kind, query: str, document: str) -> None:
+    (found,) = kind.encoder(4096).encode([(query, document)])
+    assert (found.input_ids.tolist(), found.token_type_ids.tolist()) == kind.reference(query, document)
+    assert not found.truncated
+
+
+@pytest.mark.parametrize("piece", [piece for piece in PIECES if piece.strip("[]<>/ ").isalpha() and piece[:1] in "[< "])
+def test_special_tokens_written_in_a_text_are_what_transformers_makes_of_them(kind: Kind, piece: str) -> None:
+    text = f"før{piece}etter {piece} {piece}{piece}"
+    (found,) = kind.encoder(512).encode([(text, text)])
+    assert found.input_ids.tolist() == kind.reference(text, text)[0]
+
+
+@CASES
+@given(query=TEXT, document=TEXT, max_length=st.integers(8, 60))
+def test_a_short_query_is_truncated_as_longest_first_does(kind: Kind, query: str, document: str, max_length: int) -> None:
+    (found,) = kind.encoder(max_length).encode([(query, document)])
+    tokens = len(kind.fast(query, add_special_tokens=False, verbose=False)["input_ids"])
+    if tokens > (max_length - kind.specials) // 2:
+        assert same(found, kind.expected(query, document, max_length))
+        return
+    reference = kind.reference(query, document, truncation="longest_first", max_length=max_length)
+    assert (found.input_ids.tolist(), found.token_type_ids.tolist()) == reference
+
+
+@pytest.mark.parametrize("max_length", [16, 40, 128, 512])
+def test_a_long_query_keeps_three_quarters_of_a_long_pair(kind: Kind, max_length: int) -> None:
+    query, document = " ".join(SENTENCES * 3), " ".join(reversed(SENTENCES * 3))
+    (found,) = kind.encoder(max_length).encode([(query, document)])
+    assert same(found, kind.expected(query, document, max_length))
+    assert len(found.input_ids) == max_length
+    query_ids = kind.fast(query, add_special_tokens=False, verbose=False)["input_ids"]
+    share = min(max_length * 3 // 4, max_length - kind.specials - 1)
+    assert found.input_ids[1 : 1 + share].tolist() == query_ids[:share]
+    assert found.input_ids[1 + share] == kind.fast.sep_token_id
+    assert found.truncated
+
+
+def test_a_short_document_leaves_its_room_to_the_query(kind: Kind) -> None:
+    query, document = " ".join(SENTENCES * 3), "kort"
+    (found,) = kind.encoder(64).encode([(query, document)])
+    kept = kind.fast(document, add_special_tokens=False)["input_ids"]
+    assert len(found.input_ids) == 64
+    assert found.input_ids[-1 - len(kept) : -1].tolist() == kept
+    assert same(found, kind.expected(query, document, 64))
+
+
+def test_a_query_alone_fills_the_room(kind: Kind) -> None:
+    (found,) = kind.encoder(32).encode([(" ".join(SENTENCES), "")])
+    assert same(found, kind.expected(" ".join(SENTENCES), "", 32))
+    assert len(found.input_ids) == 32
+
+
+def test_truncated_only_where_something_is_missing(kind: Kind) -> None:
+    query, document = NORWEGIAN[0], NORWEGIAN[1]
+    whole = len(kind.encoder(512).encode([(query, document)])[0].input_ids)
+    for max_length, truncated in ((whole - 1, True), (whole, False), (whole + 1, False)):
+        (found,) = kind.encoder(max_length).encode([(query, document)])
+        assert found.truncated is truncated
+        assert len(found.input_ids) == min(whole, max_length)
+
+
+def test_too_small_a_max_length_is_refused(kind: Kind) -> None:
+    for max_length in range(kind.specials + 2):
+        with pytest.raises(
+            Incompatible, match=f"max_length {max_length} leaves no room for text beside {kind.specials} special"
+        ):
+            kind.encoder(max_length)
+
+
+def test_the_smallest_max_length_has_a_token_of_each(kind: Kind) -> None:
+    smallest = kind.specials + 2
+    (found,) = kind.encoder(smallest).encode([(NORWEGIAN[0], NORWEGIAN[1])])
+    assert same(found, kind.expected(NORWEGIAN[0], NORWEGIAN[1], smallest))
+    assert len(found.input_ids) == smallest
+
+
+def test_many_pairs_keep_their_order_and_share_queries(kind: Kind) -> None:
+    pairs = [(SENTENCES[i % 3], SENTENCES[i % 40] * (i % 4)) for i in range(120)]
+    encoder = kind.encoder(48)
+    together = encoder.encode(pairs)
+    assert len(together) == len(pairs)
+    assert all(same(found, encoder.encode([pair])[0]) for found, pair in zip(together, pairs, strict=True))
+    assert encoder.encode([]) == []
+
+
+def test_threads_of_the_tokenizer_make_no_difference(kind: Kind) -> None:
+    pairs = [(SENTENCES[i], SENTENCES[-i] * (i % 5)) for i in range(30)]
+    serial, parallel = (kind.encoder(64, parallel=parallel).encode(pairs) for parallel in (False, True))
+    assert all(same(a, b) for a, b in zip(serial, parallel, strict=True))
+
+
+def test_a_pair_never_holds_padding(kind: Kind) -> None:
+    for pair in kind.encoder(64).encode([("kort", "a"), ("lengre spørring", " ".join(SENTENCES)), ("", "")]):
+        assert len(pair.input_ids) == len(pair.token_type_ids) <= 64
+        assert kind.fast.pad_token_id not in pair.input_ids
+
+
+# The text cut: only a prefix of a long text is tokenised.
+
+BLOCKS = [
+    *(
+        " ",
+        "\n",
+        "\t ",
+        ". ",
+        "...",
+        "-",
+        "!?",
+        "漢",
+        "字。",
+        "🙂",
+        "👩‍👩‍👧‍👦",
+        "🇳🇴",
+        "\u0301",
+        "\u0323\u0301",
+        "\u200b",
+        "\u200d",
+        "\x00",
+        "\u00ad",
+    ),
+    *("a", "a ", "ab", "é", "e\u0301", "ﬁ", "½", "ﷺ", "가", "각", "ก็", "[SEP]", "</s>", "<mask>", " <mask>", "<s>", "[MASK] "),
+    *("Oslo ", "blåbær", "blåbærsyltetøy ", "12,5 ", "don't ", "_", "'", '"', "http://", "▁", "Ġ", "##", *NORWEGIAN[1:6:2]),
+]
+LONG = st.lists(
+    st.tuples(
+        st.sampled_from(BLOCKS) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4), st.integers(1, 160)
+    ),
+    min_size=1,
+    max_size=8,
+).map(lambda parts: "".join(block * times for block, times in parts))
+
+
+@settings(CASES, max_examples=60)
+@given(text=LONG, max_length=st.integers(6, 24), shift=st.integers(0, 70))
+def test_a_cut_text_is_encoded_as_the_whole(kind: Kind, text: str, max_length: int, shift: int) -> None:
+    text = "x" * shift + text
+    encoder = kind.encoder(max_length)
+    for query, document in (("kort", text), (text, "kort"), (text, text)):
+        (found,) = encoder.encode([(query, document)])
+        assert same(found, kind.expected(query, document, max_length))
+
+
+@pytest.mark.parametrize("kind", [*TINY, "nano"], indirect=True)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_at_every_place_around_the_cut(kind: Kind, block: str) -> None:
+    max_length = 12
+    encoder = kind.encoder(max_length)
+    cut = CHARS_PER_TOKEN * encoder.budget
+    text = "0123 567 " * (4 * cut // 9 + 1)
+    for place in range(cut - CUT_MARGIN - 3 * len(block) - 2, cut + 3, 4):
+        document = text[:place] + block * 3 + text[place : 3 * cut]
+        (found,) = encoder.encode([("kort", document)])
+        assert same(found, kind.expected("kort", document, max_length))
+
+
+def test_words_of_every_length_around_the_cut(kind: Kind) -> None:
+    max_length = 10
+    encoder = kind.encoder(max_length)
+    cut = CHARS_PER_TOKEN * encoder.budget
+    for length in range(1, 3 * cut, 5):
+        document = ("y" * length + " ") * (3 * cut // length + 2)
+        (found,) = encoder.encode([("kort", document)])
+        assert same(found, kind.expected("kort", document, max_length))
+
+
+@pytest.mark.parametrize("max_length", [32, 512])
+def test_real_text_is_cut_without_a_trace(kind: Kind, max_length: int) -> None:
+    for start in range(6):
+        document = " ".join([*NORWEGIAN[start:], *NORWEGIAN * 8])
+        (found,) = kind.encoder(max_length).encode([(NORWEGIAN[start], document)])
+        assert same(found, kind.expected(NORWEGIAN[start], document, max_length))
+
+
+def test_long_texts_among_short_ones_stay_in_place(kind: Kind) -> None:
+    long = " ".join(SENTENCES * 4)
+    pairs = [("kort", "a"), ("kort", long), (long, "b"), ("kort", "c"), (long, long)]
+    for found, (query, document) in zip(kind.encoder(24).encode(pairs), pairs, strict=True):
+        assert same(found, kind.expected(query, document, 24))
+
+
+MEGABYTE = 1_000_000
+
+
+def test_a_megabyte_of_norwegian_takes_milliseconds() -> None:
+    encoder = PairEncoder(Tokenizer.from_file(str(NANO_CHECKPOINT / "tokenizer.json")), 512)
+    document = " ".join(NORWEGIAN * 600)
+    assert len(document) >= MEGABYTE
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        encoder.encode([(NORWEGIAN[0], document)])
+        times.append(time.perf_counter() - start)
+    # It takes 5 ms; the whole text would take more than a second.
+    assert min(times) < 0.05
+
+
+HOSTILE = {
+    "spaces": " ",
+    "marks": "\u0301",
+    "letters": "abcdefghij",
+    "cjk": "漢字",
+    "zero width": "a\u200b",
+    "nul": "\x00",
+    "newlines": "\n",
+    "dots": ".",
+    "emoji": "👩‍👩‍👧‍👦",
+    "special tokens": "<mask>[SEP]</s>",
+}
+
+
+@pytest.mark.parametrize("kind", ["nano", "bge-reranker-base-BAAI"], indirect=True)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_text_takes_time_in_proportion(kind: Kind, name: str) -> None:
+    # A quarter of 5 s for a quarter of a megabyte; of CPU, since other processes are none of our business.
+    text = "a" + HOSTILE[name] * (MEGABYTE // 4 // len(HOSTILE[name])) + "b"
+    encoder = kind.encoder(512)
+    start = time.process_time()
+    (found,) = encoder.encode([("kort", text)])
+    assert time.process_time() - start < 5 / 4
+    assert 0 < len(found.input_ids) <= 512
+
+
+# Layouts
+
+
+def laid_out(pair: str, *, single: str = "[CLS] $A [SEP]") -> Tokenizer:
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3), ("[MASK]", 4)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("pair", "ids", "types"),
+    [
+        ("[CLS] $A [SEP] $B:1 [SEP]:1", "2 a 3 b 3", "00011"),
+        ("[CLS] $A [SEP] $B [SEP]", "2 a 3 b 3", "00000"),
+        ("[CLS] $A [SEP] [SEP] $B [SEP]", "2 a 3 3 b 3", "000000"),
+        ("$A [SEP] $B:1", "a 3 b", "001"),
+        ("[CLS] [MASK] $A $B:1 [SEP]:1 [SEP]:1", "2 4 a b 3 3", "000111"),
+        ("[CLS]:1 $A:1 [SEP]:1 $B:0 [SEP]:0", "2 a 3 b 3", "11100"),
+    ],
+)
+def test_any_template_that_keeps_both_texts_whole_and_in_order(pair: str, ids: str, types: str) -> None:
+    tokenizer = laid_out(pair)
+    known = {"a": tokenizer.token_to_id("a"), "b": tokenizer.token_to_id("b")}
+    (found,) = PairEncoder(tokenizer, 32).encode([("a", "b")])
+    assert found.input_ids.tolist() == [known[part] if part in known else int(part) for part in ids.split()]
+    assert found.token_type_ids.tolist() == [int(digit) for digit in types]
+    reference = laid_out(pair).encode("a", "b")
+    assert (found.input_ids.tolist(), found.token_type_ids.tolist()) == (reference.ids, reference.type_ids)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "[CLS] $B [SEP] $A:1 [SEP]:1",  # the other way round
+        "[CLS] $A [SEP] $B:1 [SEP]:1 $A",  # one twice
+        "[CLS] $A [SEP] $B:1 $A:1 [SEP]:1",
+        "[CLS] $A [SEP]:1 $B:1 [SEP]:1",  # two types in a half
+        "[CLS] $A [SEP] $B:1 [SEP]:0",
+    ],
+)
+def test_any_other_template_is_refused(pair: str) -> None:
+    with pytest.raises(Incompatible, match=r"template for a pair is not|does not encode a pair"):
+        PairEncoder(laid_out(pair), 32)
+
+
+def test_a_tokenizer_that_gives_a_text_no_token_is_refused() -> None:
+    tokenizer = Tokenizer(models.BPE({"z": 0}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(Incompatible, match="does not encode a pair of texts"):
+        PairEncoder(tokenizer, 32)
+
+
+def test_stored_truncation_and_padding_are_switched_off() -> None:
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.enable_truncation(8, strategy="only_second")
+    tokenizer.enable_padding(length=40)
+    (found,) = PairEncoder(tokenizer, 30).encode([(NORWEGIAN[0], NORWEGIAN[1])])
+    (expected,) = PairEncoder(wordpiece_tokenizer(), 30).encode([(NORWEGIAN[0], NORWEGIAN[1])])
+    assert same(found, expected)

@@ -1,0 +1,208 @@
+"""The parity gate: each check alone, and exports that it stops."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import raskrank_export.quantize
+from conftest import Tiny
+from raskrank import Reranker
+from raskrank.bundle import Precision
+from raskrank.errors import InputError, ParityError
+from raskrank.parity import Parity, compare
+from raskrank_export import Thresholds, export, graph
+from raskrank_export.gate import check
+from raskrank_export.passes import PASSES
+
+LOOSE = Thresholds(max_fp32_logit_difference=100, min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
+PAIRS = [(query, document) for query in ("a", "b") for document in ("x", "y", "z")]
+REFERENCE = np.array([2, 1, 0, 2, 1, 0], np.float32)
+
+
+def parity(candidate: npt.ArrayLike) -> Parity:
+    return compare(PAIRS, ("torch fp32", REFERENCE), ("onnx int8", np.asarray(candidate, np.float32)))
+
+
+# Thresholds
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_fp32_logit_difference", -1e-9),
+        ("min_tau", -1.01),
+        ("min_tau", 1.01),
+        ("min_top1", -0.01),
+        ("min_top1", 1.01),
+        ("max_drift", -0.01),
+        ("max_drift", 1.01),
+        ("max_mean_drift", -0.01),
+        ("max_mean_drift", 1.01),
+        *((field, value) for field in asdict(LOOSE) for value in (float("nan"), float("inf"), True, "0.5", None)),
+    ],
+)
+def test_thresholds_refuse_what_is_out_of_range(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"Thresholds\.{field}: expected a number from .*, got {value!r}"):
+        Thresholds(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "ends"),
+    [
+        ("max_fp32_logit_difference", (0, 1e30)),
+        ("min_tau", (-1, 1)),
+        ("min_top1", (0, 1)),
+        ("max_drift", (0, 1)),
+        ("max_mean_drift", (0, 1.0)),
+    ],
+)
+def test_thresholds_take_both_ends(field: str, ends: tuple[float, float]) -> None:
+    for end in ends:
+        assert asdict(Thresholds(**{field: end}))[field] == end
+
+
+# One check each
+
+
+def test_equal_logits_pass_the_strictest_thresholds() -> None:
+    strict = Thresholds(max_fp32_logit_difference=0, min_tau=1, min_top1=1, max_drift=0, max_mean_drift=0)
+    check(parity(REFERENCE), strict, "fp32")
+    check(parity(REFERENCE), strict, "int8")
+
+
+# First query: the two best swapped; tau is (1/3 + 1) / 2, top-1 1/2.
+SWAPPED = [1, 2, 0, 2, 1, 0]
+# Drift of sigmoid(2) against sigmoid(1): 0.1497, twice; mean of six 0.0499.
+FAILURES = [
+    ({"min_tau": 0.7}, "Kendall tau 0.6667, allowed >= 0.7"),
+    ({"min_top1": 0.6}, "top-1 agreement 0.5, allowed >= 0.6"),
+    ({"max_drift": 0.14}, "largest score drift 0.1497, allowed <= 0.14"),
+    ({"max_mean_drift": 0.04}, "mean score drift 0.04991, allowed <= 0.04"),
+]
+
+
+@pytest.mark.parametrize(("strict", "message"), FAILURES, ids=[next(iter(strict)) for strict, _ in FAILURES])
+def test_each_check_of_int8_fails_alone(strict: dict[str, float], message: str) -> None:
+    with pytest.raises(ParityError) as caught:
+        check(parity(SWAPPED), replace(LOOSE, **strict), "int8")
+    text = str(caught.value)
+    assert text.startswith(f"onnx int8 against torch fp32 on 6 pairs: {message}. Nothing was written; ")
+    assert "--precision fp32" in text
+    check(parity(SWAPPED), LOOSE, "int8")
+
+
+def test_all_failures_are_named_together() -> None:
+    with pytest.raises(ParityError) as caught:
+        check(parity(SWAPPED), replace(LOOSE, min_tau=0.7, min_top1=0.6, max_drift=0.14, max_mean_drift=0.04), "int8")
+    assert all(message in str(caught.value) for _, message in FAILURES)
+
+
+def test_the_graph_is_judged_by_its_largest_difference_alone() -> None:
+    candidate = REFERENCE.copy()
+    candidate[4] += np.float32(0.25)
+    with pytest.raises(ParityError, match=r"largest logit difference 0\.25, allowed <= 0\.2\. .*please report") as caught:
+        check(parity(candidate), replace(LOOSE, max_fp32_logit_difference=0.2), "fp32")
+    assert "tau" not in str(caught.value)
+    check(parity(candidate), replace(LOOSE, max_fp32_logit_difference=0.25), "fp32")
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy's, of arithmetic with NaN
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_fail(precision: Precision, number: float) -> None:
+    candidate = REFERENCE.copy()
+    candidate[2] = number
+    strict = replace(Thresholds(), min_tau=1, min_top1=1, max_drift=0.01)
+    with pytest.raises(ParityError):
+        check(parity(candidate), strict, precision)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_nan_fails_the_loosest_thresholds(precision: Precision) -> None:
+    with pytest.raises(ParityError, match="nan"):
+        check(parity(np.full(6, np.nan)), LOOSE, precision)
+
+
+# Exports that are stopped
+
+
+@pytest.fixture
+def attempt(tiny: Tiny, tmp_path: Path) -> Callable[..., Path]:
+    """Exports the tiny BERT into an empty folder under the default thresholds, or others."""
+
+    def run(thresholds: Thresholds | None = None) -> Path:
+        target = tmp_path / "out" / "bundle"
+        export(str(tiny.checkpoint("bert")), target, samples=tiny.samples, thresholds=thresholds)
+        return target
+
+    (tmp_path / "out").mkdir()
+    return run
+
+
+def left_in(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "out").iterdir())
+
+
+def test_the_control_passes(attempt: Callable[..., Path], tmp_path: Path) -> None:
+    # What the tests below spoil is good enough for the defaults when it is not spoilt.
+    attempt()
+    assert left_in(tmp_path) == ["bundle"]
+
+
+def test_crude_weights_are_stopped(attempt: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raskrank_export.quantize, "WEIGHT_MAX", 1)
+    with pytest.raises(ParityError, match=r"onnx int8 against torch fp32 on 12 pairs: .*score drift"):
+        attempt()
+    assert left_in(tmp_path) == []
+
+
+def test_a_wrong_scale_is_stopped(attempt: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = raskrank_export.quantize.symmetric
+
+    def wrong(
+        values: npt.NDArray[np.float32], *, axis: int, limit: int
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        integers, scales = right(values, axis=axis, limit=limit)
+        return integers, scales * np.float32(1.5)
+
+    monkeypatch.setattr(raskrank_export.quantize, "symmetric", wrong)
+    with pytest.raises(ParityError, match="onnx int8 against torch fp32"):
+        attempt()
+    assert left_in(tmp_path) == []
+
+
+def test_a_pass_that_breaks_the_graph_is_stopped(
+    attempt: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *others, last = PASSES
+
+    def merge_projections(model: onnx.ModelProto) -> int:
+        changed = last(model)
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("k_v/weight"))
+        tensor.CopyFrom(numpy_helper.from_array(np.flip(numpy_helper.to_array(tensor), axis=1).copy(), tensor.name))
+        return changed
+
+    monkeypatch.setattr(graph, "PASSES", (*others, merge_projections))
+    with pytest.raises(ParityError, match="onnx fp32 against torch fp32 on 12 pairs: largest logit difference"):
+        attempt()
+    assert left_in(tmp_path) == []
+
+
+def test_loosened_thresholds_pass_and_are_recorded(
+    attempt: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raskrank_export.quantize, "WEIGHT_MAX", 1)
+    target = attempt(LOOSE)
+    stated = json.loads((target / "manifest.json").read_text("utf-8"))["parity"]
+    assert stated["thresholds"] == asdict(LOOSE)
+    assert stated["int8"]["max_drift"] > Thresholds().max_drift
+    with Reranker.load(target) as reranker:  # the manifest is one that loads
+        assert np.isfinite(reranker.score("a", ["b", "c"])).all()

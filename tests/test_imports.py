@@ -1,0 +1,144 @@
+"""What the engine imports, when, and where its source may do so."""
+
+import ast
+import json
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paths import ROOT
+from processes import run_script
+
+ENGINE = ROOT / "engine" / "raskrank"
+FILES = sorted(ENGINE.glob("*.py"))
+HEAVY = {"huggingface_hub", "onnx", "optimum", "pandas", "raskrank_export", "safetensors", "scipy", "torch", "transformers"}
+LAZY_PLACES = {"torch_backend.py", "loading.py", "cli.py"}
+COMMAND_LINE = {"__main__.py", "arguments.py", "cli.py", "terminal.py"}
+
+
+def test_import_alone_loads_no_runtime(tmp_path: Path) -> None:
+    assert not _loaded_by(tmp_path, "import raskrank") & (HEAVY | {"onnxruntime", "tqdm"})
+
+
+def test_the_command_line_alone_loads_no_runtime(tmp_path: Path) -> None:
+    assert not _loaded_by(tmp_path, "import raskrank.cli") & (HEAVY | {"onnxruntime", "tqdm"})
+
+
+def test_ranking_needs_the_base_install_alone(tmp_path: Path) -> None:
+    loaded = _loaded_by(tmp_path, "import raskrank; r = raskrank.Reranker.load(); r.rank('Hvem?', ['En', 'To']); r.info()")
+    assert "onnxruntime" in loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "1"), ("0", "0"), ("", "")])
+def test_telemetry_is_off_before_onnxruntime_is_imported(tmp_path: Path, own: str | None, expected: str) -> None:
+    # The hook ends the process where onnxruntime would start its telemetry, which with "0" it would.
+    source = """
+    import os, sys
+    def hook(event, arguments):
+        if event == "import" and arguments[0] == "onnxruntime":
+            print(repr(os.environ.get("ORT_DISABLE_TELEMETRY")), flush=True)
+            os._exit(0)
+    sys.addaudithook(hook)
+    import raskrank
+    raskrank.Reranker.load()
+    """
+    env = {} if own is None else {"ORT_DISABLE_TELEMETRY": own}
+    assert run_script(tmp_path, source, env=env).stdout.strip() == repr(expected)
+
+
+def test_importing_changes_no_environment_variable_of_the_user(tmp_path: Path) -> None:
+    source = """
+    import os
+    before = dict(os.environ)
+    import raskrank
+    raskrank.Reranker.load().score("a", ["b"])
+    changed = {name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
+    assert changed == {"ORT_DISABLE_TELEMETRY"}, changed
+    """
+    run_script(tmp_path, source)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_heavy_imports_stay_in_functions_of_the_lazy_files(file: Path) -> None:
+    tree = ast.parse(file.read_text("utf-8"))
+    eager = {name for node in _outside_functions(tree) for name in _imports(node)}
+    anywhere = {name for node in ast.walk(tree) for name in _imports(node)}
+    assert not eager & HEAVY
+    assert file.name in LAZY_PLACES or not (anywhere - _type_checking(tree)) & HEAVY
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_module_level_imports_are_dependencies(file: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    dependencies = {requirement.partition(">=")[0] for requirement in project["dependencies"]}
+    eager = {name for node in _outside_functions(ast.parse(file.read_text("utf-8"))) for name in _imports(node)}
+    assert eager <= dependencies | sys.stdlib_module_names | {"raskrank"}
+
+
+def test_only_the_command_line_knows_the_exporter() -> None:
+    assert {file.name for file in FILES if "raskrank_export" in file.read_text("utf-8")} == {"cli.py"}
+
+
+def test_only_one_file_imports_onnxruntime() -> None:
+    importing = {
+        file.name for file in FILES for node in ast.walk(ast.parse(file.read_text("utf-8"))) if "onnxruntime" in _imports(node)
+    }
+    assert importing == {"onnx_backend.py"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_nothing_imports_by_a_name_it_made_up(file: Path) -> None:
+    names, attributes = _references(file)
+    assert not names & {"__import__", "eval", "exec", "import_module"}
+    assert "import_module" not in attributes
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.name not in COMMAND_LINE], ids=lambda file: file.name)
+def test_the_library_prints_nothing(file: Path) -> None:
+    names, attributes = _references(file)
+    assert "print" not in names
+    assert not attributes & {"basicConfig", "stderr", "stdout"}
+
+
+def _loaded_by(folder: Path, source: str) -> set[str]:
+    """Top-level modules that a fresh process has after it ran one line."""
+    report = "import json, sys; print(json.dumps([name.partition('.')[0] for name in sys.modules]))"
+    return set(json.loads(run_script(folder, f"{source}\n{report}").stdout))
+
+
+def _references(file: Path) -> tuple[set[str], set[str]]:
+    """The names and the attributes that a file's code mentions."""
+    nodes = list(ast.walk(ast.parse(file.read_text("utf-8"))))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return names, {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
+def _imports(node: ast.AST) -> set[str]:
+    """Top-level packages that one statement imports."""
+    if isinstance(node, ast.Import):
+        return {alias.name.partition(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        return {(node.module or "").partition(".")[0]}
+    return set()
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node that runs when the module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _is_type_checking(child):
+            continue
+        yield child
+        yield from _outside_functions(child)
+
+
+def _type_checking(tree: ast.AST) -> set[str]:
+    blocks = [node for node in ast.walk(tree) if _is_type_checking(node)]
+    return {name for block in blocks for node in ast.walk(block) for name in _imports(node)}
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"

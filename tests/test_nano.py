@@ -1,0 +1,152 @@
+"""The embedded model: it is what its checkpoint exports to, and int8 ranks as fp32 does."""
+
+import json
+import math
+import re
+import shutil
+from collections import Counter
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from builders import write_json
+from paths import NANO_CHECKPOINT, ROOT, shared
+from raskrank import Reranker
+from raskrank.backend import Float32Array
+from raskrank.bundle import FILES, Precision, read_manifest
+from raskrank.checkpoint import read_checkpoint
+from raskrank.encoding import PairEncoder
+from raskrank.parity import compare
+from raskrank.torch_backend import TorchBackend
+from raskrank_export import ExportReport, export
+
+BUNDLE = ROOT / "engine" / "raskrank" / "nano"
+# (query, document, PyTorch's logit in fp32). To regenerate, run this file: python tests/test_nano.py
+GOLDEN = (
+    ("Hvem kan programmere i Python?", "Utvikler med åtte års erfaring i Python og PostgreSQL.", 4.200186),
+    ("Hvem kan programmere i Python?", "Sykepleier i turnus, autorisert siden 2014.", -5.345672),
+    ("sykepleier nattvakt Tromsø", "Vi søker sykepleier til faste nattvakter ved sykehjemmet i Tromsø.", 6.376879),
+    ("Kva er hovudstaden i Noreg?", "Oslo er hovudstaden i Noreg og har om lag 700 000 innbyggjarar.", 11.113655),
+    ("Who has a forklift licence?", "Warehouse worker, forklift licence T1–T4, five years at a cold store.", 6.118784),
+    ("Who has a forklift licence?", "Lagermedarbeider med truckførerbevis 🙂", -2.826142),
+    ("Hvor mange innbyggere har Oslo?", "", -4.7225),
+    ("Hvor mange innbyggere har Oslo?", "Oslo hadde 717 710 innbyggere ved inngangen til 2024. " * 40, -0.016643),
+)
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
+QUESTIONS, CANDIDATES = 100, 20
+
+
+class Exports:
+    """Exports of nano's checkpoint, as the committed bundle was made: from the repository's root, with every default."""
+
+    def __init__(self, root: Path) -> None:
+        self.reports: dict[Precision, ExportReport] = {}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(ROOT)
+            for precision in PRECISIONS:
+                self.reports[precision] = export("export/nano", root / precision, precision=precision)
+
+    def folder(self, precision: Precision) -> Path:
+        return Path(self.reports[precision].output)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    return Exports(tmp_path_factory.mktemp("nano"))
+
+
+def test_the_committed_bundle_is_what_the_checkpoint_exports_to(exports: Exports) -> None:
+    committed, _ = read_manifest(BUNDLE)
+    made, _ = read_manifest(exports.folder("int8"))
+    others = sorted(name for name, number in committed.versions.items() if version(name) != number)
+    if not others:
+        assert asdict(made) == asdict(committed)
+        for name in ("manifest.json", *FILES):
+            assert (BUNDLE / name).read_bytes() == (exports.folder("int8") / name).read_bytes(), name
+        return
+    # Made by other versions of these libraries: not the same bytes, but the same scores.
+    pairs = [(query, document) for query, document, _ in GOLDEN]
+    with Reranker.load(BUNDLE) as one, Reranker.load(exports.folder("int8")) as other:
+        np.testing.assert_allclose(other.score_pairs(pairs), one.score_pairs(pairs), atol=0.02, err_msg=str(others))
+
+
+def test_the_committed_bundle_lies_within_the_default_thresholds() -> None:
+    manifest, _ = read_manifest(BUNDLE)
+    assert manifest.parity["samples"] == "default"
+    found, limits = manifest.parity["int8"], manifest.parity["thresholds"]
+    assert found["pairs"] == 422
+    assert found["tau"] >= max(limits["min_tau"], 0.98)
+    assert found["top1"] >= max(limits["min_top1"], 0.98)
+    assert found["max_drift"] <= limits["max_drift"]
+
+
+def test_quantising_shrinks_the_weights(exports: Exports) -> None:
+    sizes = {name: (exports.folder(name) / "model.onnx.data").stat().st_size for name in exports.reports}
+    assert sizes["int8"] < 0.27 * sizes["fp32"]
+    assert exports.reports["int8"].parity.max_logit_difference < 0.5  # of logits with a spread of 4.8
+    assert exports.reports["fp32"].parity.max_logit_difference < 2e-5
+
+
+def logits_of(folder: Path, pairs: list[tuple[str, str]], scratch: Path) -> Float32Array:
+    """The logits of a bundle: the scores of a copy whose manifest says that nothing is applied to them."""
+    copy = Path(shutil.copytree(folder, scratch / f"{folder.name}-logits"))
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
+    write_json(copy / "manifest.json", manifest | {"activation": "identity"})
+    with Reranker.load(copy) as reranker:
+        return reranker.score_pairs(pairs)
+
+
+def test_golden_logits(exports: Exports, tmp_path: Path) -> None:
+    pairs = [(query, document) for query, document, _ in GOLDEN]
+    expected = np.array([logit for _, _, logit in GOLDEN])
+    # 1e-5 for sums in another order, at a spread of 6. int8: measured 0.2 at most on 422 pairs.
+    np.testing.assert_allclose(logits_of(exports.folder("fp32"), pairs, tmp_path), expected, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(logits_of(exports.folder("int8"), pairs, tmp_path), expected, rtol=0, atol=0.3)
+    np.testing.assert_allclose(logits_of(BUNDLE, pairs, tmp_path), expected, rtol=0, atol=0.3)
+
+
+def test_golden_order() -> None:
+    with Reranker.load() as reranker:
+        for first, second in ((0, 1), (4, 5)):
+            assert GOLDEN[first][0] == GOLDEN[second][0]
+            hits = reranker.rank(GOLDEN[first][0], [GOLDEN[second][1], GOLDEN[first][1]])
+            assert [hit.index for hit in hits] == [1, 0]
+
+
+def norquad_pairs() -> list[tuple[str, str]]:
+    """100 questions of the validation split, each with the 20 passages that share most of its rarer words."""
+    folder = shared("data", "norquad", "validation")
+    passages, questions = (
+        [json.loads(line)["text"] for line in (folder / name).read_text("utf-8").splitlines()]
+        for name in ("passages.jsonl", "queries.jsonl")
+    )
+    words = [set(re.findall(r"\w+", passage.lower())) for passage in passages]
+    counts = Counter(word for passage in words for word in passage)
+    pairs = []
+    for question in questions[:: len(questions) // QUESTIONS][:QUESTIONS]:
+        asked = set(re.findall(r"\w+", question.lower())) & set(counts)
+        overlap = [sum(math.log(len(passages) / counts[word]) for word in asked & passage) for passage in words]
+        best = sorted(range(len(passages)), key=lambda index: -overlap[index])[:CANDIDATES]
+        pairs += [(question, passages[index]) for index in best]
+    return pairs
+
+
+def test_fidelity_on_norquad(exports: Exports, tmp_path: Path) -> None:
+    pairs = norquad_pairs()
+    assert len(pairs) == QUESTIONS * CANDIDATES
+    expected, found = (logits_of(folder, pairs, tmp_path) for folder in (exports.folder("fp32"), BUNDLE))
+    parity = compare(pairs, ("onnx fp32", expected), ("onnx int8", found))
+    assert parity.logit_spread > 1
+    assert parity.tau >= 0.98, parity
+    assert parity.top1 >= 0.98, parity
+
+
+if __name__ == "__main__":
+    backend = TorchBackend(read_checkpoint(NANO_CHECKPOINT))
+    encoder = PairEncoder(Tokenizer.from_file(str(NANO_CHECKPOINT / "tokenizer.json")), 512)
+    for pair in encoder.encode([(query, document) for query, document, _ in GOLDEN]):
+        print(f"{backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0]:.6f}")  # noqa: T201

@@ -1,0 +1,351 @@
+"""What callers pass: each wrong input is refused by place and type, before anything is computed, and never quoted."""
+
+import collections
+import logging
+import threading
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from raskrank import InputError, LimitError, Limits, RaskrankError, Reranker
+from raskrank.backend import Float32Array, Int64Array
+from raskrank.encoding import EncodedPair, PairEncoder
+from raskrank.onnx_backend import OnnxBackend
+
+SECRET = "fødselsnummer 01019012345"
+Call = Callable[[Reranker, Any], object]
+# Where one text goes, with the name that a message gives to its place; the texts around it are fine, and secret.
+PLACES: dict[str, tuple[str, Call]] = {
+    "rank query": ("query", lambda reranker, bad: reranker.rank(bad, [SECRET, SECRET])),
+    "score query": ("query", lambda reranker, bad: reranker.score(bad, [SECRET])),
+    "rank document": ("document 2", lambda reranker, bad: reranker.rank(SECRET, [SECRET, "", bad, SECRET])),
+    "score document": ("document 0", lambda reranker, bad: reranker.score(SECRET, [bad, SECRET])),
+    "pair query": ("pair 1, query", lambda reranker, bad: reranker.score_pairs([(SECRET, ""), (bad, SECRET)])),
+    "pair document": ("pair 3, document", lambda reranker, bad: reranker.score_pairs([(SECRET, "")] * 3 + [(SECRET, bad)])),
+}
+
+
+class Text(str):
+    """A subclass, as many libraries have one."""
+
+
+class Named(NamedTuple):
+    query: str
+    document: str
+
+
+class Printed:
+    """Not a str, though it prints as one."""
+
+    def __repr__(self) -> str:
+        return SECRET
+
+    __str__ = __repr__
+
+
+@pytest.fixture(scope="module")
+def reranker() -> Iterator[Reranker]:
+    with Reranker.load(threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def computed(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows with each encoding of texts and each run of the real backend."""
+    done: list[str] = []
+    encode, logits = PairEncoder.encode, OnnxBackend.logits
+
+    def noted_encode(self: PairEncoder, pairs: list[tuple[str, str]]) -> list[EncodedPair]:
+        done.append("encode")
+        return encode(self, pairs)
+
+    def noted_logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, spread: bool = False) -> Float32Array:
+        done.append("run")
+        return logits(self, ids, types, spread=spread)
+
+    monkeypatch.setattr(PairEncoder, "encode", noted_encode)
+    monkeypatch.setattr(OnnxBackend, "logits", noted_logits)
+    return done
+
+
+@pytest.fixture
+def refused(reranker: Reranker, computed: list[str], caplog: pytest.LogCaptureFixture) -> Callable[..., InputError]:
+    """Makes a call that has to raise, and checks that no text leaks and that nothing was computed."""
+
+    def check(call: Callable[[Reranker], object], kind: type[InputError] = InputError) -> InputError:
+        with caplog.at_level(logging.DEBUG), pytest.raises(kind) as caught:
+            call(reranker)
+        error = caught.value
+        assert type(error) is kind
+        assert error.__cause__ is None
+        printed = "".join(traceback.format_exception_only(error)) + "".join(traceback.format_exception(error))
+        for text in (str(error), repr(error), printed, caplog.text):
+            assert SECRET not in text
+            assert SECRET[:8] not in text
+        assert computed == []
+        return error
+
+    return check
+
+
+def test_a_good_call_is_seen_to_compute(reranker: Reranker, computed: list[str]) -> None:
+    # What the other tests here assert to be absent.
+    reranker.score("a", ["b"])
+    assert computed == ["encode", "run"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        0,
+        17,
+        True,
+        float("nan"),
+        np.float32("nan"),
+        b"bytes",
+        bytearray(b"bytes"),
+        ["list"],
+        ("tuple",),
+        {"text": SECRET},
+        collections.UserString(SECRET),
+        np.array(SECRET),
+        Printed(),
+        str,
+    ],
+    ids=lambda bad: type(bad).__name__,
+)
+def test_what_is_no_str(refused: Callable[..., InputError], place: str, bad: object) -> None:
+    name, call = PLACES[place]
+    error = refused(lambda reranker: call(reranker, bad))
+    assert str(error) == f"{name}: expected str, got {type(bad).__name__}"
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("position", range(4))
+def test_a_lone_surrogate(refused: Callable[..., InputError], place: str, position: int) -> None:
+    text = "æ🙂c"
+    name, call = PLACES[place]
+    error = refused(lambda reranker: call(reranker, text[:position] + "\ud800" + text[position:]))
+    assert str(error) == f"{name}: not valid Unicode, a lone surrogate at character {position}"
+
+
+SURROGATES = ("\udfff", "\udc00\ud800", "\ud83d\ude42", "\ud800" * 3, "\udcff")
+
+
+@pytest.mark.parametrize("bad", SURROGATES)
+def test_every_kind_of_surrogate(refused: Callable[..., InputError], bad: str) -> None:
+    # A pair of them is two characters in a str, as json.loads never makes it.
+    error = refused(lambda reranker: reranker.score("q", ["a", SECRET + bad + SECRET]))
+    assert str(error).startswith("document 1: not valid Unicode")
+    assert str(error).endswith(f"at character {len(SECRET)}")
+
+
+def test_the_first_wrong_text_is_named(refused: Callable[..., InputError]) -> None:
+    error = refused(lambda reranker: reranker.score("q", ["a", None, 5, "\ud800"]))
+    assert "document 1" in str(error)
+
+
+CONTAINERS: dict[str, Callable[[], object]] = {
+    "str": lambda: SECRET,
+    "np.str_": lambda: np.str_(SECRET),
+    "bytes": lambda: SECRET.encode(),
+    "bytearray": lambda: bytearray(SECRET.encode()),
+    "dict": lambda: {SECRET: SECRET},
+    "mappingproxy": lambda: types.MappingProxyType({SECRET: SECRET}),
+    "set": lambda: {SECRET},
+    "frozenset": lambda: frozenset({SECRET}),
+    "generator": lambda: (text for text in [SECRET]),
+    "map": lambda: map(str, [SECRET]),
+    "list_iterator": lambda: iter([SECRET]),
+    "dict_values": lambda: {1: SECRET}.values(),
+    "ndarray": lambda: np.array([SECRET]),
+    "NoneType": lambda: None,
+    "int": lambda: 5,
+    "Printed": Printed,
+}
+ITERABLES = {"set", "frozenset", "generator", "map", "list_iterator", "dict_values", "ndarray"}
+
+
+@pytest.mark.parametrize("method", ["rank", "score", "score_pairs"])
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_what_is_no_sequence_of_texts(refused: Callable[..., InputError], kind: str, method: str) -> None:
+    value = CONTAINERS[kind]()
+    name = "pairs" if method == "score_pairs" else "documents"
+    error = refused(lambda reranker: reranker.score_pairs(value) if name == "pairs" else getattr(reranker, method)("q", value))
+    assert str(error).startswith(f"{name}: expected a sequence such as a list, got {type(value).__name__}")
+    # The hint fits the type: a str would be split into letters by list().
+    assert str(error).endswith(f"; pass list({name})") == (kind in ITERABLES)
+    assert str(error).endswith("; put it in a list") == (
+        kind in {"str", "np.str_", "bytes", "bytearray", "dict", "mappingproxy"}
+    )
+
+
+def test_an_iterator_is_refused_before_it_is_used_up(reranker: Reranker) -> None:
+    texts = iter(["a", "b"])
+    with pytest.raises(InputError):
+        reranker.score("q", texts)  # type: ignore[arg-type]
+    assert list(texts) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("pair", "got"),
+    [
+        ("qd", "str"),
+        (b"qd", "bytes"),
+        (None, "NoneType"),
+        ({"q", "d"}, "set"),
+        ({"q": 1, "d": 2}, "dict"),
+        (np.array(["q", "d"]), "ndarray"),
+        (iter(["q", "d"]), "list_iterator"),
+        ((), "0 items"),
+        ((SECRET,), "1 items"),
+        ((SECRET, SECRET, SECRET), "3 items"),
+        ([SECRET] * 4, "4 items"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_is_no_pair(refused: Callable[..., InputError], pair: object, got: str) -> None:
+    error = refused(lambda reranker: reranker.score_pairs([(SECRET, SECRET), pair, (SECRET, SECRET)]))
+    assert str(error) == f"pair 1: expected (query, document), got {got}"
+
+
+@pytest.mark.parametrize("wrap", [list, tuple, collections.deque, collections.UserList, lambda texts: np.array(texts).tolist()])
+def test_any_sequence_will_do(reranker: Reranker, wrap: Callable[[list[str]], Any]) -> None:
+    texts = ["Python", "SQL", ""]
+    assert np.array_equal(reranker.score("kode", wrap(texts)), reranker.score("kode", texts))
+
+
+def test_pairs_may_be_lists_or_named_tuples(reranker: Reranker) -> None:
+    mixed: list[Any] = [["kode", "Python"], Named("kode", "SQL"), ("kode", "")]
+    assert np.array_equal(reranker.score_pairs(mixed), reranker.score("kode", ["Python", "SQL", ""]))
+
+
+@pytest.mark.parametrize("make", [Text, np.str_])
+def test_subclasses_of_str_score_as_str(reranker: Reranker, make: Callable[[str], str]) -> None:
+    expected = reranker.score("Hvem kan Python?", ["En utvikler", "æøå 🙂", ""])
+    found = reranker.score(make("Hvem kan Python?"), [make("En utvikler"), make("æøå 🙂"), make("")])
+    assert np.array_equal(found, expected)
+
+
+def test_one_text_many_times_is_no_problem(reranker: Reranker) -> None:
+    scores = reranker.score("q", ["same"] * 40)
+    assert len(set(scores.tolist())) == 1
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Reranker]:
+    with Reranker.load(threads=1, limits=Limits(max_documents=3, max_text_chars=10)) as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize(
+    ("fits", "exceeds", "message"),
+    [
+        (
+            lambda reranker: reranker.score("q", ["a"] * 3),
+            lambda reranker: reranker.score("q", [SECRET[:9]] * 4),
+            "documents: 4 items, more than max_documents=3",
+        ),
+        (
+            lambda reranker: reranker.score_pairs([("q", "a")] * 3),
+            lambda reranker: reranker.score_pairs([("q", SECRET[:9])] * 4),
+            "pairs: 4 items, more than max_documents=3",
+        ),
+        (
+            lambda reranker: reranker.score("æ" * 10, ["a"]),
+            lambda reranker: reranker.score(SECRET[:11], ["a"]),
+            "query: 11 characters, more than max_text_chars=10",
+        ),
+        (
+            lambda reranker: reranker.rank("q", ["a", "🙂" * 10]),
+            lambda reranker: reranker.rank("q", ["a", SECRET[:11]]),
+            "document 1: 11 characters, more than max_text_chars=10",
+        ),
+        (
+            lambda reranker: reranker.score_pairs([("æ" * 10, "æ" * 10)]),
+            lambda reranker: reranker.score_pairs([("a", "b"), ("a", SECRET[:11])]),
+            "pair 1, document: 11 characters, more than max_text_chars=10",
+        ),
+    ],
+    ids=["documents", "pairs", "query", "document", "pair"],
+)
+def test_limits_hold_at_n_and_not_at_n_plus_1(
+    limited: Reranker, computed: list[str], fits: Callable[[Reranker], Any], exceeds: Callable[[Reranker], Any], message: str
+) -> None:
+    assert len(fits(limited)) >= 1
+    computed.clear()
+    with pytest.raises(LimitError) as caught:
+        exceeds(limited)
+    assert str(caught.value) == message
+    assert computed == []
+
+
+def test_a_limit_error_is_an_input_error_is_a_value_error() -> None:
+    assert issubclass(LimitError, InputError)
+    assert issubclass(InputError, ValueError)
+    assert issubclass(InputError, RaskrankError)
+
+
+BAD_COUNTS = [
+    (0, "got 0"),
+    (-1, "got -1"),
+    (True, "got bool"),
+    (1.5, "got float"),
+    ("2", "got str"),
+    (float("nan"), "got float"),
+]
+
+
+@pytest.mark.parametrize("name", ["max_documents", "max_text_chars"])
+@pytest.mark.parametrize(("value", "got"), [*BAD_COUNTS, (None, "got NoneType")])
+def test_limits_are_checked(name: str, value: object, got: str) -> None:
+    with pytest.raises(InputError, match=rf"^Limits\.{name}: expected an int of at least 1, {got}$"):
+        Limits(**{name: value})  # type: ignore[arg-type]
+
+
+def test_limits_take_numpy_integers_and_do_not_change() -> None:
+    limits = Limits(max_documents=np.int64(5))  # type: ignore[arg-type]
+    assert limits == Limits(max_documents=5)
+    with pytest.raises(AttributeError):
+        limits.max_documents = 6  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Limits(5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(("value", "got"), BAD_COUNTS)
+def test_top_k_is_checked(refused: Callable[..., InputError], value: object, got: str) -> None:
+    error = refused(lambda reranker: reranker.rank(SECRET, [SECRET], value))
+    assert str(error) == f"top_k: expected an int of at least 1, {got}"
+    error = refused(lambda reranker: reranker.rank(SECRET, [], value))
+    assert str(error) == f"top_k: expected an int of at least 1, {got}"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        *(("threads", value, f"threads: expected an int of at least 1, {got}") for value, got in BAD_COUNTS),
+        ("backend", "tensorflow", "backend: expected 'onnx' or 'torch', got 'tensorflow'"),
+        ("backend", None, "backend: expected 'onnx' or 'torch', got None"),
+        ("fallback", "onnx", "fallback: expected None or 'torch', got 'onnx'"),
+        ("fallback", True, "fallback: expected None or 'torch', got True"),
+        ("limits", {}, "limits: expected Limits, got dict"),
+        ("limits", 5, "limits: expected Limits, got int"),
+        ("limits", Limits, "limits: expected Limits, got type"),
+        ("bundle", 5, "bundle: expected str or Path, got int"),
+        ("bundle", b"nano", "bundle: expected str or Path, got bytes"),
+        ("checkpoint", ["nano"], "checkpoint: expected str or Path, got list"),
+        ("expected_sha256", b"00", "expected_sha256: expected str, got bytes"),
+    ],
+)
+def test_arguments_of_load_are_checked(argument: str, value: object, message: str) -> None:
+    threads = threading.active_count()
+    with pytest.raises(InputError) as caught:
+        Reranker.load(**{argument: value})  # type: ignore[arg-type]
+    assert str(caught.value) == message
+    assert threading.active_count() == threads

@@ -1,0 +1,172 @@
+"""The tokenizer of a checkpoint: accepted where it fits the model and is the one that transformers uses."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from builders import PAIRS, Family, write_json
+from conftest import Tiny
+from paths import NANO_CHECKPOINT, shared
+from raskrank.checkpoint import Checkpoint, read_checkpoint
+from raskrank.errors import ExportError
+from raskrank_export.samples import as_pairs, read_samples
+from raskrank_export.tokenizer import read_tokenizer
+
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+
+
+@pytest.fixture
+def copy(tiny: Tiny, tmp_path: Path) -> Callable[[Family], Path]:
+    """A copy of a tiny checkpoint to spoil."""
+
+    def copied(family: Family) -> Path:
+        return Path(shutil.copytree(tiny.checkpoint(family), tmp_path / "checkpoint"))
+
+    return copied
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    value = json.loads(file.read_text("utf-8"))
+    change(value)
+    write_json(file, value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_good_tokenizer_comes_with_its_bytes(tiny: Tiny, family: Family) -> None:
+    checkpoint = read_checkpoint(tiny.checkpoint(family))
+    data, tokenizer = read_tokenizer(checkpoint, PAIRS)
+    assert data == (checkpoint.folder / "tokenizer.json").read_bytes()
+    assert (tokenizer.truncation, tokenizer.padding) == (None, None)
+    assert tokenizer.encode("", "").ids
+
+
+def test_saved_truncation_and_padding_are_left_out(copy: Callable[[Family], Path]) -> None:
+    folder = copy("bert")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=16)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    _, read = read_tokenizer(read_checkpoint(folder), PAIRS)
+    lengths = {len(read.encode(*pair).ids) for pair in PAIRS}
+    assert len(lengths) > 1
+    assert max(lengths) > 16
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"not JSON", b'{"version": "1.0", "model": {"type": "Unheard"}}'])
+def test_no_tokenizer_at_all(copy: Callable[[Family], Path], content: bytes) -> None:
+    folder = copy("bert")
+    (folder / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ExportError, match=r"tokenizer\.json: not a tokenizer that tokenizers can read"):
+        read_tokenizer(read_checkpoint(folder), PAIRS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bare_tokenizer_is_refused(copy: Callable[[Family], Path], family: Family) -> None:
+    # Without its post-processor it gives an empty text no token, and onnxruntime a number for nothing.
+    folder = copy(family)
+    edit(folder / "tokenizer.json", lambda tokenizer: tokenizer.update(post_processor=None))
+    with pytest.raises(ExportError, match="two empty texts give no token at all; the tokenizer lacks its post-processor"):
+        read_tokenizer(read_checkpoint(folder), PAIRS)
+
+
+def test_an_id_without_a_row_is_refused(tiny: Tiny) -> None:
+    checkpoint = read_checkpoint(tiny.checkpoint("bert"))
+    size = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json")).get_vocab_size()
+    read_tokenizer(replace(checkpoint, vocab_size=size), PAIRS)
+    with pytest.raises(ExportError, match=rf"token id {size - 1} has no row in the embedding of {size - 1} rows"):
+        read_tokenizer(replace(checkpoint, vocab_size=size - 1), PAIRS)
+
+
+def test_an_added_token_without_a_row_is_refused(tiny: Tiny, copy: Callable[[Family], Path]) -> None:
+    folder = copy("xlm-roberta")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    size = tokenizer.get_vocab_size()
+    tokenizer.add_tokens(["<extra>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(ExportError, match=rf"token id {size} has no row in the embedding of {size} rows"):
+        read_tokenizer(read_checkpoint(folder), PAIRS)
+
+
+def test_lower_casing_that_disagrees_is_refused(copy: Callable[[Family], Path]) -> None:
+    # transformers' BertTokenizerFast follows tokenizer_config.json, against what tokenizer.json says.
+    folder = copy("bert")
+    edit(folder / "tokenizer_config.json", lambda config: config.update(do_lower_case=False))
+    with pytest.raises(
+        ExportError, match=r"tokenizer\.json and tokenizer_config\.json disagree: .* other ids for \d+ of 15 pairs"
+    ):
+        read_tokenizer(read_checkpoint(folder), PAIRS)
+
+
+def test_accents_that_disagree_are_refused(copy: Callable[[Family], Path]) -> None:
+    folder = copy("bert")
+    edit(folder / "tokenizer_config.json", lambda config: config.update(strip_accents=True))
+    with pytest.raises(ExportError, match=r"disagree: .*save the tokenizer again"):
+        read_tokenizer(read_checkpoint(folder), [("Kjøp é", "pâté")])
+
+
+def test_a_tokenizer_config_that_transformers_cannot_read(copy: Callable[[Family], Path]) -> None:
+    folder = copy("bert")
+    edit(folder / "tokenizer_config.json", lambda config: config.update(added_tokens_decoder={"x": {}}))
+    with pytest.raises(ExportError, match="transformers cannot load this tokenizer"):
+        read_tokenizer(read_checkpoint(folder), PAIRS)
+
+
+def test_code_that_the_config_names_is_not_run(copy: Callable[[Family], Path]) -> None:
+    folder = copy("bert")
+    edit(folder / "tokenizer_config.json", lambda config: config.update(tokenizer_class="Evil"))
+    marker = folder / "ran"
+    (folder / "tokenization_evil.py").write_text(f"open({str(marker)!r}, 'w')")
+    read_tokenizer(read_checkpoint(folder), PAIRS)
+    assert not marker.exists()
+
+
+def test_without_tokenizer_config(copy: Callable[[Family], Path]) -> None:
+    folder = copy("xlm-roberta")
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "special_tokens_map.json").unlink()
+    read_tokenizer(read_checkpoint(folder), PAIRS)
+
+
+# Tokenizers that were really published
+
+LARGEST = 250_002
+
+
+def checkpoint_of(folder: Path) -> Checkpoint:
+    """What `read_tokenizer` reads of a checkpoint, for a folder without weights."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return Checkpoint(
+        folder=folder,
+        architecture="",
+        model_type=config["model_type"],
+        config={},
+        layers=1,
+        heads=1,
+        hidden_size=1,
+        vocab_size=config["vocab_size"],
+        type_vocab_size=1,
+        max_length=512,
+        pad_id=0,
+        activation="sigmoid",
+        parameters=0,
+        licence=None,
+        languages=(),
+    )
+
+
+@pytest.mark.parametrize("name", ["bge-reranker-base-BAAI", "mmarco-mMiniLMv2-L12-H384-v1", "ms-marco-MiniLM-L-6-v2"])
+def test_published_tokenizers_agree(name: str) -> None:
+    checkpoint = checkpoint_of(shared("data", "tokenizers", name))
+    _, tokenizer = read_tokenizer(checkpoint, as_pairs(read_samples()))
+    assert tokenizer.get_vocab_size() <= checkpoint.vocab_size <= LARGEST
+
+
+def test_nano_agrees() -> None:
+    _, tokenizer = read_tokenizer(read_checkpoint(NANO_CHECKPOINT), as_pairs(read_samples()))
+    assert tokenizer.get_vocab_size() == 12_000

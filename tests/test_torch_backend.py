@@ -1,0 +1,209 @@
+"""The PyTorch backend behind the same API: the same truncation, activation and errors, and the checkpoint's own logits."""
+
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from builders import PAIRS, SENTENCES, Family, tiny_checkpoint
+from conftest import Tiny
+from paths import NANO_CHECKPOINT
+from raskrank import ExportError, Incompatible, InferenceError, InputError, MissingFile, NotACrossEncoder, Ranked, Reranker
+from raskrank.bundle import MANIFEST
+from raskrank.checkpoint import read_checkpoint
+from raskrank.torch_backend import TorchBackend, load_model, local_checkpoint
+
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+QUERY = "Hvem kan Python?"
+DOCUMENTS = ["En utvikler i Oslo", "Python og SQL", "", "Python og SQL", " ".join(SENTENCES)]
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    chosen: Family = request.param
+    return chosen
+
+
+def test_the_same_api(tiny: Tiny) -> None:
+    with Reranker.load(tiny.bundle("bert", "fp32"), backend="torch") as reranker:
+        hits = reranker.rank(QUERY, DOCUMENTS)
+        scores = reranker.score(QUERY, DOCUMENTS)
+        pairs = reranker.score_pairs([(QUERY, document) for document in DOCUMENTS])
+        assert reranker.rank(QUERY, []) == []
+        assert reranker.rank(QUERY, DOCUMENTS, top_k=2) == hits[:2]
+        with pytest.raises(InputError, match="document 0: expected str, got int"):
+            reranker.score(QUERY, [5])  # type: ignore[list-item]
+        assert repr(reranker) == "<Reranker checkpoint-bert on torch>"
+    assert all(type(hit) is Ranked for hit in hits)
+    assert scores.dtype == np.float32
+    assert scores.shape == (len(DOCUMENTS),)
+    assert scores.tobytes() == pairs.tobytes()
+    assert scores[1] == scores[3]
+    assert [hit.index for hit in hits] == np.argsort(-scores, kind="stable").tolist()
+    with pytest.raises(InferenceError, match="closed"):
+        reranker.score(QUERY, DOCUMENTS)
+
+
+def test_scores_and_truncation_are_those_of_the_bundle(tiny: Tiny, family: Family) -> None:
+    bundle = tiny.bundle(family, "fp32")
+    with Reranker.load(bundle) as ours, Reranker.load(bundle, backend="torch") as theirs:
+        np.testing.assert_allclose(ours.score_pairs(PAIRS), theirs.score_pairs(PAIRS), rtol=0, atol=1e-4)
+        found, expected = sorted(ours.rank(QUERY, DOCUMENTS)), sorted(theirs.rank(QUERY, DOCUMENTS))
+        assert [hit.truncated for hit in found] == [hit.truncated for hit in expected] == [False] * 4 + [True]
+        np.testing.assert_allclose([h.score for h in found], [h.score for h in expected], rtol=0, atol=1e-4)
+
+
+def test_info(tiny: Tiny) -> None:
+    with Reranker.load(tiny.bundle("bert", "int8"), backend="torch") as reranker:
+        info = reranker.info()
+    assert (info.backend, info.reason) == ("torch", "backend='torch' was asked for")
+    # What runs is the checkpoint, not the int8 graph.
+    assert (info.precision, info.instruction_set, info.threads) == ("fp32", None, 1)
+    assert set(info.versions) == {"raskrank", "torch", "transformers"}
+    assert info.bundle == str(tiny.bundle("bert", "int8"))
+    assert "PyTorch" in info.threads_reason
+    assert "torch" in str(info)
+
+
+def test_a_checkpoint_by_itself(tiny: Tiny) -> None:
+    checkpoint = tiny.checkpoint("bert")
+    with (
+        Reranker.load(backend="torch", checkpoint=checkpoint) as alone,
+        Reranker.load(tiny.bundle("bert", "int8"), backend="torch") as bundled,
+    ):
+        assert alone.score_pairs(PAIRS).tobytes() == bundled.score_pairs(PAIRS).tobytes()
+        info = alone.info()
+        with pytest.raises(InferenceError, match="PyTorch itself"):
+            alone.verify()
+    assert (info.name, info.bundle, info.manifest_sha256) == ("checkpoint-bert", None, None)
+    assert info.source == str(checkpoint)
+    assert info.max_length == 128
+    assert "None" not in str(info)
+
+
+def test_the_bundles_max_length_holds_in_pytorch_too(tiny: Tiny, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny.bundle("bert", "int8"), bundle)
+    manifest = json.loads((bundle / MANIFEST).read_text("utf-8"))
+    (bundle / MANIFEST).write_text(json.dumps(manifest | {"max_length": 20}), "utf-8")
+    with Reranker.load(bundle, backend="torch") as reranker:
+        assert reranker.info().max_length == 20
+        documents = ["kort", "Python " * 20, "Python " * 21]
+        hits = sorted(reranker.rank(QUERY, documents))
+        assert [hit.truncated for hit in hits] == [False, True, True]
+        assert hits[1].score == hits[2].score
+
+
+def test_a_checkpoint_that_is_another_ones(tiny: Tiny) -> None:
+    with pytest.raises(Incompatible, match="not those that the bundle checkpoint-bert was made from"):
+        Reranker.load(tiny.bundle("bert", "int8"), backend="torch", checkpoint=NANO_CHECKPOINT)
+
+
+def test_a_bundle_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile):
+        Reranker.load(tmp_path / "nothing", backend="torch", checkpoint=NANO_CHECKPOINT)
+
+
+@pytest.mark.parametrize("name", ["torch", "transformers"])
+def test_without_pytorch_the_error_says_what_to_install(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InferenceError, match=r"pip install 'raskrank\[export\]'"):
+        Reranker.load(tiny.bundle("bert", "int8"), backend="torch")
+    with Reranker.load(tiny.bundle("bert", "int8")) as reranker:
+        with pytest.raises(InferenceError, match=r"pip install 'raskrank\[export\]'"):
+            reranker.verify()
+        assert len(reranker.score(QUERY, DOCUMENTS)) == len(DOCUMENTS)
+
+
+# The backend itself
+
+
+def test_logits_are_those_of_transformers(tiny: Tiny, family: Family) -> None:
+    checkpoint = tiny.checkpoint(family)
+    kind = {"bert": "Bert", "xlm-roberta": "XLMRoberta", "roberta": "Roberta"}[family]
+    plain: Any = getattr(transformers, f"{kind}ForSequenceClassification").from_pretrained(checkpoint).eval()
+    backend = TorchBackend(read_checkpoint(checkpoint))
+    assert (backend.name, backend.concurrency, backend.hidden_size) == ("torch", 1, 32)
+    ids = np.random.default_rng(0).integers(5, 300, (3, 17))  # (B, L)
+    types = np.zeros_like(ids)
+    if family == "bert":
+        types[:, 9:] = 1
+    logits = backend.logits(ids, types)
+    with torch.inference_mode():
+        expected = plain(input_ids=torch.from_numpy(ids), token_type_ids=torch.from_numpy(types)).logits[:, 0].numpy()
+    assert logits.dtype == np.float32
+    assert logits.shape == (3,)
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(backend.logits(ids, types, spread=True), logits, rtol=0, atol=0)
+    backend.close()
+
+
+def test_token_types_matter_where_the_model_has_them(tiny: Tiny) -> None:
+    ids, zeros = np.arange(10, 20)[None], np.zeros((1, 10), np.int64)  # (1, L)
+    bert = TorchBackend(read_checkpoint(tiny.checkpoint("bert")))
+    assert bert.logits(ids, zeros) != bert.logits(ids, zeros + 1)
+    xlm_roberta = TorchBackend(read_checkpoint(tiny.checkpoint("xlm-roberta")))
+    assert xlm_roberta.logits(ids, zeros) == xlm_roberta.logits(ids, zeros + 1)
+
+
+def test_half_precision_weights_run_in_fp32(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "checkpoint", config_updates={"torch_dtype": "bfloat16"})
+    file = checkpoint / "model.safetensors"
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in safetensors.torch.load_file(file).items()}
+    safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
+    model = load_model(read_checkpoint(checkpoint))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert not model.training
+
+
+def test_an_error_of_pytorch_names_the_shape_and_no_text(tiny: Tiny) -> None:
+    backend = TorchBackend(read_checkpoint(tiny.checkpoint("bert")))
+    ids = np.ones((1, 129), np.int64)  # one more than there are positions
+    with pytest.raises(InferenceError, match=r"^PyTorch failed on a run of 1 x 129 tokens$"):
+        backend.logits(ids, np.zeros_like(ids))
+
+
+def test_weights_that_do_not_fit_the_config(tiny: Tiny, tmp_path: Path) -> None:
+    # Past the reader's own checks of the headers, transformers' report is checked as well.
+    read = read_checkpoint(tiny.checkpoint("bert"))
+    shutil.copytree(read.folder, tmp_path / "checkpoint")
+    file = tmp_path / "checkpoint" / "model.safetensors"
+    weights = safetensors.torch.load_file(file)
+    headless = {name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}
+    object.__setattr__(read, "folder", file.parent)
+    safetensors.torch.save_file(headless, file, metadata={"format": "pt"})
+    with pytest.raises(NotACrossEncoder, match=r"the weights lack classifier\.bias, classifier\.weight"):
+        load_model(read)
+    file.write_bytes(b"no weights")
+    with pytest.raises(ExportError, match="transformers cannot load these weights"):
+        load_model(read)
+
+
+def test_loading_leaves_the_log_level_of_transformers(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(logging.INFO)
+    try:
+        load_model(read_checkpoint(tiny.checkpoint("bert")))
+        assert transformers.logging.get_verbosity() == logging.INFO
+    finally:
+        transformers.logging.set_verbosity(level)
+
+
+def test_a_local_folder_is_its_own_checkpoint(tmp_path: Path) -> None:
+    assert local_checkpoint(str(tmp_path), None) == tmp_path
+
+
+def test_a_checkpoint_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    for model in ("nobody/nothing", "not a name at all", "/no/such/folder"):
+        with pytest.raises(InferenceError, match="neither a folder here nor in the hub's cache; pass checkpoint=FOLDER"):
+            local_checkpoint(model, None)
