@@ -651,7 +651,7 @@ def test_threads_share_a_reranker(tiny: Tiny) -> None:
         finished: list[str] = []
 
         def call(query: str) -> None:
-            for _ in range(25):
+            for _ in range(12):
                 if (reranker.score(query, DOCUMENTS).tobytes(), reranker.rank(query, DOCUMENTS)) != serial[query]:
                     wrong.append(query)
             finished.append(query)
