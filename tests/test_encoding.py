@@ -352,7 +352,7 @@ LONG = st.lists(
 def test_a_cut_text_is_encoded_as_the_whole(kind: Kind, text: str, max_length: int, shift: int) -> None:
     text = "x" * shift + text
     encoder = kind.encoder(max_length)
-    for query, document in (("kort", text), (text, "kort"), (text, text)):
+    for query, document in (("", text), ("kort", text), (text, "kort"), (text, text)):
         (found,) = encoder.encode([(query, document)])
         assert same(found, kind.expected(query, document, max_length))
 
@@ -368,6 +368,19 @@ def test_a_block_at_every_place_around_the_cut(kind: Kind, block: str) -> None:
         document = text[:place] + block * 3 + text[place : 3 * cut]
         (found,) = encoder.encode([("kort", document)])
         assert same(found, kind.expected("kort", document, max_length))
+
+
+def test_an_added_token_that_the_cut_splits_is_not_taken_for_its_letters(tiny: Tiny) -> None:
+    # One-token words of 8 and 9 characters bring just as many tokens before the cut as are needed with those of "</s".
+    kind = _kind(tiny.checkpoint("roberta"), FAST["roberta"])
+    words = {len(token): token.replace("Ġ", " ") for token in kind.fast.get_vocab() if token[1:].isascii() and token[:1] == "Ġ"}
+    encoder = kind.encoder(24)
+    cut = CHARS_PER_TOKEN * encoder.budget
+    document = words[8] * (encoder.budget - 6) + words[9] * 5 + "</s>" + " mer tekst" * 100
+    assert document[:cut].endswith("</s")
+    (found,) = encoder.encode([("", document)])
+    assert found.input_ids[-2] == kind.fast.eos_token_id
+    assert same(found, kind.expected("", document, 24))
 
 
 def test_words_of_every_length_around_the_cut(kind: Kind) -> None:

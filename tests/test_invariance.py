@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from builders import ENGLISH, NORWEGIAN, PAIRS, SENTENCES
 from conftest import Tiny
-from raskrank import Reranker, planning
+from raskrank import Reranker, onnx_backend, planning
 
 # Short and long, of equal and of odd lengths, empty, truncated, and outliers that would widen a shared int8 range.
 POOL: tuple[tuple[str, str], ...] = (
@@ -72,6 +72,7 @@ def spread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """The tiny models are too small to be spread over cores by themselves."""
     if request.param != "spread as planned":
         monkeypatch.setattr(planning, "SPREAD_MIN_WORK", 0)
+        monkeypatch.setattr(onnx_backend, "SPREAD_ALONE", 0)
 
 
 @settings(CASES, max_examples=25)

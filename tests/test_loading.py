@@ -9,7 +9,7 @@ import pytest
 
 import bundles
 from conftest import Tiny
-from raskrank import Corrupt, Incompatible, InferenceError, InputError, MissingFile, Reranker
+from raskrank import Corrupt, Incompatible, InferenceError, InputError, MissingFile, Reranker, onnx_backend
 from raskrank.bundle import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS, open_bundle
 from raskrank.loading import ENVIRONMENT, bundle_path
 from raskrank.onnx_backend import OnnxBackend
@@ -25,8 +25,9 @@ def folder(tiny: Tiny, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def nano(tmp_path: Path) -> Path:
-    """A copy of the embedded model, wide enough for long pairs to be spread over cores."""
+def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the embedded model, wide enough for long pairs to be spread over cores, here from the first on."""
+    monkeypatch.setattr(onnx_backend, "SPREAD_ALONE", 0)
     return bundles.copy_bundle(bundle_path(None), tmp_path / "nano")
 
 

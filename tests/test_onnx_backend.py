@@ -514,21 +514,22 @@ THREADS = """
         print("refused")
         sys.exit()
     print(threads() - before)
-    backend._wide_session()
-    print(threads() - before)
+    for _ in range(2):
+        backend._wide_session()
+        print(threads() - before)
 """
 
 
 @needs_proc
-def test_runs_have_a_thread_each_and_a_spread_one_has_all(folder: Path, tmp_path: Path) -> None:
-    assert run_script(tmp_path, THREADS, str(folder)).stdout.split() == ["0", "3"]
+def test_runs_have_a_thread_each_and_from_the_second_spread_one_on_all(folder: Path, tmp_path: Path) -> None:
+    assert run_script(tmp_path, THREADS, str(folder)).stdout.split() == ["0", "0", "3"]
 
 
 @needs_proc
 def test_settings_inside_the_model_have_no_effect(folder: Path, tmp_path: Path) -> None:
     settings = {"session_options": {"intra_op_num_threads": 6, "log_severity_level": 0}}
     bundles.edit_graph(folder, lambda model: model.metadata_props.add(key="ort_config", value=json.dumps(settings)))
-    assert run_script(tmp_path, THREADS, str(folder)).stdout.split() == ["0", "3"]
+    assert run_script(tmp_path, THREADS, str(folder)).stdout.split() == ["0", "0", "3"]
     # They are settings all the same: where the user asks onnxruntime to heed them, they replace ours, which is refused.
     asked = run_script(tmp_path, THREADS, str(folder), env={"ORT_LOAD_CONFIG_FROM_MODEL": "1"}, silent=False)
     assert asked.stdout.split() == ["refused"]
@@ -541,6 +542,7 @@ def test_a_spread_run_gives_the_same_bits(nano: Path) -> None:
         ids = dice.integers(5, 12_000, (1, length))
         types = (np.arange(length) > length // 3).astype(np.int64)[None]
         assert wide.logits(ids, types, spread=True) == wide.logits(ids, types)
+    assert wide._wide is not None
 
 
 @pytest.mark.parametrize("content", [None, b"", bytes(2_531_200)], ids=["no file", "empty", "as large"])
@@ -552,7 +554,8 @@ def test_other_weights_in_the_same_place_are_not_read(nano: Path, content: bytes
     (nano / WEIGHTS).unlink()
     if content is not None:
         (nano / WEIGHTS).write_bytes(content)
-    assert old.logits(ids, np.zeros_like(ids), spread=True) == expected
+    for _ in range(2):
+        assert old.logits(ids, np.zeros_like(ids), spread=True) == expected
 
 
 # Damage that was signed. It happens in another process, which a crash of onnxruntime or tokenizers would end.

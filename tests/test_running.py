@@ -96,6 +96,24 @@ def test_nothing_of_a_call_runs_on_after_its_error() -> None:
     pool.close()
 
 
+def test_an_error_stops_threads_that_the_caller_does_not_wait_for_yet() -> None:
+    pool, both = Workers(2), threading.Barrier(2, timeout=DEADLINE)
+    started: list[int] = []
+
+    def work(run: Run) -> None:
+        started.extend(run.indices)
+        if run.indices[0] < 2:
+            both.wait()
+            if threading.current_thread().name.endswith("_1"):
+                raise ValueError("second thread")
+        time.sleep(0.001)
+
+    with pytest.raises(ValueError, match="second thread"):
+        pool.run(work, runs(3000))
+    assert len(started) < 1000
+    pool.close()
+
+
 def test_an_interrupt_in_a_worker_reaches_the_caller() -> None:
     pool = Workers(2)
 

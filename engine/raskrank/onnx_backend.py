@@ -20,15 +20,17 @@ from raskrank.external import locations
 INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
 # onnxruntime's fused Add + LayerNormalization takes 5 to 8 times as long as the two apart (docs/performance.md).
 DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
+# Runs to be spread that make do with one core, before a second session pays for the time and memory that it takes: a first
+# score is not delayed, nor a process that scores one pair and ends.
+SPREAD_ALONE = 1
 FATAL = 4  # failures reach the caller as exceptions; onnxruntime's own log on stderr is left out
-
 
 _live: "weakref.WeakSet[OnnxBackend]" = weakref.WeakSet()
 
 
 class OnnxBackend:
     """Two sessions on the same weights: one with a single thread, for `concurrency` runs side by side, and one with as many
-    threads as cores, made when a run is first to be spread over idle ones."""
+    threads as cores, made when a run is to be spread over idle ones for the second time."""
 
     name = "onnx"
 
@@ -45,6 +47,7 @@ class OnnxBackend:
         self.weights_identity = identity(folder / WEIGHTS)  # asked last, so that it is of the file that was mapped
         self._wide: onnxruntime.InferenceSession | None = None
         self._wide_lock = threading.Lock()
+        self._spread_runs = 0
         self._inputs = _check_signature(self._single, inputs, folder)
         _live.add(self)
 
@@ -66,9 +69,10 @@ class OnnxBackend:
 
     def _wide_session(self) -> "onnxruntime.InferenceSession":
         with self._wide_lock:
-            if self._wide is None:
+            self._spread_runs += 1
+            if self._wide is None and self._spread_runs > SPREAD_ALONE:
                 self._wide = self._make_wide() or self._single
-            return self._wide
+            return self._wide or self._single
 
     def _make_wide(self) -> "onnxruntime.InferenceSession | None":
         """None where a new bundle has taken this one's place: the folder's weights would not be those of the graph."""
