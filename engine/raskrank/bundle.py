@@ -10,9 +10,11 @@ import hashlib
 import json
 import reprlib
 import sys
+import threading
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -155,7 +157,14 @@ def read_manifest(path: Path, *, expected_sha256: str | None = None) -> tuple[Ma
 
 
 def open_bundle(path: Path, *, expected_sha256: str | None = None) -> Bundle:
-    """Read and verify a bundle: every file there, with the size and SHA-256 of its manifest.
+    """Read and verify a bundle: every file there, with the size and SHA-256 of its manifest. As `opened_bundle`."""
+    with opened_bundle(path, expected_sha256=expected_sha256) as bundle:
+        return bundle
+
+
+@contextmanager
+def opened_bundle(path: Path, *, expected_sha256: str | None = None) -> Iterator[Bundle]:
+    """A bundle whose small files are verified. The weights are hashed beside the block, and its end raises if they differ.
 
     expected_sha256: SHA-256 of manifest.json, which in turn pins every file. Raises MissingFile, Corrupt, Incompatible, and
     BundleError where a file may not be read.
@@ -166,16 +175,11 @@ def open_bundle(path: Path, *, expected_sha256: str | None = None) -> Bundle:
         for name in FILES:
             _check_file(folder, name, manifest.files[name].size)
         weights_identity = identity(folder / WEIGHTS)
+        weights = _beside(lambda: _digest(folder / WEIGHTS))
         graph, tokenizer = ((folder / name).read_bytes() for name in (MODEL, TOKENIZER))
-        digests = {
-            MODEL: hashlib.sha256(graph).hexdigest(),
-            TOKENIZER: hashlib.sha256(tokenizer).hexdigest(),
-            WEIGHTS: _digest(folder / WEIGHTS),
-        }
-    for name, found in digests.items():
-        if found != manifest.files[name].sha256:
-            raise Corrupt(f"{folder / name}: contents differ from the manifest (sha256 {found}); export it again")
-    return Bundle(
+    for name, content in ((MODEL, graph), (TOKENIZER, tokenizer)):
+        _check_digest(folder, name, hashlib.sha256(content).hexdigest(), manifest)
+    yield Bundle(
         folder=folder,
         manifest=manifest,
         manifest_sha256=digest,
@@ -183,6 +187,8 @@ def open_bundle(path: Path, *, expected_sha256: str | None = None) -> Bundle:
         tokenizer=tokenizer,
         weights_identity=weights_identity,
     )
+    with _reading(path):
+        _check_digest(folder, WEIGHTS, weights.result(), manifest)
 
 
 def identity(file: Path) -> Identity:
@@ -215,6 +221,28 @@ def _check_file(folder: Path, name: str, size: int) -> None:
         raise Corrupt(f"{file}: {found} bytes, the manifest says {size}; export it again")
     if name != WEIGHTS and size > MAX_SMALL_BYTES:
         raise Corrupt(f"{file}: {size} bytes, at most {MAX_SMALL_BYTES} are read")
+
+
+def _check_digest(folder: Path, name: str, found: str, manifest: Manifest) -> None:
+    if found != manifest.files[name].sha256:
+        raise Corrupt(f"{folder / name}: contents differ from the manifest (sha256 {found}); export it again")
+
+
+def _beside(function: Callable[[], str]) -> "Future[str]":
+    """Runs in a thread of its own, or at once where there can be none, as while Python exits. hashlib releases the GIL."""
+    future: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except Exception as error:  # noqa: BLE001  it reaches whoever asks for the result
+            future.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="raskrank-sha256").start()
+    except RuntimeError:
+        run()
+    return future
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """What a loaded engine says of itself."""
 
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 
 from raskrank import cpu
 from raskrank.loading import Loaded, Options
@@ -44,6 +43,8 @@ class Info:
 
 
 def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
+    from importlib.metadata import version  # slow to import, and not needed to score
+
     manifest = loaded.manifest
     source = manifest.source if manifest else None
     onnx = loaded.backend.name == "onnx"

@@ -10,7 +10,7 @@ from typing import Literal
 
 from raskrank import cpu
 from raskrank.backend import Backend
-from raskrank.bundle import TOKENIZER, Activation, Manifest, open_bundle, read_manifest, weights_sha256
+from raskrank.bundle import TOKENIZER, Activation, Manifest, opened_bundle, read_manifest, weights_sha256
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError
@@ -123,11 +123,11 @@ def bundle_path(bundle: str | None) -> Path:
 
 
 def _load_onnx(options: Options, path: Path) -> Loaded:
-    bundle = open_bundle(path, expected_sha256=options.expected_sha256)
     from raskrank.onnx_backend import OnnxBackend
 
-    manifest, threads = bundle.manifest, options.threads or cpu.usable_cpus()
-    encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=not _forked)
+    with opened_bundle(path, expected_sha256=options.expected_sha256) as bundle:
+        manifest, threads = bundle.manifest, options.threads or cpu.usable_cpus()
+        encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=not _forked)
     backend = OnnxBackend(bundle.graph, bundle.folder, manifest.inputs, concurrency=threads, hidden_size=manifest.hidden_size)
     if backend.weights_identity != bundle.weights_identity:
         raise Corrupt(f"{path}: another file took the place of the weights while they were loaded; load it again")
