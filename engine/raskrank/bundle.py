@@ -8,6 +8,7 @@ tokenizer.json     Hugging Face tokenizers' format
 
 import hashlib
 import json
+import mmap
 import reprlib
 import sys
 import threading
@@ -255,8 +256,12 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _digest(file: Path) -> str:
+    """In one call, over a mapping: reads in parts would each need the GIL, which parsing a tokenizer holds for long."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        if not file.stat().st_size:
+            return hashlib.sha256().hexdigest()  # nothing can be mapped
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return hashlib.sha256(content).hexdigest()
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
