@@ -3,8 +3,8 @@
     python benchmarks/choices.py [--model minilm]
 
 1. One pair: one core, or the run spread over all cores. Same bits?
-2. onnxruntime's SkipLayerNormFusion on and off.
-3. 7-bit and 8-bit weights: error on the trained nano model, on this CPU.
+2. 7-bit and 8-bit weights: error on the trained nano model, on this CPU.
+3. Matrix products of this machine in fp32 and int8: the limit of what any engine on onnxruntime can reach.
 """
 
 import argparse
@@ -12,12 +12,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
 
 from models import MODELS, bundle, checkpoint
-from raskrank import Reranker, cpu, onnx_backend
+from raskrank import Reranker, cpu
 from raskrank.bundle import open_bundle
 from raskrank.onnx_backend import OnnxBackend
 from raskrank_export import Thresholds, export, quantize
@@ -37,37 +40,68 @@ def interleaved(functions: list[Callable[[], object]], rounds: int) -> list[floa
     return [statistics.median(row) * 1e3 for row in times]
 
 
-def backend(model: str, *, disabled: list[str]) -> OnnxBackend:
-    opened = open_bundle(bundle(model, "int8"))
-    original, onnx_backend.DISABLED_OPTIMIZERS = onnx_backend.DISABLED_OPTIMIZERS, disabled
-    try:
-        manifest = opened.manifest
-        return OnnxBackend(
-            opened.graph, opened.folder, manifest.inputs, concurrency=cpu.usable_cpus(), hidden_size=manifest.hidden_size
-        )
-    finally:
-        onnx_backend.DISABLED_OPTIMIZERS = original
-
-
 def compare_runs(model: str) -> None:
-    apart = backend(model, disabled=onnx_backend.DISABLED_OPTIMIZERS)
-    fused = backend(model, disabled=[])
-    vocabulary = open_bundle(bundle(model, "int8")).manifest.vocab_size
+    opened = open_bundle(bundle(model, "int8"))
+    manifest, cores = opened.manifest, cpu.usable_cpus()
+    backend = OnnxBackend(opened.graph, opened.folder, manifest.inputs, concurrency=cores, hidden_size=manifest.hidden_size)
     print(f"{model} int8, one pair, median ms\n")
-    print(f"{'tokens':>8}{'one core':>12}{'spread':>12}{'same bits':>12}{'one core, SkipLayerNormFusion':>32}")
+    print(f"{'tokens':>8}{'one core':>12}{f'{cores} cores':>12}{'same bits':>12}{'tokens * hidden_size ** 2':>28}")
     for length in LENGTHS:
-        ids = np.random.default_rng(length).integers(10, vocabulary, (1, length))
+        ids = np.random.default_rng(length).integers(10, manifest.vocab_size, (1, length))
         types = np.zeros_like(ids)
-        same = apart.logits(ids, types).tobytes() == apart.logits(ids, types, spread=True).tobytes()
-        one, spread, skip = interleaved(
+        backend.logits(ids, types, spread=True)  # from the second on it is spread
+        same = backend.logits(ids, types).tobytes() == backend.logits(ids, types, spread=True).tobytes()
+        one, spread = interleaved(
             [
-                lambda ids=ids, types=types: apart.logits(ids, types),  # type: ignore[misc]
-                lambda ids=ids, types=types: apart.logits(ids, types, spread=True),  # type: ignore[misc]
-                lambda ids=ids, types=types: fused.logits(ids, types),  # type: ignore[misc]
+                lambda ids=ids, types=types: backend.logits(ids, types),  # type: ignore[misc]
+                lambda ids=ids, types=types: backend.logits(ids, types, spread=True),  # type: ignore[misc]
             ],
             rounds=max(15, 2000 // length),
         )
-        print(f"{length:8}{one:12.2f}{spread:12.2f}{'yes' if same else 'NO':>12}{skip:32.2f}")
+        work = length * manifest.hidden_size**2
+        print(f"{length:8}{one:12.2f}{spread:12.2f}{'yes' if same else 'NO':>12}{work:28,}")
+
+
+def matrix_rate(rows: int, inner: int, columns: int, *, int8: bool, threads: int) -> float:
+    """Billions of operations a second of (rows, inner) @ (inner, columns): 2 * rows * inner * columns / time.
+
+    A product of its own in each thread, as Raskrank runs pairs; the sum of their rates over two seconds.
+    """
+    dice = np.random.default_rng(0)
+    kind, operator = (TensorProto.UINT8, "MatMulInteger") if int8 else (TensorProto.FLOAT, "MatMul")
+    weights = dice.integers(-64, 64, (inner, columns)).astype(np.int8 if int8 else np.float32)
+    values = dice.integers(0, 255, (rows, inner)).astype(np.uint8 if int8 else np.float32)
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", kind, [rows, inner])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32 if int8 else TensorProto.FLOAT, [rows, columns])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+    def rate(_: int) -> float:
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < 2:
+            session.run(None, {"x": values})
+            count += 1
+        return 2e-9 * rows * inner * columns * count / (time.perf_counter() - start)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(rate, range(threads)))
+
+
+def compare_peaks() -> None:
+    print("\nmatrix products through onnxruntime, billions of operations a second\n")
+    print(f"{'shape':>20}{'fp32, 1 thread':>18}{'all cores':>12}{'int8, 1 thread':>18}{'all cores':>12}")
+    for shape in ((128, 384, 1536), (128, 768, 3072)):
+        rates = [
+            matrix_rate(*shape, int8=int8, threads=threads) for int8 in (False, True) for threads in (1, cpu.usable_cpus())
+        ]
+        print(f"{'x'.join(map(str, shape)):>20}{rates[0]:18.0f}{rates[1]:12.0f}{rates[2]:18.0f}{rates[3]:12.0f}")
 
 
 def compare_weight_bits() -> None:
@@ -96,6 +130,7 @@ def main() -> None:
         compare_runs(model)
         print()
     compare_weight_bits()
+    compare_peaks()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from raskrank.errors import BundleError, Incompatible, InferenceError
 from raskrank.external import locations
 
 INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
-# onnxruntime's fused Add + LayerNormalization takes 5 to 8 times as long as the two apart (docs/performance.md).
+# Its fused CPU kernel takes several times as long as Add and LayerNormalization apart. onnxruntime 1.32 finds no match for it
+# in a bundle's graph; this keeps it so in others.
 DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
 # Runs to be spread that make do with one core, before a second session pays for the time and memory that it takes: a first
 # score is not delayed, nor a process that scores one pair and ends.
