@@ -76,7 +76,7 @@ class Reranker:
         expected_sha256: digest of manifest.json, which in turn pins every file of the bundle.
         limits: upper bounds on one call.
 
-        Raises InputError, MissingFile, Corrupt or Incompatible; with PyTorch also NotACrossEncoder, ExportError or
+        Raises InputError, MissingFile, Corrupt, Incompatible, or BundleError for a file that may not be read; with PyTorch also NotACrossEncoder, ExportError or
         InferenceError.
         """
         options = Options(
@@ -91,7 +91,9 @@ class Reranker:
         return cls(options, load(options))
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
-        """The documents by falling score, ties by input index; only the `top_k` best if given. [] for no documents.
+        """The documents by falling logit, ties by input index; only the `top_k` best if given. [] for no documents.
+
+        That is the order of the scores, also where a sigmoid rounds different logits to one score.
 
         Raises InputError or LimitError before anything is computed, NonFiniteScore, InferenceError, ForkError.
         """

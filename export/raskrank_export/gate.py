@@ -14,7 +14,7 @@ class Thresholds:
     """How far a bundle may be from its checkpoint on the sample pairs. The only place where these numbers stand.
 
     max_fp32_logit_difference: PyTorch against ONNX in fp32, largest difference of a logit. Both compute the same in another
-        order; with logits around 1 to 10 rounding stays below 1e-5, so a larger one means a wrong graph.
+        order; with logits around 1 to 10 rounding stays around 1e-5, so a larger one means a wrong graph.
     min_tau: int8 against PyTorch, mean Kendall tau-b over the queries. The published nano model reaches 0.98 on our samples,
         whose lists hold near ties; an export that mixes up neighbours everywhere falls below 0.95.
     min_top1: share of queries whose best document stays the best. Leaves room for near ties in a small set.
