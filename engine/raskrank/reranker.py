@@ -76,8 +76,8 @@ class Reranker:
         expected_sha256: digest of manifest.json, which in turn pins every file of the bundle.
         limits: upper bounds on one call.
 
-        Raises InputError, MissingFile, Corrupt, Incompatible, or BundleError for a file that may not be read; with PyTorch also NotACrossEncoder, ExportError or
-        InferenceError.
+        Raises InputError, MissingFile, Corrupt, Incompatible, or BundleError for a file that may not be read; with PyTorch
+        also NotACrossEncoder, ExportError or InferenceError.
         """
         options = Options(
             bundle=path_text(bundle, "bundle"),
