@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from raskrank.bundle import Precision
+from raskrank.manifest import Precision
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "bench"

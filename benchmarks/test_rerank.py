@@ -7,8 +7,8 @@ from tokenizers import Tokenizer
 import workloads
 from models import bundle, checkpoint
 from raskrank import Reranker
-from raskrank.bundle import Precision
 from raskrank.encoding import PairEncoder
+from raskrank.manifest import Precision
 
 CASES = [("nano", "int8"), ("nano", "fp32"), ("minilm", "int8"), ("minilm", "fp32")]
 

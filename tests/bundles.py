@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raskrank.bundle import FILES, MANIFEST, MODEL, TOKENIZER, record
+from raskrank.bundle import record
+from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER
 
 if TYPE_CHECKING:
     from onnx import ModelProto

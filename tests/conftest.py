@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from builders import Family, tiny_checkpoint
-from raskrank.bundle import Precision
+from raskrank.manifest import Precision
 
 # A few words that the tiny tokenizers know, so that every export here takes a second and not ten.
 SAMPLES = [

@@ -17,22 +17,8 @@ from hypothesis import strategies as st
 import bundles
 from conftest import Tiny
 from raskrank import BundleError, Corrupt, Incompatible, MissingFile, Reranker
-from raskrank.bundle import (
-    FILES,
-    FORMAT,
-    MANIFEST,
-    MAX_MANIFEST_BYTES,
-    MODEL,
-    TOKENIZER,
-    WEIGHTS,
-    FileRecord,
-    Manifest,
-    Recipe,
-    SelfTest,
-    Source,
-    open_bundle,
-    read_manifest,
-)
+from raskrank.bundle import MAX_MANIFEST_BYTES, open_bundle, read_manifest
+from raskrank.manifest import FILES, FORMAT, MANIFEST, MODEL, TOKENIZER, WEIGHTS, FileRecord, Manifest, Recipe, SelfTest, Source
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>Not found</body></html>\n"
 # Halves of surrogate pairs are no text: that they are refused has a test of its own.

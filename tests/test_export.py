@@ -24,8 +24,9 @@ from builders import PAIRS, Family, write_json
 from conftest import Tiny
 from paths import shared
 from raskrank import Reranker, bundle
-from raskrank.bundle import FILES, MANIFEST, MODEL, WEIGHTS, Precision, read_manifest
+from raskrank.bundle import read_manifest
 from raskrank.errors import BundleError, ExportError, InputError, NotACrossEncoder, RaskrankError
+from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
 from raskrank.parity import SAMPLE_PAIRS
 from raskrank_export import ExportReport, Thresholds, export, graph
 from raskrank_export.exporter import MAKERS, SELF_TEST_TOLERANCE

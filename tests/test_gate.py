@@ -14,8 +14,8 @@ from onnx import numpy_helper
 import raskrank_export.quantize
 from conftest import Tiny
 from raskrank import Reranker
-from raskrank.bundle import Precision
 from raskrank.errors import InputError, ParityError
+from raskrank.manifest import Precision
 from raskrank.parity import Parity, compare
 from raskrank_export import Thresholds, export, graph
 from raskrank_export.gate import check

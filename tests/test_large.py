@@ -13,7 +13,8 @@ import pytest
 from builders import seeded_checkpoint
 from conftest import SAMPLES
 from paths import shared
-from raskrank.bundle import WEIGHTS, read_manifest
+from raskrank.bundle import read_manifest
+from raskrank.manifest import WEIGHTS
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,8 +10,9 @@ import pytest
 import bundles
 from conftest import Tiny
 from raskrank import Corrupt, Incompatible, InferenceError, InputError, MissingFile, Reranker, onnx_backend
-from raskrank.bundle import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS, open_bundle
+from raskrank.bundle import open_bundle
 from raskrank.loading import ENVIRONMENT, bundle_path
+from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.tokenizer import load_encoder
 from raskrank_export.write import bundle_folder

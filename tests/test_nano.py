@@ -17,9 +17,10 @@ from builders import write_json
 from paths import NANO_CHECKPOINT, ROOT, shared
 from raskrank import Reranker
 from raskrank.backend import Float32Array
-from raskrank.bundle import FILES, Precision, read_manifest
+from raskrank.bundle import read_manifest
 from raskrank.checkpoint import read_checkpoint
 from raskrank.encoding import PairEncoder
+from raskrank.manifest import FILES, Precision
 from raskrank.parity import compare
 from raskrank.torch_backend import TorchBackend
 from raskrank_export import ExportReport, export

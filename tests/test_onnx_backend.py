@@ -17,9 +17,9 @@ import bundles
 from conftest import Tiny
 from processes import run_script
 from raskrank import Incompatible, InferenceError, Reranker
-from raskrank.bundle import MODEL, TOKENIZER, WEIGHTS
 from raskrank.external import MESSAGES, locations
 from raskrank.loading import bundle_path
+from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
 
 INPUTS = ("input_ids", "token_type_ids")

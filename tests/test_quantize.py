@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from builders import PAIRS, Family
 from conftest import Tiny
 from raskrank import Reranker
-from raskrank.bundle import MODEL, WEIGHTS
+from raskrank.manifest import MODEL, WEIGHTS
 from raskrank_export import graph
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.quantize import EMBEDDING_MAX, WEIGHT_MAX, quantize, symmetric

@@ -34,7 +34,8 @@ from raskrank import (
     Reranker,
 )
 from raskrank.backend import Float32Array, Int64Array
-from raskrank.bundle import FILES, MANIFEST, MODEL, WEIGHTS, record
+from raskrank.bundle import record
+from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.reranker import CHUNK_PAIRS
 from raskrank_export import Thresholds, export

@@ -17,8 +17,8 @@ from builders import PAIRS, SENTENCES, Family, tiny_checkpoint
 from conftest import Tiny
 from paths import NANO_CHECKPOINT
 from raskrank import ExportError, Incompatible, InferenceError, InputError, MissingFile, NotACrossEncoder, Ranked, Reranker
-from raskrank.bundle import MANIFEST
 from raskrank.checkpoint import read_checkpoint
+from raskrank.manifest import MANIFEST
 from raskrank.torch_backend import TorchBackend, load_model, local_checkpoint
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from raskrank.arguments import parse
-from raskrank.bundle import Manifest, read_manifest
+from raskrank.bundle import read_manifest
 from raskrank.documents import Document, read_documents
 from raskrank.errors import Corrupt, InputError, MissingFile, NonFiniteScore, ParityError, RaskrankError
 from raskrank.loading import bundle_path
+from raskrank.manifest import Manifest
 from raskrank.parity import compare
 from raskrank.reranker import Ranked, Reranker
 from raskrank.terminal import Bar, Steps, columns, is_terminal, safe_lines, say, show, table, to_json

@@ -10,10 +10,11 @@ from typing import Literal
 
 from raskrank import cpu
 from raskrank.backend import Backend
-from raskrank.bundle import TOKENIZER, Activation, Manifest, opened_bundle, read_manifest, weights_sha256
+from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError
+from raskrank.manifest import TOKENIZER, Activation, Manifest
 from raskrank.texts import Limits, positive
 from raskrank.tokenizer import load_encoder, tokenizing
 

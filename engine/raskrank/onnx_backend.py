@@ -13,9 +13,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from raskrank.backend import Float32Array, Int64Array
-from raskrank.bundle import MODEL, WEIGHTS, identity
+from raskrank.bundle import identity
 from raskrank.errors import BundleError, Incompatible, InferenceError
 from raskrank.external import locations
+from raskrank.manifest import MODEL, WEIGHTS
 
 INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
 # Its fused CPU kernel takes several times as long as Add and LayerNormalization apart. onnxruntime 1.32 finds no match for it

@@ -7,9 +7,9 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Tokenizer
 
-from raskrank.bundle import TOKENIZER
 from raskrank.encoding import PairEncoder
 from raskrank.errors import Incompatible
+from raskrank.manifest import TOKENIZER
 
 # A sign that hardly any vocabulary has, and a longer word than any: a tokenizer without a piece for them fails only on such.
 UNKNOWN = "\U0001242b " + "a" * 256

@@ -17,10 +17,10 @@ from tokenizers import Tokenizer
 
 from raskrank import bundle, cpu
 from raskrank.backend import Backend, Float32Array
-from raskrank.bundle import Manifest, Precision, Recipe, SelfTest, Source
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import EncodedPair, PairEncoder
 from raskrank.errors import BundleError, ExportError, InferenceError, InputError
+from raskrank.manifest import FILES, FORMAT, MANIFEST, MODEL, TOKENIZER, Manifest, Precision, Recipe, SelfTest, Source
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.parity import SAMPLE_PAIRS, compare
 from raskrank.running import Workers, run_pairs
@@ -103,7 +103,7 @@ def export(
         del onnx_model
         shutil.rmtree(scratch)
         with clock.step("write bundle"):
-            (folder / bundle.TOKENIZER).write_bytes(tokenizer_json)
+            (folder / TOKENIZER).write_bytes(tokenizer_json)
             measured: dict[str, Any] = {
                 "fp32": fp32_parity.summary(),
                 precision: parity.summary(),
@@ -112,8 +112,8 @@ def export(
             measured["samples"] = "default" if samples is None else Path(samples).name
             recipe = _recipe(precision, passes)
             manifest = _manifest(folder, source, checkpoint, encoder, inputs, precision, recipe, measured)
-            (folder / bundle.MANIFEST).write_text(manifest.to_json(), "utf-8")
-            digest = bundle.record(folder / bundle.MANIFEST).sha256
+            (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
+            digest = bundle.record(folder / MANIFEST).sha256
             size = sum(file.stat().st_size for file in folder.iterdir())
     return ExportReport(
         output=str(output),
@@ -174,7 +174,7 @@ def _logits(backend: Backend, encoded: list[EncodedPair], progress: Progress) ->
 def _bundle_logits(folder: Path, inputs: tuple[str, ...], encoded: list[EncodedPair], progress: Progress) -> Float32Array:
     """Logits of the graph as the engine will run it."""
     # hidden_size 0: no run is spread over cores; there are pairs enough to keep them busy.
-    graph_bytes = (folder / bundle.MODEL).read_bytes()
+    graph_bytes = (folder / MODEL).read_bytes()
     backend = OnnxBackend(graph_bytes, folder, inputs, concurrency=cpu.usable_cpus(), hidden_size=0)
     try:
         return _logits(backend, encoded, progress)
@@ -208,7 +208,7 @@ def _manifest(
     query, document = SAMPLE_PAIRS[0]
     logit = float(_bundle_logits(folder, inputs, encoder.encode([(query, document)]), Silent())[0])
     return Manifest(
-        format=".".join(map(str, bundle.FORMAT)),
+        format=".".join(map(str, FORMAT)),
         name=Path(os.path.normpath(Path(source.name).absolute())).name,  # of ".", too
         source=Source(
             model=source.name,
@@ -227,7 +227,7 @@ def _manifest(
         activation=checkpoint.activation,
         precision=precision,
         recipe=recipe,
-        files={name: bundle.record(folder / name) for name in bundle.FILES},
+        files={name: bundle.record(folder / name) for name in FILES},
         versions={package: version(package) for package in MAKERS},
         self_test=SelfTest(query=query, document=document, logit=logit, tolerance=SELF_TEST_TOLERANCE[precision]),
         parity=parity,

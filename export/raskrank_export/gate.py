@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from raskrank.bundle import Precision
 from raskrank.errors import InputError, ParityError
+from raskrank.manifest import Precision
 from raskrank.parity import Parity
 
 

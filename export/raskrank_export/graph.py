@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from raskrank.bundle import MODEL, WEIGHTS
 from raskrank.checkpoint import Checkpoint
 from raskrank.errors import ExportError
+from raskrank.manifest import MODEL, WEIGHTS
 from raskrank_export.passes import PASSES
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.tensors import detach_tables, write_model

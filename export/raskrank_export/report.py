@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raskrank.bundle import Manifest
+from raskrank.manifest import Manifest
 from raskrank.parity import Parity
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from raskrank.bundle import TOKENIZER
 from raskrank.checkpoint import Checkpoint
 from raskrank.errors import ExportError
+from raskrank.manifest import TOKENIZER
 
 FAST_CLASSES = {"bert": "BertTokenizerFast", "roberta": "RobertaTokenizerFast", "xlm-roberta": "XLMRobertaTokenizerFast"}
 EDGE_PAIRS = (("", ""), ("", "a"), ("a", ""))
