@@ -124,10 +124,7 @@ class Reranker:
         with self._call():
             if self._loaded.backend.name != "onnx":
                 raise InferenceError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
-            reference = self._reference_backend()
-            expected = np.zeros(len(checked), np.float32)
-            for index, pair in enumerate(self._loaded.encoder.encode(checked)):
-                expected[index] = reference.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
+            expected = self._reference_logits(checked)
             precision = self._loaded.manifest.precision if self._loaded.manifest else ""
             return compare(checked, ("torch fp32", expected), (f"onnx {precision}", self._logits(checked).logits))
 
@@ -184,12 +181,17 @@ class Reranker:
         return sigmoid(logits) if self._loaded.activation == "sigmoid" else logits
 
     def _rescue(self, pairs: list[tuple[str, str]], outcome: _Outcome, indices: list[int]) -> None:
-        reference = self._reference_backend()
-        for index, pair in zip(indices, self._loaded.encoder.encode([pairs[i] for i in indices]), strict=True):
-            outcome.logits[index] = reference.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
+        outcome.logits[indices] = self._reference_logits([pairs[index] for index in indices])
         with self._reference_lock:
             self._rescued += len(indices)
         logger.warning("%d of %d logits were not finite and were computed by PyTorch instead", len(indices), len(pairs))
+
+    def _reference_logits(self, pairs: list[tuple[str, str]]) -> Float32Array:
+        """float32 (n): what PyTorch gives for checked pairs, in order."""
+        reference, logits = self._reference_backend(), np.zeros(len(pairs), np.float32)
+        for index, pair in enumerate(self._loaded.encoder.encode(pairs)):
+            logits[index] = reference.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
+        return logits
 
     def _reference_backend(self) -> Backend:
         with self._reference_lock:

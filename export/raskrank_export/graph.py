@@ -71,7 +71,7 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
 
     options = FusionOptions("bert")  # RoBERTa and XLM-R have the same layers
     options.use_multi_head_attention = True
-    # These hide Add and LayerNormalization from the passes and from int8, and run slower (docs/performance.md).
+    # These hide Add and LayerNormalization from the passes and from int8.
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
     options.enable_bias_gelu = options.enable_embed_layer_norm = False
     with _quiet():
