@@ -251,7 +251,15 @@ def tiny_checkpoint(
     }
     if roberta_like:
         config |= {"bos_token_id": 0, "eos_token_id": 2}
-    tokens: dict[str, object] = dict(_ROBERTA_TOKENS if roberta_like else _BERT_TOKENS)
+    save_tokenizer(folder, family, tokenizer, positions)
+    _save_weights(folder / "model.safetensors", config, tokenizer, seed)
+    write_json(folder / "config.json", config | dict(config_updates))
+    return folder
+
+
+def save_tokenizer(folder: Path, family: Family, tokenizer: Tokenizer, length: int) -> None:
+    """Write tokenizer.json, and beside it what makes transformers load the same; `length` is its model_max_length."""
+    tokens: dict[str, object] = dict(_BERT_TOKENS if family == "bert" else _ROBERTA_TOKENS)
     specific: dict[Family, dict[str, object]] = {
         "bert": {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": False},
         "xlm-roberta": {"tokenizer_class": "XLMRobertaTokenizer"},
@@ -262,10 +270,7 @@ def tiny_checkpoint(
     write_json(folder / "special_tokens_map.json", tokens)
     # transformers tells an AddedToken from a plain dictionary by "__type", in this file alone.
     marked = {k: {**v, "__type": "AddedToken"} if isinstance(v, dict) else v for k, v in tokens.items()}
-    write_json(folder / "tokenizer_config.json", marked | {"model_max_length": positions} | specific[family])
-    _save_weights(folder / "model.safetensors", config, tokenizer, seed)
-    write_json(folder / "config.json", config | dict(config_updates))
-    return folder
+    write_json(folder / "tokenizer_config.json", marked | {"model_max_length": length} | specific[family])
 
 
 def seeded_checkpoint(folder: Path, config_folder: Path, *, seed: int = 0, tokenizer_folder: Path | None = None) -> Path:

@@ -64,7 +64,8 @@ def test_every_name_is_there(package: object) -> None:
     [
         (
             Reranker.load,
-            "(bundle=None, *, threads=None, backend='onnx', fallback=None, checkpoint=None, expected_sha256=None, limits=None)",
+            "(bundle=None, *, threads=None, backend='onnx', fallback=None, checkpoint=None, expected_sha256=None, "
+            "strict=False, limits=None)",
         ),
         (Reranker.rank, "(self, query, documents, top_k=None)"),
         (Reranker.score, "(self, query, documents)"),
@@ -76,8 +77,9 @@ def test_every_name_is_there(package: object) -> None:
         (Ranked, "(index, score, truncated)"),
         (
             raskrank_export.export,
-            "(model, output, *, precision='int8', revision=None, max_length=None, samples=None, thresholds=None, "
-            "overwrite=False, progress=None)",
+            "(model, output, *, precision='int8', revision=None, max_length=None, samples=None, "
+            "scheme='row', target='portable', "
+            "trim_vocab=(), accept_license=None, thresholds=None, overwrite=False, progress=None)",
         ),
     ],
 )
@@ -99,6 +101,7 @@ def test_types() -> None:
         "fallback": Literal["torch"] | None,
         "checkpoint": str | Path | None,
         "expected_sha256": str | None,
+        "strict": bool,
         "limits": Limits | None,
         "return": typing.Self,
     }
@@ -136,9 +139,10 @@ def test_the_keys_of_a_parity_summary() -> None:
 def test_the_fields_of_info() -> None:
     names = [field.name for field in dataclasses.fields(Info)]
     assert names == [
-        *("name", "backend", "reason", "bundle", "manifest_sha256", "source", "revision", "licence", "languages"),
-        *("architecture", "parameters", "precision", "instruction_set", "activation", "max_length", "threads"),
-        *("threads_reason", "cpu", "cpu_instruction_sets", "fallback", "rescued_pairs", "versions"),
+        *("name", "backend", "reason", "bundle", "model_from", "manifest_sha256", "source", "revision", "licence"),
+        *("accepted_licence", "languages", "architecture", "parameters", "precision", "instruction_set", "activation"),
+        *("max_length", "normalisation", "threads", "threads_reason", "cpu", "cpu_instruction_sets", "fallback"),
+        *("rescued_pairs", "kept_pieces", "unknown_texts", "versions"),
     ]
     with Reranker.load() as reranker:
         info = reranker.info()

@@ -18,7 +18,22 @@ import bundles
 from conftest import Tiny
 from raskrank import BundleError, Corrupt, Incompatible, MissingFile, Reranker
 from raskrank.bundle import MAX_MANIFEST_BYTES, open_bundle, read_manifest
-from raskrank.manifest import FILES, FORMAT, MANIFEST, MODEL, TOKENIZER, WEIGHTS, FileRecord, Manifest, Recipe, SelfTest, Source
+from raskrank.manifest import (
+    FILES,
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    TOKENIZER,
+    WEIGHTS,
+    CorpusFile,
+    Coverage,
+    FileRecord,
+    Manifest,
+    Recipe,
+    SelfTest,
+    Source,
+    Vocabulary,
+)
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>Not found</body></html>\n"
 # Halves of surrogate pairs are no text: that they are refused has a test of its own.
@@ -42,6 +57,7 @@ MANIFESTS = st.builds(
         licence=st.none() | TEXT,
         languages=NAMES,
         weights_sha256=TEXT,
+        accepted_licence=st.none() | TEXT,
     ),
     architecture=TEXT,
     parameters=COUNT,
@@ -55,7 +71,9 @@ MANIFESTS = st.builds(
     recipe=st.builds(
         Recipe,
         scheme=TEXT,
-        weight_bits=COUNT,
+        groups=st.booleans(),
+        activation_max=COUNT,
+        weight_max=COUNT,
         per_channel=st.booleans(),
         excluded_nodes=NAMES,
         instruction_set=TEXT,
@@ -65,6 +83,15 @@ MANIFESTS = st.builds(
     versions=st.dictionaries(TEXT, TEXT, max_size=3),
     self_test=st.builds(SelfTest, query=TEXT, document=TEXT, logit=FINITE, tolerance=FINITE),
     parity=st.dictionaries(TEXT, JSON, max_size=3),
+    vocabulary=st.none()
+    | st.builds(
+        Vocabulary,
+        kept=COUNT,
+        of=COUNT,
+        unknown_id=COUNT,
+        corpus=st.lists(st.builds(CorpusFile, name=TEXT, sha256=TEXT), max_size=2).map(tuple),
+        coverage=st.builds(Coverage, texts=COUNT, held_back=COUNT, whole_texts=FINITE, tokens=FINITE),
+    ),
 )
 
 

@@ -31,6 +31,7 @@ from raskrank.parity import SAMPLE_PAIRS
 from raskrank_export import ExportReport, Thresholds, export, graph
 from raskrank_export.exporter import MAKERS, SELF_TEST_TOLERANCE
 from raskrank_export.passes import PASSES
+from raskrank_export.quantize import PORTABLE
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
@@ -131,9 +132,9 @@ def test_the_manifest_is_right(tiny: Tiny, family: Family, precision: Precision)
     assert manifest.activation == "sigmoid"
     assert manifest.precision == precision
     assert manifest.recipe.passes == {"drop_mask": 2, "hoist_first_token": 1, "merge_projections": 2}
-    assert manifest.recipe.weight_bits == (7 if precision == "int8" else 32)
+    assert (manifest.recipe.activation_max, manifest.recipe.weight_max) == (PORTABLE if precision == "int8" else (0, 0))
     assert manifest.recipe.per_channel is (precision == "int8")
-    assert manifest.recipe.instruction_set == "any"
+    assert manifest.recipe.instruction_set == "portable"
     assert manifest.versions == {package: version(package) for package in MAKERS}
     assert (manifest.self_test.query, manifest.self_test.document) == SAMPLE_PAIRS[0]
     assert manifest.self_test.tolerance == SELF_TEST_TOLERANCE[precision]

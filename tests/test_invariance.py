@@ -31,6 +31,12 @@ POOL: tuple[tuple[str, str], ...] = (
         for count in (1, 2, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 110, 127, 128, 129)
     ),
 )
+# One set of words in many orders: as many tokens in each, so that they share runs, with outliers and empty texts between.
+CROWD: tuple[tuple[str, str], ...] = tuple(
+    (NORWEGIAN[2], " ".join(words[shift:] + words[:shift]))
+    for words in (["Oslo", "%"], ["Når", "går", "den", "siste", "bussen"], " ".join(NORWEGIAN[3:6]).split())
+    for shift in range(len(words))
+)
 THREADS = (1, 2, 3, 4)
 BUNDLES = ("bert int8", "bert fp32", "xlm-roberta int8", "xlm-roberta fp32", "nano")
 WORD = st.sampled_from(sorted({word for sentence in SENTENCES for word in sentence.split()}))
@@ -39,6 +45,16 @@ PAIR = st.sampled_from(POOL) | st.tuples(TEXT, TEXT)
 CASES = settings(
     deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> list[tuple[str, str]]:
+    """Up to 64 pairs of one length among others: few words shuffled."""
+    query, words, random = draw(TEXT), draw(st.lists(WORD, min_size=1, max_size=12)), draw(st.randoms(use_true_random=False))
+    equal = [(query, " ".join(random.sample(words, len(words)))) for _ in range(draw(st.integers(2, 64)))]
+    pairs = equal + draw(st.lists(PAIR, max_size=4))
+    random.shuffle(pairs)
+    return pairs
 
 
 class Loads:
@@ -83,6 +99,12 @@ def test_in_any_company_order_and_number_of_threads(
     assert loads.rerankers[which].score_pairs(pairs).tobytes() == loads.expected(pairs)
 
 
+@settings(CASES, max_examples=15)
+@given(pairs=crowds(), which=st.integers(0, len(THREADS)))
+def test_in_a_crowd_of_equal_length(loads: Loads, pairs: list[tuple[str, str]], which: int) -> None:
+    assert loads.rerankers[which].score_pairs(pairs).tobytes() == loads.expected(pairs)
+
+
 def test_alone_with_any_number_of_threads_and_in_any_load(loads: Loads, spread: None) -> None:
     for pair in POOL[::2]:
         scores = {reranker.score_pairs([pair]).tobytes() for reranker in loads.rerankers}
@@ -90,14 +112,14 @@ def test_alone_with_any_number_of_threads_and_in_any_load(loads: Loads, spread: 
 
 
 def test_all_together_forwards_and_backwards(loads: Loads) -> None:
-    pairs = list(POOL)
+    pairs = [*POOL, *CROWD]
     assert loads.rerankers[3].score_pairs(pairs).tobytes() == loads.expected(pairs)
     assert loads.rerankers[4].score_pairs(pairs[::-1]).tobytes() == loads.expected(pairs[::-1])
     assert loads.rerankers[1].score_pairs(pairs[::2] + pairs).tobytes() == loads.expected(pairs[::2] + pairs)
 
 
 def test_the_scores_of_a_ranking_are_those_of_the_pairs(loads: Loads) -> None:
-    documents = [document for _, document in POOL][::2]
+    documents = [document for _, document in POOL + CROWD][::2]
     for query in (NORWEGIAN[0], "", " ".join(ENGLISH)):
         found = {hit.index: np.float32(hit.score).tobytes() for hit in loads.rerankers[-1].rank(query, documents)}
         assert b"".join(found[index] for index in range(len(documents))) == loads.rerankers[0].score(query, documents).tobytes()
@@ -115,3 +137,11 @@ def test_what_ran_before_leaves_no_trace(loads: Loads, data: st.DataObject) -> N
 def test_the_pool_has_scores_to_tell_apart(loads: Loads) -> None:
     # Were all scores equal, every test here would pass.
     assert len({loads.alone(pair) for pair in POOL}) > len(POOL) / 2
+
+
+def test_the_crowd_shares_runs(loads: Loads) -> None:
+    # Were there none, no test here would see a group.
+    reranker = loads.rerankers[1]
+    lengths = [len(pair.input_ids) for pair in reranker._loaded.encoder.encode(CROWD)]
+    runs = planning.plan(lengths, cores=2, hidden_size=32, groups=reranker._loaded.backend.groups)
+    assert sum(len(run.indices) for run in runs if len(run.indices) > 1) > len(CROWD) / 2

@@ -39,7 +39,7 @@ def nano(tmp_path: Path) -> Path:
 
 
 def backend(folder: Path, inputs: tuple[str, ...] = INPUTS, *, concurrency: int = 1) -> OnnxBackend:
-    return OnnxBackend((folder / MODEL).read_bytes(), folder, inputs, concurrency=concurrency, hidden_size=32)
+    return OnnxBackend((folder / MODEL).read_bytes(), folder, inputs, concurrency=concurrency, hidden_size=32, groups=True)
 
 
 # Inputs and outputs
@@ -509,7 +509,7 @@ THREADS = """
     graph = (folder / "model.onnx").read_bytes()
     before = threads()
     try:
-        backend = OnnxBackend(graph, folder, ("input_ids", "token_type_ids"), concurrency=4, hidden_size=32)
+        backend = OnnxBackend(graph, folder, ("input_ids", "token_type_ids"), concurrency=4, hidden_size=32, groups=True)
     except Incompatible:
         print("refused")
         sys.exit()
@@ -663,4 +663,5 @@ def test_signed_damage_loads_or_is_a_raskrank_error(
     finished = run_script(tmp_path, LOAD_EACH, str(folder), name, str(damaged), silent=False)
     outcomes = dict(line.split() for line in finished.stdout.splitlines())
     assert len(outcomes) == count
-    assert set(outcomes.values()) == {"loaded", "Incompatible"}
+    assert "Incompatible" in outcomes.values()
+    assert set(outcomes.values()) <= {"loaded", "Incompatible"}

@@ -1,11 +1,14 @@
 """Plans are pure: every property here needs token counts and no model."""
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raskrank.planning import SPREAD_MIN_WORK, Run, plan
+from raskrank.planning import GROUP_TOKENS, SPREAD_MIN_WORK, Run, plan
 
-LENGTHS = st.lists(st.integers(1, 600), max_size=60)
+# Of a few lengths, so that many are equal, and of many.
+LENGTHS = st.lists(st.sampled_from([3, 16, 17, 128, 129, 600]), max_size=60) | st.lists(st.integers(1, 600), max_size=60)
 CORES = st.integers(1, 64)
 HIDDEN = st.sampled_from([0, 32, 128, 384, 768, 1024])
 CASES = settings(deadline=None, database=None)
@@ -15,54 +18,112 @@ def indices(runs: list[Run]) -> list[int]:
     return [index for run in runs for index in run.indices]
 
 
+def shapes(runs: list[Run]) -> list[tuple[int, int]]:
+    return [(len(run.indices), run.length) for run in runs]
+
+
 def test_nothing_to_plan() -> None:
-    assert plan([], cores=2, hidden_size=768) == []
+    assert plan([], cores=2, hidden_size=768, groups=True) == []
+    assert plan([], cores=2, hidden_size=768, groups=False) == []
 
 
 def test_longest_first_and_ties_in_input_order() -> None:
-    runs = plan([3, 7, 3, 9, 7], cores=2, hidden_size=32)
+    lengths = [3, 7, 3, 9, 7]
+    runs = plan(lengths, cores=2, hidden_size=32, groups=False)
     assert [(run.length, run.indices) for run in runs] == [(9, (3,)), (7, (1,)), (7, (4,)), (3, (0,)), (3, (2,))]
+    runs = plan(lengths, cores=2, hidden_size=32, groups=True)
+    assert [(run.length, run.indices) for run in runs] == [(9, (3,)), (7, (1, 4)), (3, (0, 2))]
+
+
+def test_equal_lengths_share_runs_of_at_most_256_tokens() -> None:
+    assert GROUP_TOKENS == 256
+    assert shapes(plan(40 * [16], cores=1, hidden_size=384, groups=True)) == [(16, 16), (16, 16), (8, 16)]
+    assert shapes(plan(4 * [85], cores=1, hidden_size=384, groups=True)) == [(3, 85), (1, 85)]
+    assert shapes(plan(3 * [128], cores=1, hidden_size=384, groups=True)) == [(2, 128), (1, 128)]
+    assert shapes(plan(2 * [129], cores=1, hidden_size=384, groups=True)) == [(1, 129), (1, 129)]
+    assert shapes(plan(2 * [600], cores=1, hidden_size=384, groups=True)) == [(1, 600), (1, 600)]  # longer than a group may be
+
+
+def test_every_core_gets_a_part_of_equal_pairs() -> None:
+    assert shapes(plan(8 * [16], cores=2, hidden_size=384, groups=True)) == [(4, 16), (4, 16)]
+    assert shapes(plan(8 * [16], cores=3, hidden_size=384, groups=True)) == [(3, 16), (3, 16), (2, 16)]
+    assert shapes(plan(8 * [16], cores=8, hidden_size=384, groups=True)) == 8 * [(1, 16)]
+    assert shapes(plan(8 * [16], cores=64, hidden_size=384, groups=True)) == 8 * [(1, 16)]
 
 
 @CASES
-@given(LENGTHS, CORES, HIDDEN)
-def test_every_pair_is_in_exactly_one_run(lengths: list[int], cores: int, hidden_size: int) -> None:
-    assert sorted(indices(plan(lengths, cores=cores, hidden_size=hidden_size))) == list(range(len(lengths)))
+@given(LENGTHS, CORES, HIDDEN, st.booleans())
+def test_every_pair_is_in_exactly_one_run(lengths: list[int], cores: int, hidden_size: int, groups: bool) -> None:
+    runs = plan(lengths, cores=cores, hidden_size=hidden_size, groups=groups)
+    assert sorted(indices(runs)) == list(range(len(lengths)))
 
 
 @CASES
-@given(LENGTHS, CORES, HIDDEN)
-def test_the_pairs_of_a_run_have_its_length(lengths: list[int], cores: int, hidden_size: int) -> None:
-    for run in plan(lengths, cores=cores, hidden_size=hidden_size):
+@given(LENGTHS, CORES, HIDDEN, st.booleans())
+def test_the_pairs_of_a_run_have_its_length(lengths: list[int], cores: int, hidden_size: int, groups: bool) -> None:
+    for run in plan(lengths, cores=cores, hidden_size=hidden_size, groups=groups):
         assert run.indices
         assert {lengths[index] for index in run.indices} == {run.length}
 
 
 @CASES
 @given(LENGTHS, CORES, HIDDEN)
+def test_a_run_holds_what_the_tokens_and_the_cores_allow(lengths: list[int], cores: int, hidden_size: int) -> None:
+    for run in plan(lengths, cores=cores, hidden_size=hidden_size, groups=True):
+        size = len(run.indices)
+        assert size == 1 or size * run.length <= GROUP_TOKENS
+        assert size <= math.ceil(len(lengths) / cores)
+
+
+@CASES
+@given(LENGTHS, CORES, HIDDEN)
+def test_of_each_length_only_the_last_run_is_not_full(lengths: list[int], cores: int, hidden_size: int) -> None:
+    sizes: dict[int, list[int]] = {}
+    for run in plan(lengths, cores=cores, hidden_size=hidden_size, groups=True):
+        sizes.setdefault(run.length, []).append(len(run.indices))
+    for length, counts in sizes.items():
+        full = max(1, min(GROUP_TOKENS // length, math.ceil(len(lengths) / cores)))
+        assert set(counts[:-1]) <= {full}
+        assert counts[-1] <= full
+
+
+@CASES
+@given(LENGTHS, CORES, HIDDEN)
+def test_without_groups_every_pair_has_a_run_of_its_own(lengths: list[int], cores: int, hidden_size: int) -> None:
+    assert {len(run.indices) for run in plan(lengths, cores=cores, hidden_size=hidden_size, groups=False)} <= {1}
+
+
+@CASES
+@given(LENGTHS, CORES, HIDDEN, st.booleans())
 def test_runs_go_from_long_to_short_and_equal_lengths_keep_their_order(
-    lengths: list[int], cores: int, hidden_size: int
+    lengths: list[int], cores: int, hidden_size: int, groups: bool
 ) -> None:
-    order = indices(plan(lengths, cores=cores, hidden_size=hidden_size))
+    order = indices(plan(lengths, cores=cores, hidden_size=hidden_size, groups=groups))
     assert order == sorted(order, key=lambda index: (-lengths[index], index))
 
 
 @CASES
-@given(LENGTHS, CORES, HIDDEN)
-def test_planning_changes_nothing_and_is_repeatable(lengths: list[int], cores: int, hidden_size: int) -> None:
+@given(LENGTHS, CORES, HIDDEN, st.booleans())
+def test_planning_changes_nothing_and_is_repeatable(lengths: list[int], cores: int, hidden_size: int, groups: bool) -> None:
     before = list(lengths)
-    first = plan(lengths, cores=cores, hidden_size=hidden_size)
-    assert plan(tuple(lengths), cores=cores, hidden_size=hidden_size) == first
+    first = plan(lengths, cores=cores, hidden_size=hidden_size, groups=groups)
+    assert plan(tuple(lengths), cores=cores, hidden_size=hidden_size, groups=groups) == first
     assert lengths == before
 
 
 @CASES
-@given(LENGTHS, CORES, HIDDEN)
-def test_a_run_is_spread_only_where_cores_are_idle_and_it_is_worth_it(lengths: list[int], cores: int, hidden_size: int) -> None:
-    for run in plan(lengths, cores=cores, hidden_size=hidden_size):
+@given(LENGTHS, CORES, HIDDEN, st.booleans())
+def test_a_run_is_spread_only_where_cores_are_idle_and_it_is_worth_it(
+    lengths: list[int], cores: int, hidden_size: int, groups: bool
+) -> None:
+    for run in plan(lengths, cores=cores, hidden_size=hidden_size, groups=groups):
         assert run.spread == (len(lengths) < cores and run.length * hidden_size * hidden_size >= SPREAD_MIN_WORK)
 
 
 def test_a_long_pair_alone_is_spread_and_a_short_one_or_a_full_house_is_not() -> None:
-    spread = {(n, length): plan(n * [length], cores=2, hidden_size=768)[0].spread for n in (1, 2) for length in (2, 3, 512)}
+    spread = {
+        (n, length): plan(n * [length], cores=2, hidden_size=768, groups=True)[0].spread
+        for n in (1, 2)
+        for length in (2, 3, 512)
+    }
     assert spread == {(1, 2): False, (1, 3): True, (1, 512): True, (2, 2): False, (2, 3): False, (2, 512): False}

@@ -210,6 +210,7 @@ class Sums:
 
     name = "sums"
     hidden_size = 1000
+    groups = True
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
@@ -241,7 +242,7 @@ def test_each_logit_lands_at_its_pair(threads: int) -> None:
     assert sum(advanced) == 200
     assert sorted(shape[1] for shape in backend.shapes for _ in range(shape[0])) == sorted(lengths)
     if threads == 1:
-        order = plan(lengths, cores=threads, hidden_size=backend.hidden_size)
+        order = plan(lengths, cores=threads, hidden_size=backend.hidden_size, groups=backend.groups)
         assert [shape[1] for shape in backend.shapes] == [run.length for run in order]
 
 

@@ -145,6 +145,7 @@ def checkpoint_of(folder: Path) -> Checkpoint:
         folder=folder,
         architecture="",
         model_type=config["model_type"],
+        layout="transformers",
         config={},
         layers=1,
         heads=1,

@@ -104,12 +104,14 @@ def probe() -> dict[str, Any]:
         fallback=None,
         checkpoint=None,
         expected_sha256=None,
+        strict=False,
         limits=Limits(),
     )
     loaded = load(options)
-    manifest, folder = loaded.manifest, loaded.path
-    if manifest is None or folder is None:
+    manifest, choice = loaded.manifest, loaded.choice
+    if manifest is None or choice is None:
         raise RuntimeError("the embedded model is not a bundle")
+    folder = choice.path
     encoded = loaded.encoder.encode([*SAMPLE_PAIRS, *((text, text) for text in HOSTILE_TEXTS)])
     workers = Workers(2)
     logits = run_pairs(loaded.backend, workers, encoded)

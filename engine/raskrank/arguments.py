@@ -1,6 +1,7 @@
 """What the command line takes: options, help texts, exit codes."""
 
 import argparse
+import math
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -8,8 +9,10 @@ from contextlib import suppress
 from typing import NoReturn
 
 import raskrank
+from raskrank.cpu import TARGETS
 from raskrank.errors import InputError
-from raskrank.loading import ENVIRONMENT
+from raskrank.models import DEFAULT_MODEL
+from raskrank.settings import CACHE, ENVIRONMENT, PYPROJECT, SETTINGS, cache_folder
 
 WRONG_USE = "wrong use: arguments, input that cannot be read, no such bundle"
 
@@ -22,8 +25,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.exit(2)
     arguments, rest = parser.parse_known_args(argv)
     # argparse gives up on an optional positional that comes after an option: rank QUERY --top-k 3 FILE
-    if len(rest) == 1 and getattr(arguments, "file", "") is None and (rest[0] == "-" or not rest[0].startswith("-")):
-        arguments.file = rest.pop()
+    last = {"export": "output", "rank": "file"}.get(arguments.command, "")
+    if len(rest) == 1 and getattr(arguments, last, "") is None and (rest[0] == "-" or not rest[0].startswith("-")):
+        setattr(arguments, last, rest.pop())
+    if arguments.command in ("bench", "compare") and not any(part.startswith("-") for part in rest):
+        arguments.models, rest = arguments.models + rest, []
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments
@@ -34,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="raskrank",
         description="Rerank documents on ordinary CPUs with a cross-encoder.",
-        epilog='example:\n  raskrank rank "Hvem kan Python?" cvs.txt',
+        epilog=f'example:\n  raskrank rank "Hvem kan Python?" cvs.txt\n\n{_which_model()}',
         formatter_class=raw,
         allow_abbrev=False,
     )
@@ -55,26 +61,54 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
         return command
 
-    bundle = f"folder of a bundle; without, the one that {ENVIRONMENT} names, else the embedded model"
+    bundle = "a bundle's folder, or owner/name of an exported hub model (default: see raskrank --help)"
     needs = "Needs: pip install 'raskrank[export]'"
     checkpoint = "folder of the checkpoint that the bundle was made from; without, where its manifest says"
 
     command = add(
         "export",
         "turn a Hugging Face cross-encoder into a bundle",
-        "The bundle is compared with the checkpoint in PyTorch before it is written; where it would rank differently, nothing "
-        "is written.",
-        "raskrank export BAAI/bge-reranker-base bundles/bge-reranker-base\n"
-        'raskrank rank --bundle bundles/bge-reranker-base "Hvem kan Python?" cvs.txt',
+        "The bundle is compared with the checkpoint in PyTorch before it is written. Where int8 would rank differently it is "
+        "repaired, in fp32 if need be, and the report says how and what that costs; where fp32 would, nothing is written.",
+        "raskrank export BAAI/bge-reranker-base\n"
+        f'{ENVIRONMENT}=BAAI/bge-reranker-base raskrank rank "Hvem kan Python?" cvs.txt\n'
+        "raskrank export checkpoints/mine bundles/mine",
         "no cross-encoder, or the bundle would rank differently: not written",
         needs,
     )
-    command.add_argument("model", metavar="MODEL", help="a checkpoint's folder, or owner/name on the Hugging Face hub")
-    command.add_argument("output", metavar="OUTPUT", help="folder to write the bundle to")
+    command.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help=f"a checkpoint's folder, or owner/name on the Hugging Face hub (default: {DEFAULT_MODEL})",
+    )
+    command.add_argument(
+        "output",
+        metavar="OUTPUT",
+        nargs="?",
+        help="folder to write the bundle to (default: for a hub model, its place in the cache)",
+    )
     command.add_argument("--precision", choices=("int8", "fp32"), default="int8", help="of the weights (default: int8)")
+    command.add_argument(
+        "--scheme",
+        choices=("row", "constant", "tensor"),
+        default="row",
+        help="ranges of int8 activations: measured at run time for each token (row) or pair (tensor), or constant and found on "
+        "the samples (default: row)",
+    )
+    command.add_argument(
+        "--target",
+        choices=TARGETS,
+        default="portable",
+        help="CPUs that int8 is for: vnni and arm64 have finer levels, which are wrong on x86 without VNNI (default: portable, "
+        "right on all)",
+    )
     command.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub (default: main)")
     command.add_argument(
-        "--max-length", metavar="N", type=_count, help="tokens of query and document (default: all that the checkpoint allows)"
+        "--max-length",
+        metavar="N",
+        type=_count,
+        help="tokens of query and document (default: all that the checkpoint allows; for BAAI/bge-reranker-v2-m3, 512)",
     )
     command.add_argument(
         "--samples",
@@ -82,7 +116,20 @@ def _parser() -> argparse.ArgumentParser:
         help='judge the bundle on these: {"query": ..., "documents": [...]} a line, or .tsv with query and document a line '
         "(default: a set in Norwegian and English)",
     )
-    command.add_argument("--min-tau", metavar="T", type=float, help="lowest Kendall tau, -1 to 1, for int8")
+    command.add_argument(
+        "--trim-vocab",
+        metavar="CORPUS",
+        nargs="+",
+        default=(),
+        help="keep only the pieces of the vocabulary that these files use (as for `rank`: a text a line, or JSON Lines): a "
+        "smaller bundle, and the same scores for texts of such pieces",
+    )
+    command.add_argument(
+        "--accept-license", metavar="L", help="accept by its name a licence that restricts use, such as cc-by-nc-4.0"
+    )
+    command.add_argument(
+        "--min-tau", metavar="T", type=float, help="lowest Kendall tau, -1 to 1, for int8; what falls below it is repaired"
+    )
     command.add_argument("--max-drift", metavar="D", type=float, help="largest drift of a score, 0 to 1, for int8")
     command.add_argument("--overwrite", action="store_true", help="replace a bundle at OUTPUT")
 
@@ -131,7 +178,70 @@ def _parser() -> argparse.ArgumentParser:
         help='{"query": ..., "documents": [...]} a line, or .tsv with query and document a line (default: the samples that '
         "exports are judged on)",
     )
+
+    command = add(
+        "compare",
+        "compare models on data: size, speed and quality side by side",
+        "The models rank the same candidates: of each query the relevant passages, and what BM25 finds best. Then they take "
+        "turns on the clock. Prints Markdown.",
+        "raskrank compare bundles/bge-int8 bundles/bge-fp32 --against torch \\\n  --data norquad --chart bge.png",
+        "a model is broken or no cross-encoder",
+        "Needs: pip install 'raskrank[compare]'; for checkpoints also 'raskrank[export]'",
+    )
+    command.add_argument("models", metavar="MODEL", nargs="*", help=f"{bundle}; or a checkpoint's folder, to run in PyTorch")
+    command.add_argument(
+        "--data",
+        metavar="D",
+        help="a folder with passages.jsonl, queries.jsonl and qrels.tsv, or a file with "
+        '{"query": ..., "positives": [...], "negatives": [...]} a line; with "language" there are numbers for each',
+    )
+    command.add_argument("--queries", metavar="N", type=_count, default=200, help="at most so many (default: 200)")
+    command.add_argument("--candidates", metavar="N", type=_count, default=20, help="documents of each query (default: 20)")
+    command.add_argument("--against", choices=("torch",), help="also the checkpoint that each bundle was made from")
+    command.add_argument(
+        "--bi-encoder",
+        metavar="M",
+        help="also this model of sentence-transformers, hub id or folder (pip install 'raskrank[bi-encoder]')",
+    )
+    command.add_argument("--chart", metavar="PNG", help="also draw quality against time")
+
+    command = add(
+        "bench",
+        "measure speed, start and memory on this machine",
+        "Scores 1, 10 and 100 passages of a query, and reports times, rates, and what a fresh process needs. Several models "
+        "take turns, so that their ratios hold on a busy machine too. No text of yours is printed.",
+        "raskrank bench bundles/bge --against torch --texts cvs.txt",
+        "a model is broken, a checkpoint is not there, or a score is no number",
+        "With --against torch: pip install 'raskrank[export]'",
+    )
+    command.add_argument("models", metavar="BUNDLE", nargs="*", help=f"{bundle}; the others are compared with the first")
+    command.add_argument("--against", choices=("torch",), help="also the checkpoint of the first bundle")
+    command.add_argument("--checkpoint", metavar="C", help=checkpoint)
+    command.add_argument("--texts", metavar="FILE", help="passages, as for `rank`; - is standard input (default: our own)")
+    command.add_argument("--query", metavar="Q", help="what they are scored for (default: our own)")
+    command.add_argument("--passages", metavar="N", type=_count, default=100, help="the most at once (default: 100)")
+    command.add_argument("--threads", metavar="N", type=_count, help="CPUs to use (default: all that this process may)")
+    command.add_argument(
+        "--seconds",
+        metavar="S",
+        type=_seconds,
+        default=100.0,
+        help="time to take in all, about; slow models get fewer rounds, or fewer passages (default: 100)",
+    )
     return parser
+
+
+def _which_model() -> str:
+    return f"""which model runs, the first of these that names one:
+  --bundle B       a bundle's folder, or owner/name of a hub model whose
+                   bundle `raskrank export owner/name` left in the cache
+  {ENVIRONMENT}   the same, in the environment
+  {SETTINGS}    model = "...", in the current folder or the nearest above
+  {PYPROJECT}   [tool.raskrank] model = "...", in the same folders
+  the embedded model
+
+the cache, unless {CACHE} names another:
+  {cache_folder()}"""
 
 
 def _count(text: str) -> int:
@@ -139,6 +249,13 @@ def _count(text: str) -> int:
         if (number := int(text)) >= 1:
             return number
     raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (number := float(text)) < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -15,6 +15,7 @@ class Backend(Protocol):
     name: str
     concurrency: int  # runs that should be in flight together
     hidden_size: int  # width of the model, for planning
+    groups: bool  # pairs of equal length may share a run
 
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, spread: bool = False) -> Float32Array:
         """Raw logits, float32 (B,), of B pairs of L tokens each. Both arrays are int64 (B, L), without padding.

@@ -9,14 +9,13 @@ tokenizer.json     Hugging Face tokenizers' format
 import hashlib
 import mmap
 import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from raskrank.beside import beside
 from raskrank.errors import BundleError, Corrupt, Incompatible, MissingFile
 from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS, FileRecord, Manifest
 
@@ -83,7 +82,7 @@ def opened_bundle(path: Path, *, expected_sha256: str | None = None) -> Iterator
             _check_file(folder, name, manifest.files[name].size)
         weights_identity = identity(folder / WEIGHTS)
         opened = (folder / WEIGHTS).open("rb")  # here, so that a file which is gone is missed at once
-        weights = _beside(lambda: _digest_stream(opened))
+        weights = beside(lambda: _digest_stream(opened))
         graph, tokenizer = ((folder / name).read_bytes() for name in (MODEL, TOKENIZER))
     for name, content in ((MODEL, graph), (TOKENIZER, tokenizer)):
         _check_digest(folder, name, hashlib.sha256(content).hexdigest(), manifest)
@@ -134,23 +133,6 @@ def _check_file(folder: Path, name: str, size: int) -> None:
 def _check_digest(folder: Path, name: str, found: str, manifest: Manifest) -> None:
     if found != manifest.files[name].sha256:
         raise Corrupt(f"{folder / name}: contents differ from the manifest (sha256 {found}); export it again")
-
-
-def _beside(function: Callable[[], str]) -> "Future[str]":
-    """Runs in a thread of its own, or at once where there can be none, as while Python exits. hashlib releases the GIL."""
-    future: Future[str] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except Exception as error:  # noqa: BLE001  it reaches whoever asks for the result
-            future.set_exception(error)
-
-    try:
-        threading.Thread(target=run, name="raskrank-sha256").start()
-    except RuntimeError:
-        run()
-    return future
 
 
 @contextmanager

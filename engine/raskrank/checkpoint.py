@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from raskrank.errors import ExportError, NotACrossEncoder
+from raskrank.families import Layout, recognise
 from raskrank.files import parse_json, read_bytes, read_json
 from raskrank.weights import SUGGESTION, check_weights
 
@@ -45,6 +46,7 @@ class Checkpoint:
     folder: Path
     architecture: str  # "BertForSequenceClassification"
     model_type: str  # "bert", "roberta" or "xlm-roberta"
+    layout: Layout  # what its tensors are called
     config: Mapping[str, object]  # known keys only, defaults filled: the arguments of transformers' config class
     layers: int
     heads: int
@@ -67,7 +69,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     if not folder.is_dir():
         raise ExportError(f"{folder} is not a folder. Give the folder that holds the model's config.json.")
-    written = read_json(folder / "config.json", required=True)
+    layout, written = recognise(read_json(folder / "config.json", required=True))
     card = read_json(folder / "config_sentence_transformers.json")
     tokenizer = read_json(folder / "tokenizer_config.json")
 
@@ -78,12 +80,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     _refuse_unsupported(folder, written, card, tokenizer)
     numbers = _numbers(folder / "config.json", written, _MODEL_TYPES[architecture])
     fixed = {"num_labels": 1, "hidden_act": "gelu", "position_embedding_type": "absolute"}
-    parameters = check_weights(folder, architecture, numbers)
+    parameters = check_weights(folder, architecture, numbers, layout)
     licence, languages = _front_matter(folder / "README.md")
     return Checkpoint(
         folder=folder,
         architecture=architecture,
         model_type=_MODEL_TYPES[architecture],
+        layout=layout,
         config={**numbers, **fixed, "layer_norm_eps": _epsilon(folder / "config.json", written)},
         layers=numbers["num_hidden_layers"],
         heads=numbers["num_attention_heads"],

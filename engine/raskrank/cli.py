@@ -1,8 +1,9 @@
-"""The command line: export, rank, info, verify. The only engine file that knows the exporter, and only inside a command."""
+"""The command line, a function a command. The only engine file that knows the exporter, and only inside a command."""
 
 import argparse
 import importlib.util
 import logging
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,10 +18,13 @@ from raskrank.arguments import parse
 from raskrank.bundle import read_manifest
 from raskrank.documents import Document, read_documents
 from raskrank.errors import Corrupt, InputError, MissingFile, NonFiniteScore, ParityError, RaskrankError
+from raskrank.licence import restricts_use
 from raskrank.loading import bundle_path
 from raskrank.manifest import Manifest
+from raskrank.models import DEFAULT_MODEL
 from raskrank.parity import compare
 from raskrank.reranker import Ranked, Reranker
+from raskrank.settings import ENVIRONMENT, default_output, value_for
 from raskrank.terminal import Bar, Steps, columns, is_terminal, safe_lines, say, show, table, to_json
 
 PROGRESS_DOCUMENTS = 200  # fewer are ranked before a bar says anything
@@ -64,18 +68,27 @@ def _export(arguments: argparse.Namespace) -> int:
 
         disable_progress_bars()
     asked = {"min_tau": arguments.min_tau, "max_drift": arguments.max_drift}
+    model = DEFAULT_MODEL if arguments.model is None else arguments.model
+    output = default_output(model, arguments.precision) if arguments.output is None else Path(arguments.output)
     report = export(
-        arguments.model,
-        arguments.output,
+        model,
+        output,
         precision=arguments.precision,
+        scheme=arguments.scheme,
+        target=arguments.target,
         revision=arguments.revision,
         max_length=arguments.max_length,
         samples=arguments.samples,
+        trim_vocab=arguments.trim_vocab,
+        accept_license=arguments.accept_license,
         thresholds=Thresholds(**{name: value for name, value in asked.items() if value is not None}),
         overwrite=arguments.overwrite,
         progress=Steps(sys.stderr) if shown else None,
     )
-    show(to_json(report.to_dict(), indent=2) if arguments.json else safe_lines(str(report)))
+    if arguments.json:
+        show(to_json(report.to_dict(), indent=2))
+    else:
+        show(safe_lines(f"{report}\nuse it with {ENVIRONMENT}={shlex.quote(value_for(model, output))}"))
     return 0
 
 
@@ -97,10 +110,13 @@ def _rank(arguments: argparse.Namespace) -> int:
                 hits = reranker.rank(arguments.query, texts, top_k=arguments.top_k)
             except NonFiniteScore as error:
                 raise NonFiniteScore(f"{name}: {_broken(error, documents)}", error.indices) from error
+        info = reranker.info()
+        if restricts_use(info.licence):
+            say(f"note: {info.name} has the licence {info.licence}, which does not allow commercial use")
         if arguments.json:
             show(_ranking_json(hits, documents))
         elif hits:
-            show("\n".join(_ranking_table(hits, documents, reranker.info().max_length)))
+            show("\n".join(_ranking_table(hits, documents, info.max_length)))
         else:
             say(f"{name} holds no document")
     return 0
@@ -121,13 +137,13 @@ def _verify(arguments: argparse.Namespace) -> int:
     path = bundle_path(arguments.bundle)
     manifest, _ = read_manifest(path)
     _need_extra("verify")
-    from raskrank_export.gate import CHECKS, Thresholds, failures
+    from raskrank_export.gate import CHECKS, Thresholds, failures, judged
     from raskrank_export.samples import as_pairs, read_samples
 
     try:
         recorded = manifest.parity["thresholds"]
         thresholds = Thresholds(**recorded)
-        limits = {name: recorded[name] for name, *_ in CHECKS[manifest.precision]}
+        limits = {name: recorded[name] for name, *_ in CHECKS[judged(manifest)]}
     except (KeyError, TypeError, InputError) as error:
         raise Corrupt(f"{path}: the manifest does not record the thresholds of its export; export it again") from error
 
@@ -143,7 +159,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         (parts[0].reference, np.concatenate([part.reference_logits for part in parts])),
         (parts[0].candidate, np.concatenate([part.candidate_logits for part in parts])),
     )
-    failed = failures(parity, thresholds, manifest.precision)
+    failed = failures(parity, thresholds, judged(manifest))
     if arguments.json:
         about = {"name": manifest.name, "bundle": str(path), "precision": manifest.precision, "passed": not failed}
         show(to_json({**about, "failed": [*failed], "thresholds": limits, "parity": parity.summary()}, indent=2))
@@ -156,10 +172,28 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(arguments: argparse.Namespace) -> int:
+    from raskrank.compare import command
+
+    return command.run(arguments)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    if arguments.against == "torch":
+        _need_extra("--against torch")
+    from raskrank.bench import command
+
+    # Found, not imported: it comes with the engine, but what it imports comes with its extra.
+    exporter = importlib.util.find_spec("raskrank_export")
+    if exporter is None or exporter.origin is None:
+        raise InputError("raskrank_export is not installed beside raskrank; name passages of your own with --texts")
+    return command.run(arguments, samples=Path(exporter.origin).parent / "data" / "samples.jsonl")
+
+
 def _parity_table(manifest: Manifest) -> list[str]:
     """What the export measured, as far as the manifest has it."""
     rows = []
-    for name in ("fp32", "int8"):
+    for name in ("fp32", "trimmed", "int8"):
         numbers: Any = manifest.parity.get(name)
         with suppress(TypeError, KeyError, ValueError):
             rows.append(
@@ -245,4 +279,6 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "rank": _rank,
     "info": _info,
     "verify": _verify,
+    "compare": _compare,
+    "bench": _bench,
 }

@@ -6,6 +6,7 @@ import platform
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal, get_args
 
 INT8_SETS = (
     "avx2",
@@ -18,6 +19,11 @@ INT8_SETS = (
     "i8mm",
     "sve",
 )
+# CPUs that a bundle is meant for. The levels of int8 for "portable" and "avx2" saturate nowhere, those of the others on x86
+# that adds in 16 bits.
+Target = Literal["portable", "avx2", "vnni", "arm64"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+EXACT_TARGETS = frozenset({"vnni", "arm64"})
 _CPUINFO = Path("/proc/cpuinfo")
 # These accumulate in 32 bits; every other x86 kernel adds two u8 x s8 products in 16 bits first.
 _EXACT_SETS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimd"})
@@ -74,6 +80,11 @@ def saturates(sets: Iterable[str]) -> bool:
     That is x86 without VNNI or AMX int8. No known set at all counts as an old x86.
     """
     return _EXACT_SETS.isdisjoint(sets)
+
+
+def suits(target: str, sets: Iterable[str]) -> bool:
+    """Whether int8 of a bundle for this target computes on a CPU with these `instruction_sets()` what it was made to."""
+    return target not in EXACT_TARGETS or not saturates(sets)
 
 
 def model_name(*, cpuinfo: str | None = None) -> str:

@@ -1,7 +1,10 @@
 """Documents from a file or standard input: one a line, or JSON Lines."""
 
+import io
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,24 +29,53 @@ def read_documents(file: str | None) -> tuple[str, list[Document]]:
     stdin = sys.stdin if file in (None, "-") else None
     if file in (None, "-") and (stdin is None or (file is None and stdin.isatty())):
         raise InputError("no documents: name a FILE that has one a line, or pipe them in; - reads what you type")
-    name = "standard input" if stdin is not None else str(file)
+    if stdin is None:
+        return str(file), list(stream_documents(Path(str(file))))
+    with _reading("standard input"):
+        return "standard input", list(_documents(io.BytesIO(_read_all(stdin.buffer)), "standard input"))
+
+
+def stream_documents(file: Path) -> Iterator[Document]:
+    """The documents of a file, which may be larger than memory. Raises InputError at the line that is none."""
+    with _reading(str(file)), file.open("rb") as stream:
+        yield from _documents(stream, str(file))
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
     try:
-        data = Path(name).read_bytes() if stdin is None else _read_all(stdin.buffer)
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: not UTF-8 text at byte {error.start}") from None
+        yield
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise InputError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if name.lower().endswith(".jsonl") or (lines and _is_document(lines[0][1])):
-        documents = [_parse_line(line, number, f"{name}, line {number}") for number, line in lines]
-    else:
-        documents = [Document(text=line, line=number, extra={}) for number, line in lines]
+
+
+def _documents(lines: Iterable[bytes], name: str) -> Iterator[Document]:
     limit = Limits().max_text_chars
-    for document in documents:
+    as_json: bool | None = True if name.lower().endswith(".jsonl") else None  # None: the first document says
+    for number, line in enumerate(_decoded(lines, name), 1):
+        if not line.strip():
+            continue
+        if as_json is None:
+            as_json = _is_document(line)
+        where = f"{name}, line {number}"
+        document = _parse_line(line, number, where) if as_json else Document(text=line, line=number, extra={})
         if len(document.text) > limit:
-            raise LimitError(f"{name}, line {document.line}: {len(document.text)} characters, more than {limit}")
-    return name, documents
+            raise LimitError(f"{where}: {len(document.text)} characters, more than {limit}")
+        yield document
+
+
+def _decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:
+    """Lines without their ends."""
+    start = 0
+    for line in lines:
+        try:
+            text = line.decode("utf-8" if start else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name}: not UTF-8 text at byte {start + error.start}") from None
+        yield text.removesuffix("\n").removesuffix("\r")
+        start += len(line)
 
 
 def _read_all(stream: Any) -> bytes:

@@ -1,5 +1,6 @@
 """A pair of texts becomes token ids: [CLS] query [SEP] document [SEP], cut to max_length, never padded."""
 
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ CHARS_PER_TOKEN = 8
 # Characters before a cut whose tokens are not trusted: added tokens and combining sequences may reach across it.
 CUT_MARGIN = 64
 PROBE = "a"
+COMPOSED, DECOMPOSED, BARE = "å", "a\u030a", "a"
 
 
 class EncodedPair(NamedTuple):
@@ -45,12 +47,36 @@ class PairEncoder:
         if self.budget < 2:
             raise Incompatible(f"max_length {max_length} leaves no room for text beside {self._layout.specials} special tokens")
         self._query_share = min(int(max_length * QUERY_SHARE), self.budget - 1)
+        self._unknown_id: int | None = None
+        self._unknown_texts, self._counting = 0, threading.Lock()
+
+    def count_unknown(self, unknown_id: int) -> None:
+        """From now on count texts with this id in them."""
+        self._unknown_id = unknown_id
+
+    @property
+    def unknown_texts(self) -> int | None:
+        """How many texts so far had a piece that the vocabulary lacks; None where they are not counted."""
+        return None if self._unknown_id is None else self._unknown_texts
+
+    @property
+    def normalisation(self) -> str:
+        """Whether å scores the same as one character and as a with a combining ring, as the tokenizer's normaliser has it."""
+        normalizer = self._tokenizer.normalizer
+        texts = (COMPOSED, DECOMPOSED, BARE)
+        composed, decomposed, bare = texts if normalizer is None else map(normalizer.normalize_str, texts)
+        if composed != decomposed:
+            return "composed and decomposed letters differ: pass texts in NFC"
+        return "accents are stripped: å is read as a" if composed == bare else "composed and decomposed letters are equal"
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
         """One EncodedPair for each pair, in order. A query that several pairs share is tokenised once."""
         queries = list(dict.fromkeys(query for query, _ in pairs))
         texts = queries + [document for _, document in pairs]
         ids = self._tokenize(texts)
+        if self._unknown_id is not None and (unknown := sum(self._unknown_id in text for text in ids)):
+            with self._counting:
+                self._unknown_texts += unknown
         query_ids = dict(zip(queries, ids, strict=False))
         return [self._join(query_ids[query], document) for (query, _), document in zip(pairs, ids[len(queries) :], strict=True)]
 

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 from raskrank import cpu
 from raskrank.loading import Loaded, Options
+from raskrank.settings import ARGUMENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,10 +15,12 @@ class Info:
     backend: str
     reason: str
     bundle: str | None
+    model_from: str
     manifest_sha256: str | None
     source: str | None
     revision: str | None
     licence: str | None
+    accepted_licence: str | None
     languages: tuple[str, ...]
     architecture: str | None
     parameters: int | None
@@ -25,12 +28,15 @@ class Info:
     instruction_set: str | None
     activation: str
     max_length: int
+    normalisation: str
     threads: int
     threads_reason: str
     cpu: str
     cpu_instruction_sets: tuple[str, ...]
     fallback: str | None
     rescued_pairs: int
+    kept_pieces: int | None
+    unknown_texts: int | None
     versions: dict[str, str]
 
     def __str__(self) -> str:
@@ -59,11 +65,13 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
         name=loaded.name,
         backend=loaded.backend.name,
         reason=loaded.reason,
-        bundle=None if loaded.path is None else str(loaded.path),
+        bundle=None if loaded.choice is None else str(loaded.choice.path),
+        model_from=ARGUMENT if loaded.choice is None else loaded.choice.named_by,
         manifest_sha256=loaded.manifest_sha256,
         source=source.model if source else options.checkpoint,
         revision=source.revision if source else None,
         licence=source.licence if source else None,
+        accepted_licence=source.accepted_licence if source else None,
         languages=source.languages if source else (),
         architecture=manifest.architecture if manifest else None,
         parameters=manifest.parameters if manifest else None,
@@ -71,11 +79,14 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
         instruction_set=manifest.recipe.instruction_set if manifest and onnx else None,
         activation=loaded.activation,
         max_length=loaded.encoder.max_length,
+        normalisation=loaded.encoder.normalisation,
         threads=loaded.backend.concurrency,
         threads_reason=threads_reason,
         cpu=cpu.model_name(),
         cpu_instruction_sets=cpu.instruction_sets(),
         fallback=options.fallback,
         rescued_pairs=rescued_pairs,
+        kept_pieces=manifest.vocabulary.kept if manifest and manifest.vocabulary and onnx else None,
+        unknown_texts=loaded.encoder.unknown_texts,
         versions={package: version(package) for package in packages},
     )

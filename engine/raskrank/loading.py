@@ -1,26 +1,26 @@
 """From the arguments of `Reranker.load` to what it needs to run."""
 
-import importlib.resources
 import logging
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from raskrank import cpu
 from raskrank.backend import Backend
+from raskrank.beside import beside
 from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError
 from raskrank.manifest import TOKENIZER, Activation, Manifest
+from raskrank.settings import Choice, absolute, choose
 from raskrank.texts import Limits, positive
 from raskrank.tokenizer import load_encoder, tokenizing
 
 logger = logging.getLogger("raskrank")
 
-ENVIRONMENT = "RASKRANK_MODEL"
 BackendName = Literal["onnx", "torch"]
 
 # The tokenizer's thread pool does not survive a fork, and waits for its dead threads if the user has forced it on.
@@ -38,14 +38,15 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `Reranker.load` was called with; enough to load the same again in another process."""
+    """What `Reranker.load` was called with; with the Choice that came of it, enough to load the same in another process."""
 
-    bundle: str | None
+    bundle: str | Choice | None
     threads: int | None
     backend: BackendName
     fallback: Literal["torch"] | None
     checkpoint: str | None
     expected_sha256: str | None
+    strict: bool
     limits: Limits
 
     def check(self) -> None:
@@ -61,6 +62,8 @@ class Options:
             raise InputError(f"expected_sha256: expected 64 hexadecimal digits, got {len(self.expected_sha256)} characters")
         if self.expected_sha256 is not None and self.checkpoint_alone:
             raise InputError("expected_sha256: it pins a bundle, and backend='torch' with a checkpoint alone reads none")
+        if not isinstance(self.strict, bool):
+            raise InputError(f"strict: expected bool, got {type(self.strict).__name__}")
         if not isinstance(self.limits, Limits):
             raise InputError(f"limits: expected Limits, got {type(self.limits).__name__}")
 
@@ -78,7 +81,7 @@ class Loaded:
     name: str
     activation: Activation
     reason: str  # why this backend
-    path: Path | None  # of the bundle
+    choice: Choice | None  # of the bundle; None is a checkpoint alone
     manifest: Manifest | None
     manifest_sha256: str | None
 
@@ -86,24 +89,29 @@ class Loaded:
 def load(options: Options) -> Loaded:
     """Load what the options ask for. Raises InputError, BundleError, ExportError or InferenceError."""
     options.check()
-    if options.backend == "torch":
-        return _load_torch(options, "backend='torch' was asked for")
-    path = bundle_path(options.bundle)
+    choice = None if options.checkpoint_alone else choose(options.bundle)
+    if choice is None or options.backend == "torch":
+        return _load_torch(options, choice, "backend='torch' was asked for")
     try:
-        return _load_onnx(options, path)
+        return _load_onnx(options, choice)
     except (Corrupt, Incompatible) as error:
         # A pinned digest that differs may be an attack, which nothing may paper over.
         if options.fallback != "torch" or (options.expected_sha256 is not None and isinstance(error, Corrupt)):
             raise
         logger.warning("the bundle cannot be used, PyTorch takes its place: %s", error)
-        return _load_torch(options, f"fallback='torch', because the bundle cannot be used: {error}")
+        return _load_torch(options, choice, f"fallback='torch', because the bundle cannot be used: {error}")
 
 
-def load_reference(manifest: Manifest, checkpoint: str | None) -> Backend:
-    """PyTorch on the checkpoint that a bundle was made from. Raises InferenceError, ExportError or Incompatible."""
-    from raskrank.torch_backend import TorchBackend
+class Reference(NamedTuple):
+    """PyTorch on a checkpoint, and the checkpoint's own tokenizer, which a bundle may have only a part of."""
 
-    return TorchBackend(_checkpoint(manifest, checkpoint))
+    backend: Backend
+    encoder: PairEncoder
+
+
+def load_reference(manifest: Manifest, checkpoint: str | None) -> Reference:
+    """The checkpoint that a bundle was made from. Raises InferenceError, ExportError or Incompatible."""
+    return _reference(_checkpoint(manifest, checkpoint), manifest.max_length)
 
 
 def path_text(value: object, name: str) -> str | None:
@@ -114,63 +122,95 @@ def path_text(value: object, name: str) -> str | None:
     return path
 
 
+def absolute_path_text(value: object, name: str) -> str | None:
+    """As `path_text`, and the same place from whichever folder it is opened later."""
+    path = path_text(value, name)
+    return None if path is None else str(absolute(Path(path)))
+
+
 def bundle_path(bundle: str | None) -> Path:
-    """The folder of the bundle: the argument, else RASKRANK_MODEL, else the embedded model."""
-    if bundle is not None:
-        return Path(bundle)
-    if named := os.environ.get(ENVIRONMENT):
-        return Path(named)
-    return Path(str(importlib.resources.files("raskrank") / "nano"))
+    """The folder of the bundle that `Reranker.load(bundle)` loads. Raises as `settings.choose` does."""
+    return choose(bundle).path
 
 
-def _load_onnx(options: Options, path: Path) -> Loaded:
+def _load_onnx(options: Options, choice: Choice) -> Loaded:
     from raskrank.onnx_backend import OnnxBackend
 
+    path = choice.path
     with opened_bundle(path, expected_sha256=options.expected_sha256) as bundle:
         manifest, threads = bundle.manifest, options.threads or cpu.usable_cpus()
+        _check_target(manifest, path, strict=options.strict)
+        graph = beside(  # for as long as the tokenizer is parsed
+            lambda: OnnxBackend(
+                bundle.graph,
+                bundle.folder,
+                manifest.inputs,
+                concurrency=threads,
+                hidden_size=manifest.hidden_size,
+                groups=manifest.recipe.groups,
+            )
+        )
         encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=not _forked)
-    backend = OnnxBackend(bundle.graph, bundle.folder, manifest.inputs, concurrency=threads, hidden_size=manifest.hidden_size)
+    backend = graph.result()
     if backend.weights_identity != bundle.weights_identity:
         raise Corrupt(f"{path}: another file took the place of the weights while they were loaded; load it again")
     _self_test(backend, encoder, manifest, path)
+    if manifest.vocabulary is not None:
+        encoder.count_unknown(manifest.vocabulary.unknown_id)
     return Loaded(
         backend=backend,
         encoder=encoder,
         name=manifest.name,
         activation=manifest.activation,
         reason="a bundle runs in onnxruntime",
-        path=path,
+        choice=choice,
         manifest=manifest,
         manifest_sha256=bundle.manifest_sha256,
     )
 
 
-def _load_torch(options: Options, reason: str) -> Loaded:
-    """The checkpoint that was named, or that the bundle was made from, with its own tokenizer."""
-    from raskrank.torch_backend import TorchBackend
+def _check_target(manifest: Manifest, path: Path, *, strict: bool) -> None:
+    target = manifest.recipe.instruction_set
+    if cpu.suits(target, cpu.instruction_sets()):
+        return
+    message = (
+        f"{path}: made for {target}, and this CPU ({cpu.model_name()}) adds products of int8 in 16 bits, where those of this "
+        "bundle saturate: its scores cannot be trusted here. Export the model again without --target"
+    )
+    if strict:
+        raise Incompatible(message)
+    logger.warning(message)
 
-    path = manifest = digest = None
-    if not options.checkpoint_alone:
-        path = bundle_path(options.bundle)
+
+def _load_torch(options: Options, choice: Choice | None, reason: str) -> Loaded:
+    """The checkpoint that was named, or that the bundle was made from, with its own tokenizer."""
+    manifest = digest = None
+    if choice is not None:
         try:
-            manifest, digest = read_manifest(path, expected_sha256=options.expected_sha256)
+            manifest, digest = read_manifest(choice.path, expected_sha256=options.expected_sha256)
         except BundleError:
             if options.backend == "torch" or options.checkpoint is None or options.expected_sha256 is not None:
                 raise
     checkpoint = _checkpoint(manifest, options.checkpoint)
-    folder = checkpoint.folder
-    max_length = manifest.max_length if manifest else checkpoint.max_length
-    tokenizer = (folder / TOKENIZER).read_bytes()
+    reference = _reference(checkpoint, manifest.max_length if manifest else checkpoint.max_length)
     return Loaded(
-        backend=TorchBackend(checkpoint),
-        encoder=load_encoder(tokenizer, max_length, checkpoint.vocab_size, folder, parallel=not _forked),
-        name=manifest.name if manifest else folder.name,
+        backend=reference.backend,
+        encoder=reference.encoder,
+        name=manifest.name if manifest else checkpoint.folder.name,
         activation=checkpoint.activation,
         reason=reason,
-        path=path,
+        choice=choice,
         manifest=manifest,
         manifest_sha256=digest,
     )
+
+
+def _reference(checkpoint: Checkpoint, max_length: int) -> Reference:
+    from raskrank.torch_backend import TorchBackend
+
+    backend, data = TorchBackend(checkpoint), (checkpoint.folder / TOKENIZER).read_bytes()
+    encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=not _forked)
+    return Reference(backend, encoder)
 
 
 def _checkpoint(manifest: Manifest | None, folder: str | None) -> Checkpoint:

@@ -36,18 +36,58 @@ class Source:
     licence: str | None
     languages: tuple[str, ...]
     weights_sha256: str
+    accepted_licence: str | None  # a licence that restricts use and was accepted at the export
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the graph was made. `instruction_set`: what the bundle was meant for; "any" scores right on every CPU."""
+    """How the graph was made.
+
+    scheme: "fp32", or where the ranges of int8 activations come from. groups: pairs of equal length may share a run, since
+    none of them changes another's score. activation_max, weight_max: integers that stand for the largest magnitude; 0 in fp32.
+    excluded_nodes: products left in fp32. instruction_set: the CPUs that the bundle is meant for, one of `cpu.TARGETS`.
+    """
 
     scheme: str
-    weight_bits: int
+    groups: bool
+    activation_max: int
+    weight_max: int
     per_channel: bool
     excluded_nodes: tuple[str, ...]
     instruction_set: str
     passes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusFile:
+    """A file that a vocabulary was trimmed on: its name without folders, and its lower-case hexadecimal SHA-256."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How well a trimmed vocabulary covers text that it was not made from: every tenth of the corpus's `texts` was held back,
+    and measured against the pieces that the other nine use. whole_texts: share, 0 to 1, of the held-back texts all of whose
+    pieces were kept; tokens: the same of their tokens. The bundle keeps the pieces of held-back texts too.
+    """
+
+    texts: int
+    held_back: int
+    whole_texts: float
+    tokens: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """What trimming left of a checkpoint's vocabulary: `kept` pieces `of` so many. unknown_id: the piece for what has none."""
+
+    kept: int
+    of: int
+    unknown_id: int
+    corpus: tuple[CorpusFile, ...]
+    coverage: Coverage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +121,7 @@ class Manifest:
     versions: dict[str, str]
     self_test: SelfTest
     parity: dict[str, Any]
+    vocabulary: Vocabulary | None  # of a trimmed one
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"

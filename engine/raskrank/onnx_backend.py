@@ -36,13 +36,16 @@ class OnnxBackend:
 
     name = "onnx"
 
-    def __init__(self, graph: bytes, folder: Path, inputs: tuple[str, ...], *, concurrency: int, hidden_size: int) -> None:
-        """graph: model.onnx's bytes. folder: where model.onnx.data lies, which is mapped, not copied.
+    def __init__(
+        self, graph: bytes, folder: Path, inputs: tuple[str, ...], *, concurrency: int, hidden_size: int, groups: bool
+    ) -> None:
+        """graph: model.onnx's bytes. folder: where model.onnx.data lies, which is mapped, not copied. groups: no operator of
+        the graph lets one pair of a run change another's logit, by a single bit.
 
         Raises Incompatible if onnxruntime cannot load the graph, if its inputs and outputs are not those of a bundle, or if it
         wants weights from another file.
         """
-        self.concurrency, self.hidden_size = concurrency, hidden_size
+        self.concurrency, self.hidden_size, self.groups = concurrency, hidden_size, groups
         self._graph, self._folder = graph, folder
         _check_external(graph, folder)
         self._single = _session(graph, folder, threads=1)

@@ -3,7 +3,8 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -11,10 +12,21 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from raskrank import texts
-from raskrank.backend import Backend, Float32Array
+from raskrank.backend import Float32Array
+from raskrank.beside import ahead
 from raskrank.errors import ForkError, InferenceError, NonFiniteScore
 from raskrank.info import Info, describe
-from raskrank.loading import BackendName, Loaded, Options, load, load_reference, logger, path_text
+from raskrank.loading import (
+    BackendName,
+    Loaded,
+    Options,
+    Reference,
+    absolute_path_text,
+    load,
+    load_reference,
+    logger,
+    path_text,
+)
 from raskrank.parity import SAMPLE_PAIRS, Parity, compare, sigmoid
 from raskrank.running import Workers, run_pairs
 from raskrank.texts import Limits
@@ -40,13 +52,14 @@ class Reranker:
     """A cross-encoder, loaded. Thread-safe; every score depends on its pair alone, bit for bit, whatever runs beside it.
 
     Make one with `Reranker.load`. Belongs to the process that loaded it: after a fork, load again in the child (ForkError);
-    pickling stores the arguments of `load`, and unpickling loads again. Use as a context manager, or `close`, to free it early.
+    pickling stores the arguments of `load` and which bundle they meant, and unpickling loads that again. Use as a context
+    manager, or `close`, to free it early.
     """
 
     def __init__(self, options: Options, loaded: Loaded) -> None:
         self._options, self._loaded = options, loaded
         self._workers = Workers(loaded.backend.concurrency)
-        self._reference: Backend | None = None
+        self._reference: Reference | None = None
         self._reference_lock = threading.Lock()
         self._rescued = 0
         self._advance: Callable[[int], None] | None = None  # the command line's progress; called from worker threads
@@ -62,11 +75,15 @@ class Reranker:
         fallback: Literal["torch"] | None = None,
         checkpoint: str | Path | None = None,
         expected_sha256: str | None = None,
+        strict: bool = False,
         limits: Limits | None = None,
     ) -> Self:
         """Load and verify a bundle.
 
-        bundle: its folder; without, the one that the environment variable RASKRANK_MODEL names, else the embedded model.
+        bundle: its folder, or the id of a hub model, "owner/name", whose bundle `raskrank export owner/name` left in the cache
+            folder (RASKRANK_CACHE, else `raskrank` in the platform's folder for caches). Without, the first of these that
+            names one: the environment variable RASKRANK_MODEL; `model = "..."` in raskrank.toml, or else in [tool.raskrank]
+            of pyproject.toml, in the current folder or the nearest above it that has it; the embedded model.
         threads: pairs scored at the same time, one core each; without, the CPUs that affinity and cgroup quota allow.
         backend: "onnx" runs the bundle, "torch" the checkpoint it was made from, with the same truncation and activation.
         fallback: "torch" lets PyTorch rescue pairs whose logits are not finite, or a bundle that cannot be used on this
@@ -74,18 +91,21 @@ class Reranker:
         checkpoint: folder with the original checkpoint, for "torch" and `verify`; without, where the manifest says. With
             backend="torch" and no bundle it is run by itself.
         expected_sha256: digest of manifest.json, which in turn pins every file of the bundle.
+        strict: refuse a bundle that was made for other CPUs than this one and may score wrong here (Incompatible); without,
+            a warning is logged.
         limits: upper bounds on one call.
 
-        Raises InputError, MissingFile, Corrupt, Incompatible, or BundleError for a file that may not be read; with PyTorch
-        also NotACrossEncoder, ExportError or InferenceError.
+        Raises InputError, also for a settings file that cannot be used; MissingFile, Corrupt, Incompatible, or BundleError for
+        a file that may not be read; with PyTorch also NotACrossEncoder, ExportError or InferenceError.
         """
         options = Options(
             bundle=path_text(bundle, "bundle"),
             threads=threads,
             backend=backend,
             fallback=fallback,
-            checkpoint=path_text(checkpoint, "checkpoint"),
+            checkpoint=absolute_path_text(checkpoint, "checkpoint"),
             expected_sha256=expected_sha256,
+            strict=strict,
             limits=Limits() if limits is None else limits,
         )
         return cls(options, load(options))
@@ -137,7 +157,7 @@ class Reranker:
         if self._workers.close():
             self._loaded.backend.close()
             if self._reference is not None:
-                self._reference.close()
+                self._reference.backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +166,8 @@ class Reranker:
         self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reload, (self._options,)
+        # A process that stands in another folder or environment still loads the same bundle.
+        return _reload, (replace(self._options, bundle=self._loaded.choice),)
 
     def __repr__(self) -> str:
         return f"<Reranker {self._loaded.name} on {self._loaded.backend.name}>"
@@ -171,10 +192,12 @@ class Reranker:
 
     def _logits(self, pairs: list[tuple[str, str]]) -> _Outcome:
         logits, truncated = np.zeros(len(pairs), np.float32), list[bool]()
-        for start in range(0, len(pairs), CHUNK_PAIRS):
-            encoded = self._loaded.encoder.encode(pairs[start : start + CHUNK_PAIRS])
-            logits[start : start + CHUNK_PAIRS] = run_pairs(self._loaded.backend, self._workers, encoded, self._advance)
-            truncated += [pair.truncated for pair in encoded]
+        chunks = [pairs[start : start + CHUNK_PAIRS] for start in range(0, len(pairs), CHUNK_PAIRS)]
+        with closing(ahead(self._loaded.encoder.encode, chunks)) as encodings:
+            for encoded in encodings:
+                start = len(truncated)
+                logits[start : start + len(encoded)] = run_pairs(self._loaded.backend, self._workers, encoded, self._advance)
+                truncated += [pair.truncated for pair in encoded]
         return _Outcome(logits, truncated)
 
     def _scores(self, logits: Float32Array) -> Float32Array:
@@ -188,12 +211,12 @@ class Reranker:
 
     def _reference_logits(self, pairs: list[tuple[str, str]]) -> Float32Array:
         """float32 (n): what PyTorch gives for checked pairs, in order."""
-        reference, logits = self._reference_backend(), np.zeros(len(pairs), np.float32)
-        for index, pair in enumerate(self._loaded.encoder.encode(pairs)):
-            logits[index] = reference.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
+        reference, logits = self._load_reference(), np.zeros(len(pairs), np.float32)
+        for index, pair in enumerate(reference.encoder.encode(pairs)):
+            logits[index] = reference.backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
         return logits
 
-    def _reference_backend(self) -> Backend:
+    def _load_reference(self) -> Reference:
         with self._reference_lock:
             if self._reference is None:
                 manifest = self._loaded.manifest

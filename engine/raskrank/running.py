@@ -112,5 +112,5 @@ def run_pairs(
             advance(len(run.indices))
 
     lengths = [len(pair.input_ids) for pair in encoded]
-    workers.run(work, plan(lengths, cores=backend.concurrency, hidden_size=backend.hidden_size))
+    workers.run(work, plan(lengths, cores=backend.concurrency, hidden_size=backend.hidden_size, groups=backend.groups))
     return logits

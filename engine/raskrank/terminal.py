@@ -144,7 +144,7 @@ class Bar:
 
 
 class Steps:
-    """The progress of an export on `stream`: a line for each step, which stays with its time; a bar meanwhile if it counts."""
+    """The progress of a command on `stream`: a line for each step, which stays with its time; a bar meanwhile if it counts."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._step = stream, ""

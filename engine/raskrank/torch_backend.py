@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.checkpoint import Checkpoint
 from raskrank.errors import ExportError, InferenceError, NotACrossEncoder
+from raskrank.families import STACKED, stored
+from raskrank.weights import expected_tensors, read_headers
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 # The log's level is one for the process: of two loads in threads the second would otherwise leave it changed.
@@ -28,6 +31,7 @@ class TorchBackend:
         """Raises NotACrossEncoder or ExportError if the weights do not fit, InferenceError without PyTorch."""
         self.model = load_model(checkpoint)
         self.hidden_size = checkpoint.hidden_size
+        self.groups = False  # PyTorch adds up a product in another order for another number of rows
         self._token_types = checkpoint.type_vocab_size > 1
 
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, spread: bool = False) -> Float32Array:  # noqa: ARG002
@@ -65,8 +69,10 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     config._attn_implementation = "eager"  # the exporter fuses attention itself; eager is its plain form
     with _quiet():
         try:
+            renamed = None if checkpoint.layout == "transformers" else _renamed_weights(checkpoint)
             model, report = model_class.from_pretrained(
-                checkpoint.folder,
+                checkpoint.folder if renamed is None else None,
+                state_dict=renamed,
                 config=config,
                 torch_dtype=torch.float32,
                 use_safetensors=True,
@@ -82,6 +88,21 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     if report["mismatched_keys"]:
         raise ExportError(f"{checkpoint.folder}: the shapes of {report['mismatched_keys'][:2]} differ from config.json")
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _renamed_weights(checkpoint: Checkpoint) -> "dict[str, Tensor]":
+    """The weights of another layout under the names that transformers has for them, float32."""
+    import torch
+    from safetensors import safe_open
+
+    headers, weights = read_headers(checkpoint.folder), {}
+    for name, _ in expected_tensors(checkpoint.architecture, checkpoint.config):
+        place = stored(checkpoint.layout, name)
+        with safe_open(headers[place.name].file, framework="pt") as file:
+            tensor = file.get_tensor(place.name)
+        rows = tensor if place.third is None else tensor.chunk(STACKED)[place.third]
+        weights[name] = rows.to(torch.float32)
+    return weights
 
 
 def local_checkpoint(model: str, revision: str | None) -> Path:

@@ -4,14 +4,19 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from raskrank.errors import ExportError, NotACrossEncoder
+from raskrank.families import STACKED, Layout, stored
 from raskrank.files import decode_json, read_bytes, read_json
 
 # A model of 24 layers has a header of 50 kB; safetensors itself stops at 100 MB.
 MAX_HEADER_BYTES = 16 * 2**20
 
-SUGGESTION = "Use a cross-encoder, such as BAAI/bge-reranker-base or cross-encoder/mmarco-mMiniLMv2-L12-H384-v1."
+SUGGESTION = (
+    "Use a cross-encoder, such as BAAI/bge-reranker-base; for many languages, Norwegian among them, "
+    "BAAI/bge-reranker-v2-m3 or the small cross-encoder/mmarco-mMiniLMv2-L12-H384-v1."
+)
 _FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _CONVERT = (
     "Only safetensors are read, because pickles can run code. Where you trust it, convert it with "
@@ -19,11 +24,25 @@ _CONVERT = (
 )
 
 
-def check_weights(folder: Path, architecture: str, numbers: Mapping[str, int]) -> int:
+class Header(NamedTuple):
+    """What a safetensors file says of one of its tensors."""
+
+    dtype: str  # as safetensors spells it, "F32"
+    shape: tuple[int, ...]
+    file: Path
+
+
+def check_weights(folder: Path, architecture: str, numbers: Mapping[str, int], layout: Layout = "transformers") -> int:
     """The number of parameters, once every tensor that the architecture uses is there, in float and in its shape."""
-    tensors = _tensors(folder)
-    parameters = 0
-    for name, shape in _expected_tensors(architecture, numbers):
+    tensors = read_headers(folder)
+    parameters, used = 0, set()
+    for ours, shape in expected_tensors(architecture, numbers):
+        name, third = stored(layout, ours)
+        if third is not None:
+            shape = (STACKED * shape[0], *shape[1:])
+        if name in used:
+            continue
+        used.add(name)
         if name not in tensors:
             if name.startswith("classifier.") or ".pooler." in name:
                 raise NotACrossEncoder(
@@ -31,7 +50,7 @@ def check_weights(folder: Path, architecture: str, numbers: Mapping[str, int]) -
                     f"{architecture}. {SUGGESTION}"
                 )
             raise ExportError(f"{folder}: the weights do not fit config.json: {name} is missing.")
-        dtype, found = tensors[name]
+        dtype, found, _ = tensors[name]
         if dtype not in _FLOAT_BYTES:
             raise ExportError(f"{folder}: {name} is {dtype}. Export from the float checkpoint, not a quantised one.")
         if found != shape:
@@ -42,11 +61,14 @@ def check_weights(folder: Path, architecture: str, numbers: Mapping[str, int]) -
         raise ExportError(
             f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
         )
+    # Of a layout that stands for code which is not run, a tensor too many means that the code would compute something else.
+    if layout != "transformers" and (unknown := sorted(tensors.keys() - used)):
+        raise ExportError(f"{folder}: {unknown[0]} and {len(unknown) - 1} more tensors are not part of the {layout} layout.")
     return parameters
 
 
-def _expected_tensors(architecture: str, numbers: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor, the head first. Lazy: a hostile layer count ends at the first that is missing."""
+def expected_tensors(architecture: str, numbers: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name as in transformers, and shape, the head first. Lazy: a hostile layer count ends at the first that is missing."""
     hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
     bert = architecture.startswith("Bert")
     base = "bert" if bert else "roberta"
@@ -77,8 +99,8 @@ def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.bias", (size,)
 
 
-def _tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of each tensor in model.safetensors, or in the shards that its index lists."""
+def read_headers(folder: Path) -> dict[str, Header]:
+    """Each tensor in model.safetensors, or in the shards that its index lists, by name."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return _read_header(single)
@@ -90,7 +112,7 @@ def _tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ExportError(f"{index} is not valid: it has no weight_map.")
-    headers: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
+    headers: dict[str, dict[str, Header]] = {}
     tensors = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
@@ -103,7 +125,7 @@ def _tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     return tensors
 
 
-def _read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _read_header(path: Path) -> dict[str, Header]:
     """Dtype and shape by tensor: 8 little-endian bytes of length, then JSON, then as many bytes as that describes."""
     if not path.is_file():
         raise ExportError(f"{path} is missing. Download the model again.")
@@ -124,7 +146,7 @@ def _read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]} if all(
                 isinstance(size, int) and size >= 0 for size in shape
             ):
-                tensors[name] = (dtype, tuple(shape))
+                tensors[name] = Header(dtype, tuple(shape), path)
             case _:
                 raise ExportError(f"{path} is not valid: its header does not describe {name}.")
         if not 0 <= begin <= end <= data - length:

@@ -18,7 +18,7 @@ from raskrank.errors import ExportError
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank_export.passes import PASSES
 from raskrank_export.passes.edit import MICROSOFT
-from raskrank_export.tensors import detach_tables, write_model
+from raskrank_export.tensors import read_light, write_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,6 +32,8 @@ def export_model(model: "PreTrainedModel", folder: Path) -> Path:
     """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file."""
     from optimum.exporters.onnx import onnx_export_from_model
 
+    # Where optimum looks for a tokenizer to copy: not in the checkpoint, whose tokenizer is read already, nor on the hub.
+    model.config._name_or_path = str(folder)
     with _quiet(), _same_random_numbers():
         try:
             onnx_export_from_model(
@@ -47,7 +49,7 @@ def export_model(model: "PreTrainedModel", folder: Path) -> Path:
 def lean_graph(file: Path, checkpoint: Checkpoint) -> tuple[onnx.ModelProto, dict[str, int]]:
     """The fused graph of an export after every pass, and how many layers each pass changed.
 
-    Its embedding tables are read from `file`'s folder, which must stay until the graph is saved.
+    Its large tensors are read from `file`'s folder, which must stay until the graph is saved.
 
     Raises ExportError if onnxruntime did not fuse every layer, or a pass left one out: the bundle would be slow.
     """
@@ -76,7 +78,7 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
     options.enable_bias_gelu = options.enable_embed_layer_norm = False
     with _quiet():
         model: onnx.ModelProto = optimizer.optimize_by_fusion(
-            detach_tables(onnx.load(str(file)), file.with_name("tables.bin")),
+            read_light(file),
             model_type="bert",
             num_heads=checkpoint.heads,
             hidden_size=checkpoint.hidden_size,

@@ -1,10 +1,15 @@
 """What an export made and measured."""
 
+import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raskrank.manifest import Manifest
+from raskrank import models
+from raskrank.manifest import Manifest, Vocabulary
 from raskrank.parity import Parity
+from raskrank_export.rungs import Climb
+
+WIDTH = 80  # of a terminal, and of a README
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +17,7 @@ class ExportReport:
     """The result of `export`. Sizes in bytes, times in seconds by step. `str()` gives a summary for people.
 
     fp32_parity compares PyTorch with the fp32 graph, parity with the bundle as written; for precision "fp32" they are one.
+    climb says what the repair ladder tried, None for fp32 as asked for; the same is in manifest.parity.
     peak_memory_bytes is the largest resident size of this process so far, not of the export alone.
     """
 
@@ -20,6 +26,7 @@ class ExportReport:
     manifest: Manifest
     fp32_parity: Parity
     parity: Parity
+    climb: Climb | None
     checkpoint_bytes: int
     bundle_bytes: int
     peak_memory_bytes: int
@@ -39,12 +46,28 @@ class ExportReport:
 
     def __str__(self) -> str:
         manifest = self.manifest
-        lines = [
+        known = models.known(manifest.source.model)
+        accepted = ", accepted" if manifest.source.accepted_licence else ""
+        facts = [
             f"{manifest.name}: {manifest.architecture}, {manifest.parameters / 1e6:.1f} M parameters",
+            f"at most {manifest.max_length} tokens; licence {manifest.source.licence or 'not stated'}{accepted}",
+            *([] if known is None else [known.note]),
             f"{self.checkpoint_bytes / 1e6:.1f} MB checkpoint -> {self.bundle_bytes / 1e6:.1f} MB bundle, "
             f"{manifest.precision}; {sum(self.seconds.values()):.1f} s, peak memory {self.peak_memory_bytes / 1e9:.2f} GB",
-            str(self.fp32_parity),
+            *([] if manifest.vocabulary is None else [_vocabulary(manifest.vocabulary)]),
         ]
+        lines = [line for fact in facts for line in textwrap.wrap(fact, WIDTH, subsequent_indent="  ")]
+        lines.append(str(self.fp32_parity))
         if self.parity is not self.fp32_parity:
             lines.append(str(self.parity))
+        if self.climb is not None and len(self.climb.attempts) > 1:
+            lines.append(str(self.climb))
         return "\n".join([*lines, f"written to {self.output}"])
+
+
+def _vocabulary(vocabulary: Vocabulary) -> str:
+    coverage = vocabulary.coverage
+    return (
+        f"vocabulary trimmed to {vocabulary.kept} of {vocabulary.of} pieces; of {coverage.held_back} held-back texts "
+        f"{coverage.whole_texts:.1%} are spelled as before, of their tokens {coverage.tokens:.1%}"
+    )

@@ -1,11 +1,16 @@
 """Where a checkpoint comes from: a folder that is there, or a model of the Hugging Face hub."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from raskrank.errors import ExportError
+from raskrank import models
+from raskrank.checkpoint import Checkpoint, read_checkpoint
+from raskrank.errors import ExportError, NotACrossEncoder
+from raskrank.licence import restricts_use
+from raskrank.settings import HUB_ID
+from raskrank.weights import SUGGESTION
 
 # What read_checkpoint and the tokenizer need. No pickles, no code, no other formats.
 HUB_FILES = (
@@ -22,7 +27,6 @@ HUB_FILES = (
 # The hub's patterns match across folders: onnx/config.json would come along.
 HUB_FILES_LEFT = ("*/*",)
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -33,13 +37,20 @@ class ResolvedSource:
     folder: Path
     name: str  # as the user wrote it
     revision: str | None  # the commit of a hub model, 40 hexadecimal digits; None for a folder
+    known: models.KnownModel | None = None  # what is known of a hub model
+
+    @property
+    def export_length(self) -> int | None:
+        """Tokens that an export allows without being asked; None for all that the checkpoint allows."""
+        return None if self.known is None else self.known.export_length
 
 
-def resolve(model: str, *, revision: str | None = None) -> ResolvedSource:
+def resolve(model: str, *, revision: str | None = None, accepted_licence: str | None = None) -> ResolvedSource:
     """The folder `model` names, or else the hub model "owner/name", downloaded into the hub's own cache.
 
     `revision` is a branch, tag or commit of a hub model, its main branch by default. With HF_HUB_OFFLINE=1 only the
-    cache is read. Raises ExportError when there is no such folder or model, it may not be read, or the hub is away.
+    cache is read. Raises ExportError when there is no such folder or model, it may not be read, or the hub is away; and,
+    before a download, for a known model that is no cross-encoder or whose licence wants to be accepted.
     """
     there = _path_kind(model)
     if there == "folder":
@@ -48,11 +59,56 @@ def resolve(model: str, *, revision: str | None = None) -> ResolvedSource:
         return ResolvedSource(folder=Path(model), name=model, revision=None)
     if there == "file":
         raise ExportError(f"{model} is not a folder. Give the folder that holds the model's config.json.")
-    if not _HUB_ID.fullmatch(model):
+    if not HUB_ID.fullmatch(model):
         raise ExportError(f"There is no folder {model!r}. Give a checkpoint's folder, or a hub model as owner/name.")
+    if refused := models.refused(model):
+        raise NotACrossEncoder(f"{model} is {refused.reason}. {SUGGESTION}")
+    known = models.known(model)
+    if known is not None:
+        _check_licence(model, known.licence, accepted_licence)
     folder = _download(model, revision)
     # The hub's cache keeps each commit in a folder of its name.
-    return ResolvedSource(folder=folder, name=model, revision=folder.name if _COMMIT.fullmatch(folder.name) else None)
+    commit = folder.name if _COMMIT.fullmatch(folder.name) else None
+    return ResolvedSource(folder=folder, name=model, revision=commit, known=known)
+
+
+def read(source: ResolvedSource, *, accepted_licence: str | None = None) -> Checkpoint:
+    """The checkpoint, with licence and languages from the registry where its folder states none.
+
+    Raises as `read_checkpoint` does, and ExportError if the licence restricts use and is not accepted, or a known hub model
+    is not what the registry says.
+    """
+    checkpoint = read_checkpoint(source.folder)
+    if source.known is not None:
+        _check_facts(source, source.known, checkpoint)
+    known = source.known or models.of_layout(checkpoint.layout)
+    if known is not None:
+        checkpoint = replace(
+            checkpoint,
+            licence=checkpoint.licence or known.licence,
+            languages=checkpoint.languages or known.languages,
+        )
+    _check_licence(source.name, checkpoint.licence, accepted_licence)
+    return checkpoint
+
+
+def _check_facts(source: ResolvedSource, known: models.KnownModel, checkpoint: Checkpoint) -> None:
+    """An error and no warning: with another activation or length come other scores, which look as good as the right ones."""
+    for fact in ("activation", "max_length"):
+        expected, found = getattr(known, fact), getattr(checkpoint, fact)
+        if found != expected:
+            raise ExportError(
+                f"{source.name}: the {fact} of this checkpoint is {found!r}, that of the published model {expected!r}. "
+                f"To take it as it is, export its folder: {source.folder}"
+            )
+
+
+def _check_licence(model: str, licence: str | None, accepted: str | None) -> None:
+    if licence is not None and restricts_use(licence) and str(accepted).lower() != licence.lower():
+        raise ExportError(
+            f"{model} has the licence {licence}, which does not allow commercial use. If you may use it, say so with "
+            f"accept_license={licence!r} or --accept-license {licence}."
+        )
 
 
 def _path_kind(model: str) -> Literal["folder", "file", "nothing"]:

@@ -1,5 +1,6 @@
 """Tensors of a graph: in the graph's own message, or in a file beside it, so that large ones are never held twice."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -8,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo, set_external_data
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, set_external_data
 
 MIN_EXTERNAL_BYTES = 1024  # smaller tensors stay in the graph, where shapes and constants are read
-MIN_TABLE_BYTES = 1 << 20  # an embedding below it is not worth a file while passes run
+MIN_SPILLED_VALUES = 1 << 18  # a smaller tensor, of a megabyte, is not worth a file while passes run
 ALIGNMENT = 64  # of each tensor in a weights file: a cache line, for aligned loads from the mapped file
 
 
@@ -24,21 +25,56 @@ def values(tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
     return np.memmap(Path(info.basepath) / info.location, dtype, "r", info.offset or 0, tuple(tensor.dims))
 
 
-def detach_tables(model: onnx.ModelProto, file: Path) -> onnx.ModelProto:
-    """Move the embedding tables of a graph to a file. Returns the light model; `model` is of no further use.
+def read_light(file: Path) -> onnx.ModelProto:
+    """The graph of an ONNX file with its large tensors left in files: beside it already, or put there now.
 
-    In XLM-R they are two thirds of all weights. protobuf frees nothing of a message before the whole of it, and the passes
-    copy, so that a table left in the graph would be in memory several times.
+    protobuf serialises no message of 2 GB, frees nothing of one before the whole of it, and the passes copy: weights in the
+    graph would be in memory several times. The files must stay while the graph is used.
     """
-    tables = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
-    with file.open("wb") as stream:
+    model, spill = onnx.load(str(file), load_external_data=False), file.with_name("spilled.bin")
+    with spill.open("wb") as stream:
         for tensor in model.graph.initializer:
-            if tensor.name in tables and len(tensor.raw_data) >= MIN_TABLE_BYTES:
-                offset = _write(stream, tensor.raw_data)
-                set_external_data(tensor, file.name, offset, len(tensor.raw_data), basepath=str(file.parent))
-                tensor.ClearField("raw_data")
-    light: onnx.ModelProto = onnx.ModelProto.FromString(model.SerializeToString())
+            _leave_outside(tensor, file.parent, stream, spill.name)
+        for node in model.graph.node:
+            for item in node.attribute:
+                take_in(item.t, file.parent)
+    light: onnx.ModelProto = onnx.ModelProto.FromString(model.SerializeToString())  # without what was spilled
     return light
+
+
+def _leave_outside(tensor: onnx.TensorProto, folder: Path, stream: BinaryIO, name: str) -> None:
+    # onnxruntime's fusion of attention reads the square weights of query, key and value.
+    square = len(tensor.dims) == 2 and tensor.dims[0] == tensor.dims[1]
+    if square or math.prod(tensor.dims) < MIN_SPILLED_VALUES:
+        take_in(tensor, folder)
+    elif tensor.data_location == TensorProto.EXTERNAL:
+        info = ExternalDataInfo(tensor)
+        _refer(tensor, info.location, info.offset or 0, info.length, folder)
+    elif tensor.HasField("raw_data"):
+        _refer(tensor, name, _write(stream, tensor.raw_data), len(tensor.raw_data), folder)
+
+
+def take_in(tensor: onnx.TensorProto, folder: Path) -> None:
+    """Read the values of a tensor that lie in a file of `folder` into the graph's own message."""
+    if tensor.data_location == TensorProto.EXTERNAL:
+        load_external_data_for_tensor(tensor, str(folder))
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+
+
+def _refer(tensor: onnx.TensorProto, location: str, offset: int, length: int | None, folder: Path | None = None) -> None:
+    """Let the tensor stand for bytes of a file."""
+    tensor.raw_data = b""  # set_external_data wants the field
+    set_external_data(tensor, location, offset, length, basepath=None if folder is None else str(folder))
+    tensor.ClearField("raw_data")
+
+
+def replace_values(tensor: onnx.TensorProto, array: npt.NDArray[np.generic], file: Path) -> None:
+    """Give `tensor` the shape and values of `array`, of its own type. They are put into `file`, not into the message."""
+    with file.open("wb") as stream:
+        offset = _write(stream, np.ascontiguousarray(array).data.cast("B"))
+    tensor.CopyFrom(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=array.shape))
+    _refer(tensor, file.name, offset, array.nbytes, file.parent)
 
 
 def write_model(model: onnx.ModelProto, graph_file: Path, weights_file: Path) -> None:
@@ -66,9 +102,8 @@ def _placed(tensors: Iterable[onnx.TensorProto], stream: BinaryIO, location: str
         if array.nbytes < MIN_EXTERNAL_BYTES:
             yield tensor
             continue
-        placed = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=b"")
-        set_external_data(placed, location, _write(stream, np.ascontiguousarray(array).data.cast("B")), array.nbytes)
-        placed.ClearField("raw_data")
+        placed = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        _refer(placed, location, _write(stream, np.ascontiguousarray(array).data.cast("B")), array.nbytes)
         yield placed
 
 

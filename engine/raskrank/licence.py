@@ -1,0 +1,9 @@
+"""What a model's licence says about its use, as far as its name does."""
+
+# Creative Commons' identifiers without commercial use all begin so: cc-by-nc-4.0, cc-by-nc-sa-4.0, cc-by-nc-nd-3.0, ...
+NON_COMMERCIAL = "cc-by-nc"
+
+
+def restricts_use(licence: str | None) -> bool:
+    """Whether the licence, as model cards spell it, forbids commercial use."""
+    return licence is not None and licence.lower().startswith(NON_COMMERCIAL)

@@ -1,0 +1,102 @@
+"""Published models that are known by name: what models.toml says of them."""
+
+import functools
+import importlib.resources
+import tomllib
+from dataclasses import dataclass
+from typing import Any
+
+from raskrank.families import Layout
+from raskrank.manifest import Activation
+
+DEFAULT_MODEL = "BAAI/bge-reranker-base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Logits published for the pairs of a query; `tolerance` is how far the model in fp32 may be from them."""
+
+    source: str
+    query: str
+    documents: tuple[str, ...]
+    logits: tuple[float, ...]  # one for each document
+    tolerance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownModel:
+    """A model of the hub, and the facts that its repository states."""
+
+    id: str  # on the hub, "owner/name"
+    aliases: tuple[str, ...]  # other ids under which the hub has it
+    licence: str
+    languages: tuple[str, ...]
+    activation: Activation
+    max_length: int  # tokens that it can read, special tokens included
+    export_length: int  # tokens that an export allows without being asked
+    layout: Layout  # what its tensors are called
+    note: str
+    reference: tuple[Reference, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedModel:
+    """A model that is often asked for, and why it is no cross-encoder."""
+
+    id: str
+    reason: str
+
+
+def known(model_id: str) -> KnownModel | None:
+    """The model of that hub id, if it is known."""
+    return next((model for model in known_models() if model_id in (model.id, *model.aliases)), None)
+
+
+def of_layout(layout: Layout) -> KnownModel | None:
+    """The model that alone has a layout of its own: a copy of it is known by that, whatever its folder is called."""
+    return next((model for model in known_models() if layout != "transformers" and model.layout == layout), None)
+
+
+def refused(model_id: str) -> RefusedModel | None:
+    """The model of that hub id, if it is known to be another kind of model."""
+    return next((model for model in refused_models() if model_id == model.id), None)
+
+
+@functools.cache
+def known_models() -> tuple[KnownModel, ...]:
+    """All of them, in the order of the file."""
+    return tuple(
+        KnownModel(
+            id=entry["id"],
+            aliases=tuple(entry.get("aliases", ())),
+            licence=entry["licence"],
+            languages=tuple(entry["languages"]),
+            activation=entry["activation"],
+            max_length=entry["max_length"],
+            export_length=entry.get("export_length", entry["max_length"]),
+            layout=entry.get("layout", "transformers"),
+            note=entry["note"],
+            reference=tuple(map(_reference, entry.get("reference", ()))),
+        )
+        for entry in _registry()["models"]
+    )
+
+
+@functools.cache
+def refused_models() -> tuple[RefusedModel, ...]:
+    """All of them, in the order of the file."""
+    return tuple(RefusedModel(id=entry["id"], reason=entry["reason"]) for entry in _registry()["refused"])
+
+
+def _reference(entry: dict[str, Any]) -> Reference:
+    return Reference(
+        source=entry["source"],
+        query=entry["query"],
+        documents=tuple(entry["documents"]),
+        logits=tuple(entry["logits"]),
+        tolerance=entry["tolerance"],
+    )
+
+
+def _registry() -> dict[str, Any]:
+    return tomllib.loads((importlib.resources.files("raskrank") / "models.toml").read_text("utf-8"))
