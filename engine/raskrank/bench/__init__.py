@@ -1,0 +1,1 @@
+"""`raskrank bench`: what a model does on this machine, beside others and beside its checkpoint."""

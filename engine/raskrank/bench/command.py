@@ -1,0 +1,47 @@
+"""`raskrank bench`, from its arguments to what it prints."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from raskrank.bench.measure import run as measure
+from raskrank.bench.workloads import QUERY, Workload, from_samples, from_texts
+from raskrank.documents import read_documents
+from raskrank.errors import InputError
+from raskrank.terminal import Steps, is_terminal, safe_lines, show, to_json
+
+MAX_PASSAGES = 1000  # more say nothing new, and Kendall's tau compares each with each
+
+
+def run(arguments: argparse.Namespace, samples: Path) -> int:
+    """Measure, print, and return the exit code. samples: the exporter's, which our own passages are made from."""
+    if arguments.passages > MAX_PASSAGES:
+        raise InputError(f"--passages: expected at most {MAX_PASSAGES}, got {arguments.passages}")
+    if arguments.checkpoint is not None and arguments.against is None:
+        raise InputError("--checkpoint: only --against torch uses one; add that, or leave it out")
+    source, workloads = _workloads(arguments, samples)
+    report = measure(
+        arguments.models or [None],
+        workloads,
+        QUERY if arguments.query is None else arguments.query,
+        source=source,
+        seconds=arguments.seconds,
+        threads=arguments.threads,
+        against_torch=arguments.against == "torch",
+        checkpoint=arguments.checkpoint,
+        progress=Steps(sys.stderr) if is_terminal(sys.stderr) else None,
+    )
+    show(to_json(report.to_dict(), indent=2) if arguments.json else safe_lines(str(report)))
+    return 0
+
+
+def _workloads(arguments: argparse.Namespace, samples: Path) -> tuple[str, list[Workload]]:
+    """What to say of where the passages are from, and what to measure with them."""
+    if arguments.texts is None:
+        return "made from our samples in Norwegian and English", from_samples(samples, arguments.passages)
+    name, documents = read_documents(arguments.texts)
+    if not documents:
+        raise InputError(f"{name} holds no text; expected one a line")
+    used = min(arguments.passages, len(documents))
+    part = f"{used} of {len(documents)}" if used < len(documents) else f"all {used}"
+    return f"{part} texts of {name}", from_texts([document.text for document in documents], arguments.passages)

@@ -1,0 +1,85 @@
+"""What is measured: passages of different numbers and lengths, from a user's texts or made from our samples."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+QUERY = "Hvem har erfaring fra intensivavdeling?"
+FEW = 10
+SEED = 20261124
+SHORT_WORDS = (2, 8)
+MIXED_WORDS = (5, 300)  # bounds of a log-normal distribution whose median is about 75 words
+LONG_WORDS = 400  # 512 tokens or more in the tokenizers of most models: the limit of what these read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Passages to score for one query. kind: "" for a user's texts, else how long ours are: "short", "mixed" or "long"."""
+
+    kind: str
+    passages: tuple[str, ...]
+    share: int  # of a benchmark's time, in proportion to the others' shares
+
+    @property
+    def name(self) -> str:
+        return f"{len(self.passages)} {self.kind}".rstrip()
+
+    def sample(self, count: int) -> "Workload":
+        """`count` of the passages, or all if they are fewer: of every length as often as among all, in the same order."""
+        total = len(self.passages)
+        count = min(count, total)
+        by_length = sorted(range(total), key=lambda index: len(self.passages[index]))
+        # The middle of each of `count` parts of equal size.
+        chosen = sorted(by_length[(2 * part + 1) * total // (2 * count)] for part in range(count))
+        return replace(self, passages=tuple(self.passages[index] for index in chosen))
+
+
+def from_texts(texts: Sequence[str], most: int) -> list[Workload]:
+    """1, 10 and `most` of a user's texts, as far as there are so many; the largest last."""
+    return _counts("", texts, most)
+
+
+def from_samples(samples: Path, most: int) -> list[Workload]:
+    """1, 10 and `most` passages of mixed length, then `most` short and as many long ones. The same on every machine.
+
+    samples: {"documents": [text, ...]} a line. A passage is a few of their documents joined, cut to a number of words.
+    """
+    lines = samples.read_text("utf-8").splitlines()
+    words = [document.split() for line in lines for document in json.loads(line)["documents"]]
+    rng = random.Random(SEED)
+    mixed = _joined(words, rng, [_mixed(rng) for _ in range(most)])
+    short = _joined(words, rng, [rng.randint(*SHORT_WORDS) for _ in range(most)])
+    long = _joined(words, rng, [LONG_WORDS] * most)
+    return [
+        *_counts("mixed", mixed, most),
+        Workload(kind="short", passages=short, share=1),
+        Workload(kind="long", passages=long, share=1),
+    ]
+
+
+def _counts(kind: str, passages: Sequence[str], most: int) -> list[Workload]:
+    largest = min(most, len(passages))
+    counts = sorted({1, min(FEW, largest), largest})
+    return [Workload(kind=kind, passages=tuple(passages), share=2**step).sample(count) for step, count in enumerate(counts)]
+
+
+def _mixed(rng: random.Random) -> int:
+    low, high = MIXED_WORDS
+    return min(high, max(low, round(rng.lognormvariate(4.3, 0.6))))
+
+
+def _joined(documents: Sequence[list[str]], rng: random.Random, lengths: Sequence[int]) -> tuple[str, ...]:
+    """A passage of each length in words, which starts where a document does."""
+    passages = []
+    for length in lengths:
+        start = rng.randrange(len(documents))
+        words: list[str] = []
+        for document in chain(documents[start:], documents[:start]):
+            if len(words) >= length:
+                break
+            words += document
+        passages.append(" ".join(words[:length]))
+    return tuple(passages)
