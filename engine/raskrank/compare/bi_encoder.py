@@ -1,0 +1,56 @@
+"""The baseline that a cross-encoder is weighed against: a bi-encoder of sentence-transformers. Imported only when named."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from raskrank.compare.contenders import Contender, Ranking
+from raskrank.errors import InferenceError, InputError
+from raskrank.measuring import FreshProcess
+
+NEEDS = "--bi-encoder needs sentence-transformers; install it with: pip install 'raskrank[bi-encoder]'"
+
+
+class BiEncoder:
+    """Ranks by the cosine of query and document, both encoded anew in each call, as texts that were never seen have to be."""
+
+    runs = "bi-encoder"
+    reference: Contender | None = None
+
+    def __init__(self, model: str) -> None:
+        """model: a hub id or a folder. Raises InputError without sentence-transformers, InferenceError if it cannot load it."""
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise InputError(NEEDS) from error
+        try:
+            self._model = SentenceTransformer(model, device="cpu")
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InferenceError(f"sentence-transformers cannot load {model}: {reason}") from error
+        self.origin, self.name = model, Path(model).name
+        self.parameters = sum(parameter.numel() for parameter in self._model.parameters())
+        self.disk_bytes: int | None = None
+        if Path(model).is_dir():
+            files = [*Path(model).rglob("*.safetensors"), *Path(model).rglob("tokenizer.json")]
+            self.disk_bytes = sum(file.stat().st_size for file in files)
+
+    def rank(self, query: str, documents: Sequence[str]) -> Ranking:
+        vectors = self._model.encode([query, *documents], normalize_embeddings=True, show_progress_bar=False)
+        scores = vectors[1:] @ vectors[0]
+        finite = np.isfinite(scores)
+        order = np.argsort(np.where(finite, -scores, np.inf), kind="stable")
+        return Ranking(tuple(order.tolist()), int((~finite).sum()))
+
+    def run(self, query: str, documents: Sequence[str]) -> None:
+        self.rank(query, documents)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self._model.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+
+    def start_anew(self, query: str, documents: Sequence[str]) -> FreshProcess | None:  # noqa: ARG002  it is there for its speed
+        return None
+
+    def close(self) -> None:
+        del self._model

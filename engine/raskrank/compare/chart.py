@@ -1,0 +1,109 @@
+"""Quality against time, as a picture."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from raskrank.compare.measure import COUNTS, Result
+from raskrank.compare.quality import DEPTH
+from raskrank.compare.report import About
+from raskrank.errors import InputError
+from raskrank.terminal import shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COUNT = COUNTS[-1]  # passages of the calls whose time is shown
+NAME_COLUMNS = 40  # longer names of models are cut
+STYLES = {"onnx int8": ("o", "tab:blue"), "onnx fp32": ("s", "tab:green"), "torch fp32": ("^", "tab:red")}
+OTHER_STYLE = ("D", "tab:gray")
+# Where a name may begin or end beside its point, in points of type, the nearest places first.
+PLACES = sorted(product((-9, 9), range(-120, 121, 6)), key=lambda place: (abs(place[1]), place[0]))
+MARGIN = 8  # pixels around a name, such as half a marker is wide
+STEPS = 100  # points of a line that names keep clear of
+
+
+class Point(NamedTuple):
+    """A result in the chart."""
+
+    ms: float
+    ndcg: float
+
+
+def check_chart(file: Path) -> None:
+    """Refuse before anything is measured what would fail when all is done. Raises InputError."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise InputError("--chart needs matplotlib; install it with: pip install 'raskrank[compare]'") from error
+    if file.suffix.lower() != ".png":
+        raise InputError(f"--chart: expected a file name that ends in .png, got {file.name}")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"--chart: there is no folder {file.parent}")
+
+
+def draw_chart(results: Sequence[Result], about: About, file: Path) -> None:
+    """Write a PNG: each result a point at its median time (logarithmic) and mean nDCG, a line and a name for each model.
+
+    Raises OSError where the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    points = [Point(result.calls[COUNT].median * 1e3, result.overall.quality.ndcg) for result in results]
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for runs in dict.fromkeys(result.runs for result in results):
+        marker, color = STYLES.get(runs, OTHER_STYLE)
+        own = [point for point, result in zip(points, results, strict=True) if result.runs == runs]
+        axes.scatter(*zip(*own, strict=True), marker=marker, color=color, label=runs, zorder=2)
+    lines = {}
+    for name in dict.fromkeys(result.name for result in results):
+        lines[name] = sorted(point for point, result in zip(points, results, strict=True) if result.name == name)
+        axes.plot(*zip(*lines[name], strict=True), color="lightgray", linewidth=1, zorder=1)
+    axes.set_xscale("log")
+    axes.set_xlim(min(point.ms for point in points) / 3, max(point.ms for point in points) * 2)
+    low, high = min(point.ndcg for point in points), max(point.ndcg for point in points)
+    room = max(0.01, (high - low) / 5)
+    axes.set_ylim(low - room, high + room)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(f"one query with {COUNT} passages, median time in ms (logarithmic)")
+    axes.set_ylabel(f"mean nDCG@{DEPTH}, 0 to 1")
+    axes.set_title(f"{about.queries} queries, up to {about.candidates} candidates each", fontsize="medium")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=len(STYLES) + 1, frameon=False)
+    figure.draw_without_rendering()  # settles the layout, from which the places of names follow
+    _write_names(axes, lines)
+    figure.savefig(file)
+
+
+def _write_names(axes: "Axes", lines: Mapping[str, Sequence[Point]]) -> None:
+    """Write each name at the first of its PLACES that is inside the axes and free of names, points and lines."""
+    from matplotlib.transforms import Bbox, offset_copy
+
+    inside, taken = axes.get_window_extent(), list[Bbox]()
+    pixels = [axes.transData.transform(line) for line in lines.values()]  # (points, 2) each
+    drawn = np.concatenate(
+        [np.linspace(line[:-1], line[1:], STEPS).reshape(-1, 2) for line in pixels if len(line) > 1] + pixels
+    )
+    for name, (point, *_) in lines.items():
+        for across, up in PLACES:
+            moved = offset_copy(axes.transData, axes.get_figure(root=True), across, up, units="points")
+            align = "left" if across > 0 else "right"
+            label = axes.text(
+                *point, shorten(name, NAME_COLUMNS), transform=moved, ha=align, va="center", fontsize="small", parse_math=False
+            )
+            extent = label.get_window_extent().padded(MARGIN)
+            free = not extent.count_overlaps(taken) and not extent.count_contains(drawn)
+            if free and inside.contains(*extent.min) and inside.contains(*extent.max):
+                taken.append(extent)
+                if up:
+                    leader = {"arrowstyle": "-", "color": "gray", "linewidth": 0.5}
+                    axes.annotate("", point, (across, up), textcoords="offset points", arrowprops=leader)
+                break
+            label.remove()

@@ -1,0 +1,64 @@
+"""`raskrank compare`, from its arguments to what it prints."""
+
+import argparse
+import platform
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from raskrank import cpu
+from raskrank.compare.candidates import Task, make_tasks
+from raskrank.compare.chart import check_chart, draw_chart
+from raskrank.compare.contenders import Contender, loaded
+from raskrank.compare.data import FORMATS, read_data
+from raskrank.compare.measure import measure
+from raskrank.compare.report import About, to_dict, to_markdown
+from raskrank.errors import InputError
+from raskrank.terminal import Bar, is_terminal, safe_lines, say, show, to_json
+
+MIN_CANDIDATES = 2  # of fewer there is no order
+PACKAGES = {"onnx": ("onnxruntime", "tokenizers"), "torch": ("torch", "transformers"), "bi-encoder": ("sentence-transformers",)}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, print, and return the exit code."""
+    if arguments.data is None:
+        raise InputError(f"--data is missing: {FORMATS}")
+    if arguments.candidates < MIN_CANDIDATES:
+        raise InputError(f"--candidates: expected at least {MIN_CANDIDATES}, got {arguments.candidates}")
+    chart = None if arguments.chart is None else Path(arguments.chart)
+    if chart:
+        check_chart(chart)
+    data = read_data(Path(arguments.data))
+    tasks = make_tasks(data, queries=arguments.queries, candidates=arguments.candidates)
+    against_torch = arguments.against == "torch"
+    with loaded(arguments.models, against_torch=against_torch, bi_encoder=arguments.bi_encoder) as contenders:
+        about = _about(arguments.data, tasks, contenders)
+        results = measure(contenders, tasks, _progress)
+    if chart:
+        draw_chart(results, about, chart)
+    show(to_json(to_dict(results, about), indent=2) if arguments.json else safe_lines(to_markdown(results, about)))
+    if chart:
+        say(f"the chart is in {chart}")
+    return 0
+
+
+def _about(data: str, tasks: Sequence[Task], contenders: Sequence[Contender]) -> About:
+    backends = dict.fromkeys(contender.runs.partition(" ")[0] for contender in contenders)
+    packages = ["raskrank", *(package for backend in backends for package in PACKAGES[backend])]
+    machine = (cpu.model_name(), f"{cpu.usable_cpus()} usable CPUs", *cpu.instruction_sets())
+    return About(
+        data=data,
+        queries=len(tasks),
+        candidates=max(len(task.documents) for task in tasks),
+        machine=", ".join(machine),
+        date=datetime.now(UTC).date().isoformat(),
+        versions={"Python": platform.python_version(), **{package: version(package) for package in packages}},
+    )
+
+
+def _progress(name: str, total: int) -> AbstractContextManager[Bar | None]:
+    return Bar(name, total, sys.stderr) if is_terminal(sys.stderr) else nullcontext()

@@ -1,0 +1,51 @@
+"""How good a ranking is, from the grades of the documents in the order in which a model ranked them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+DEPTH = 10  # ranks that count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """Means over `queries` rankings, each in [0, 1]."""
+
+    queries: int
+    ndcg: float
+    mrr: float
+    top1: float
+
+
+def quality(rankings: Sequence[Sequence[int]]) -> Quality:
+    """Judge rankings, at least one. Each is the grades of all its documents, best document first, one of them above 0."""
+    return Quality(
+        queries=len(rankings),
+        ndcg=fmean(ndcg(grades) for grades in rankings),
+        mrr=fmean(reciprocal_rank(grades) for grades in rankings),
+        top1=fmean(float(grades[0] > 0) for grades in rankings),
+    )
+
+
+def ndcg(grades: Sequence[int], depth: int = DEPTH) -> float:
+    """Normalised discounted cumulative gain of the first `depth` ranks: 1 if no order were better.
+
+    DCG = sum of grade / log2(rank + 1), divided by the DCG of the same grades in falling order; the gain is the grade itself
+    (Järvelin & Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20, 2002; the discount as trec_eval
+    has it). Binary grades are those of 0 and 1. 0 where no grade is above 0.
+    """
+    ideal = _dcg(sorted(grades, reverse=True)[:depth])
+    return _dcg(grades[:depth]) / ideal if ideal else 0.0
+
+
+def reciprocal_rank(grades: Sequence[int], depth: int = DEPTH) -> float:
+    """1 / rank of the first document with a grade above 0, 0 if it is not among the first `depth`; its mean is the MRR.
+
+    (Voorhees, "The TREC-8 question answering track report", 1999.)
+    """
+    return next((1 / rank for rank, grade in enumerate(grades[:depth], 1) if grade > 0), 0.0)
+
+
+def _dcg(grades: Sequence[int]) -> float:
+    return sum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades, 1))

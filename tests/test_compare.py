@@ -1,0 +1,446 @@
+"""`raskrank compare` as a whole: what it measures, prints and draws, and what it refuses."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from bundles import copy_bundle, edit, sign
+from conftest import Tiny
+from paths import NANO_CHECKPOINT, shared
+from processes import run_script
+from raskrank import Reranker
+from raskrank.cli import main
+from raskrank.compare import measure
+from raskrank.compare.candidates import Task, make_tasks
+from raskrank.compare.chart import draw_chart
+from raskrank.compare.contenders import CrossEncoder, loaded
+from raskrank.compare.data import read_data
+from raskrank.compare.measure import Agreement, Judged, Result, agreement, timed_passages
+from raskrank.compare.quality import Quality, quality
+from raskrank.compare.report import About, to_markdown
+from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS
+from raskrank.measuring import FreshProcess, Timing
+
+SECRET = "HEMMELIG"
+BROKEN = "kvittering"
+LINES: list[dict[str, Any]] = [
+    {"query": "Hvem kan Python?", "positives": ["Python og SQL"], "negatives": ["Sykepleier", "Jeg søker jobb", SECRET]},
+    {"query": "nurse night shift", "positives": ["Nurse in Tromsø"], "negatives": ["Electrician", "5 år erfaring"]},
+    {"query": "Kva er ein båt?", "positives": ["Ein båt er eit fartøy."], "negatives": ["Bil", "A boat on the sea"]},
+]
+LANGUAGES = ("nb", "en", None)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "ROUNDS", 1)
+    monkeypatch.setattr(measure, "STARTS", 1)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("RASKRANK_MODEL", raising=False)
+
+
+@pytest.fixture
+def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fresh processes, since each that imports PyTorch takes seconds."""
+    monkeypatch.setattr(CrossEncoder, "start_anew", lambda *_: None)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return _write(tmp_path / "data.jsonl", LINES)
+
+
+@pytest.fixture
+def broken(tiny: Tiny, tmp_path: Path) -> Path:
+    """A bundle that gives NaN where a text has the word BROKEN."""
+    import onnx
+
+    folder = copy_bundle(tiny.bundle("bert", "fp32"), tmp_path / "broken")
+    graph = onnx.load(str(folder / MODEL), load_external_data=False).graph
+    (rows,) = (tensor for tensor in graph.initializer if "word_embeddings" in tensor.name)
+    place = {entry.key: entry.value for entry in rows.external_data}
+    weights = np.memmap(folder / WEIGHTS, np.float32, "r+", int(place["offset"]), tuple(rows.dims))
+    weights[Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(BROKEN)] = np.nan
+    weights.flush()
+    return sign(folder)
+
+
+def _write(file: Path, lines: Sequence[object]) -> Path:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return file
+
+
+def _compare(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    assert main(["compare", *map(str, arguments), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found: dict[str, Any] = json.loads(captured.out)
+    return found
+
+
+def _error(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 2) -> str:
+    assert main(["compare", *map(str, arguments)]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("raskrank: error: ")
+    assert SECRET not in captured.err
+    return captured.err
+
+
+# What is measured
+
+
+def test_int8_beside_fp32(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        line if language is None else {**line, "language": language} for line, language in zip(LINES, LANGUAGES, strict=True)
+    ]
+    file = _write(tmp_path / "data.jsonl", lines)
+    bundles = [tiny.bundle("bert", "int8"), tiny.bundle("bert", "fp32")]
+    report = _compare(capsys, *bundles, "--data", file)
+    assert report["about"]["queries"] == 3
+    assert report["about"]["candidates"] == 4
+    assert [model["runs"] for model in report["models"]] == ["onnx int8", "onnx fp32"]
+    tasks = make_tasks(read_data(file), queries=200, candidates=20)
+    for model, bundle in zip(report["models"], bundles, strict=True):
+        with Reranker.load(bundle) as reranker:
+            orders = [[task.grades[hit.index] for hit in reranker.rank(task.query, task.documents)] for task in tasks]
+            assert model["parameters"] == reranker.info().parameters
+        found = quality(orders)
+        assert (model["ndcg@10"], model["mrr@10"], model["top1"]) == (found.ndcg, found.mrr, found.top1)
+        assert model["disk_bytes"] == sum((bundle / name).stat().st_size for name in (*FILES, MANIFEST))
+        assert model["resident_bytes"] > model["disk_bytes"]
+        assert 0 < model["first_score_seconds"] < 60
+        assert model["non_finite"] == 0
+        assert model["against_checkpoint"] is None
+        assert {*model["calls"]} == {"10", "100"}
+        assert all(
+            0 < call["median_seconds"] <= call["p95_seconds"] and call["rounds"] == 1 for call in model["calls"].values()
+        )
+        assert {language: numbers["queries"] for language, numbers in model["languages"].items()} == {
+            "en": 1,
+            "nb": 1,
+            "not stated": 1,
+        }
+        assert sum(numbers["ndcg@10"] for numbers in model["languages"].values()) / 3 == pytest.approx(model["ndcg@10"])
+    texts = [text for line in LINES for text in line["positives"] + line["negatives"]]
+    tokenizer = Tokenizer.from_file(str(bundles[0] / "tokenizer.json"))
+    lengths = [len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts]
+    assert report["models"][0]["tokens_per_passage"] == pytest.approx(sum(lengths) / len(lengths))
+
+
+@pytest.mark.usefixtures("same_process")
+def test_the_checkpoint_stands_once_beside_its_bundles(tiny: Tiny, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundles = tiny.bundle("bert", "int8"), tiny.bundle("bert", "fp32")
+    torch, int8, fp32 = _compare(capsys, *bundles, "--against", "torch", "--data", data)["models"]
+    assert [model["runs"] for model in (torch, int8, fp32)] == ["torch fp32", "onnx int8", "onnx fp32"]
+    assert torch["origin"] == str(tiny.checkpoint("bert"))
+    assert torch["parameters"] == int8["parameters"]
+    assert torch["against_checkpoint"] is None
+    assert fp32["against_checkpoint"] == {"tau": 1.0, "top1": 1.0}
+    assert torch["ndcg@10"] == fp32["ndcg@10"]
+    assert -1 <= int8["against_checkpoint"]["tau"] <= 1
+
+
+@pytest.mark.usefixtures("same_process")
+def test_a_checkpoint_runs_in_pytorch(tiny: Tiny, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny.checkpoint("xlm-roberta")
+    (model,) = _compare(capsys, folder, "--data", data)["models"]
+    assert (model["name"], model["runs"], model["origin"]) == (folder.name, "torch fp32", str(folder))
+    assert model["parameters"] > 0
+    assert model["disk_bytes"] > model["parameters"] * 4
+
+
+def test_scores_that_are_no_numbers_are_counted(broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [{"query": BROKEN, "positives": ["Python"], "negatives": ["SQL", "Bil"]}, {**LINES[0], "positives": [BROKEN]}]
+    (model,) = _compare(capsys, broken, "--data", _write(tmp_path / "data.jsonl", lines))["models"]
+    assert model["non_finite"] == 3 + 1
+    assert model["ndcg@10"] < 1
+    assert model["resident_bytes"] > 0
+
+
+def test_documents_without_a_score_come_last(broken: Path) -> None:
+    documents = ["Sykepleier", BROKEN, "Jeg søker jobb", f"uten {BROKEN}", "Bil"]
+    model = CrossEncoder(bundle=broken)
+    order, non_finite = model.rank("nurse", documents)
+    model.close()
+    with Reranker.load(broken) as reranker:
+        hits = reranker.rank("nurse", [documents[index] for index in (0, 2, 4)])
+    assert order == (*((0, 2, 4)[hit.index] for hit in hits), 1, 3)
+    assert non_finite == 2
+
+
+def test_without_a_model_the_embedded_one_is_measured(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (model,) = _compare(capsys, "--data", data)["models"]
+    assert model["name"] == "nano"
+
+
+@pytest.mark.usefixtures("same_process")
+def test_models_of_one_name_are_told_apart(tiny: Tiny, tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [copy_bundle(tiny.bundle("bert", "int8"), tmp_path / name) for name in ("first", "second")]
+    models = _compare(capsys, folders[0], "--data", data, folders[1])["models"]
+    assert [model["name"] for model in models] == [f"checkpoint-bert ({folder})" for folder in folders]
+
+
+@pytest.mark.usefixtures("same_process")
+def test_queries_and_candidates_can_be_limited(tiny: Tiny, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = _compare(capsys, tiny.bundle(), "--queries", "2", "--candidates", "2", "--data", data)
+    assert (report["about"]["queries"], report["about"]["candidates"]) == (2, 2)
+    assert report["models"][0]["queries"] == 2
+
+
+def test_few_passages_are_timed_again_and_again() -> None:
+    tasks = [Task(query="a", documents=("b", "c"), grades=(0, 1), language=None)] * 2
+    assert timed_passages(tasks, 5) == ["b", "c", "b", "c", "b"]
+
+
+# What is printed
+
+
+def _result(name: str, runs: str, ndcg: float, ms: float, **more: Any) -> Result:
+    judged = Judged(quality=Quality(queries=200, ndcg=ndcg, mrr=0.5, top1=0.333), tokens=123.45)
+    known: dict[str, Any] = {
+        "parameters": 2_410_000,
+        "disk_bytes": 2_850_000,
+        "languages": {},
+        "non_finite": 0,
+        "agreement": None,
+        "fresh": FreshProcess(first_score_s=0.234, resident_bytes=85_100_000, private_bytes=None),
+    }
+    calls = {10: Timing((ms / 1e4,) * 20), 100: Timing((ms / 1e3,) * 20)}
+    return Result(name=name, runs=runs, origin=name, overall=judged, calls=calls, **{**known, **more})
+
+
+ABOUT = About(
+    data="norquad",
+    queries=200,
+    candidates=20,
+    machine="AMD EPYC, 2 usable CPUs",
+    date="2026-11-25",
+    versions={"Python": "3.11"},
+)
+
+
+def test_tables_read_as_text() -> None:
+    judged = Judged(quality=Quality(queries=100, ndcg=0.8, mrr=0.7, top1=1.0), tokens=99.5)
+    int8 = _result(
+        "nano", "onnx int8", 0.8123, 350.4, languages={"nb": judged, "nn": judged}, agreement=Agreement(tau=0.9919, top1=1.0)
+    )
+    other = _result("blå|bær", "bi-encoder", 0.75, 12.34, non_finite=7, disk_bytes=None, fresh=None)
+    assert to_markdown([int8, other], ABOUT) == TABLES
+
+
+TABLES = """\
+## Quality: 200 queries with up to 20 candidates each
+
+| model    | runs       | nDCG@10 | MRR@10 | top-1 | tokens/passage | not finite |
+|----------|------------|--------:|-------:|------:|---------------:|-----------:|
+| nano     | onnx int8  |  0.8123 | 0.5000 | 33.3% |          123.5 |          0 |
+| blå\\|bær | bi-encoder |  0.7500 | 0.5000 | 33.3% |          123.5 |          7 |
+
+## By language
+
+| model | runs      | language | queries | nDCG@10 | MRR@10 |  top-1 | tokens/passage |
+|-------|-----------|----------|--------:|--------:|-------:|-------:|---------------:|
+| nano  | onnx int8 | nb       |     100 |  0.8000 | 0.7000 | 100.0% |           99.5 |
+| nano  | onnx int8 | nn       |     100 |  0.8000 | 0.7000 | 100.0% |           99.5 |
+
+## Against the checkpoint
+
+| model | runs      | Kendall tau | same best passage |
+|-------|-----------|------------:|------------------:|
+| nano  | onnx int8 |      0.9919 |            100.0% |
+
+## Size and speed
+
+| model    | runs       | M params | MB disk | MB memory | s to score |   ms for 10 |  ms for 100 |
+|----------|------------|---------:|--------:|----------:|-----------:|------------:|------------:|
+| nano     | onnx int8  |     2.41 |    2.85 |      85.1 |       0.23 | 35.0 / 35.0 |   350 / 350 |
+| blå\\|bær | bi-encoder |     2.41 |       – |         – |          – | 1.23 / 1.23 | 12.3 / 12.3 |
+
+ms for 10 and 100 passages: median / 95th percentile of at least 20 calls, the models taking turns.
+In fresh processes: s to score, from start to first score; MB memory, resident after 100 passages.
+
+Data: norquad. 2026-11-25, AMD EPYC, 2 usable CPUs, Python 3.11."""
+
+
+@pytest.mark.usefixtures("same_process")
+def test_the_command_prints_the_tables(tiny: Tiny, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(tiny.bundle()), "--data", str(data)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    tables = [part.splitlines() for part in captured.out.split("\n\n") if part.startswith("|")]
+    assert len(tables) == 2
+    assert all(len({len(line) for line in lines}) == 1 for lines in tables)
+    assert f"Data: {data}. " in captured.out
+    assert SECRET not in captured.out
+
+
+@pytest.mark.usefixtures("same_process")
+def test_progress_on_a_terminal(
+    tiny: Tiny, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Tty(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Tty()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert main(["compare", str(tiny.bundle()), "--data", str(data), "--json"]) == 0
+    json.loads(capsys.readouterr().out)
+    for step in ("ranking with checkpoint-bert, onnx int8", "timing 10 passages", "timing 100 passages", "fresh processes"):
+        assert step in stream.getvalue()
+
+
+# The chart
+
+
+def test_a_chart(tiny: Tiny, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from matplotlib.image import imread
+
+    file = tmp_path / "chart.PNG"
+    assert main(["compare", str(tiny.bundle()), "--data", str(data), "--chart", str(file)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("## Quality")
+    assert captured.err == f"raskrank: the chart is in {file}\n"
+    pixels = imread(file)
+    assert pixels.shape == (750, 1200, 4)
+    assert np.unique(pixels.reshape(-1, 4), axis=0).shape[0] > 20
+
+
+def test_a_chart_of_models_at_one_place(tmp_path: Path) -> None:
+    results = [_result(f"model {number} $x$", "onnx int8", 0.9, 100.0) for number in range(6)]
+    draw_chart(results, ABOUT, tmp_path / "same.png")
+    draw_chart(results[:1], ABOUT, tmp_path / "one.png")
+    assert (tmp_path / "same.png").stat().st_size > (tmp_path / "one.png").stat().st_size
+
+
+# What is refused
+
+
+def test_data_is_needed(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    error = _error(capsys, tiny.bundle())
+    assert "--data is missing: a folder with passages.jsonl and queries.jsonl" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--candidates", "1"], "--candidates: expected at least 2, got 1"),
+        (["--queries", "0"], "expected a whole number of at least 1"),
+        (["--against", "onnx"], "invalid choice: 'onnx'"),
+        (["--chart", "chart.pdf"], "--chart: expected a file name that ends in .png, got chart.pdf"),
+        (["--chart", "no/such/folder/chart.png"], "--chart: there is no folder no/such/folder"),
+        (["--unknown"], "unrecognized arguments: --unknown"),
+        (["no/such/bundle"], "no bundle at no/such/bundle"),
+    ],
+)
+def test_wrong_use(arguments: list[str], message: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in _error(capsys, "--data", data, *arguments)
+
+
+def test_a_model_that_is_there_twice(tiny: Tiny, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny.bundle()
+    error = _error(capsys, folder, folder.parent / "." / folder.name, "--data", data)
+    assert f"{folder} is there 2 times; name each model once" in error
+
+
+def test_a_bi_encoder_is_no_model(tiny: Tiny, tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(shutil.copytree(tiny.checkpoint("bert"), tmp_path / "bi"))
+    modules = [
+        {"idx": 0, "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "type": "sentence_transformers.models.Pooling"},
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules), "utf-8")
+    assert "is a bi-encoder" in _error(capsys, folder, "--data", data, code=1)
+
+
+def test_another_checkpoint_than_the_bundles(
+    tiny: Tiny, tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle")
+    edit(folder, source__model=str(tiny.checkpoint("xlm-roberta")))
+    assert "its weights are not those" in _error(capsys, folder, "--against", "torch", "--data", data, code=1)
+
+
+def test_a_checkpoint_that_is_not_here(tiny: Tiny, tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = edit(copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle"), source__model="no/such")
+    error = _error(capsys, folder, "--against", "torch", "--data", data, code=1)
+    assert f"{folder}: its checkpoint no/such is not on this machine; leave out --against torch" in error
+
+
+def test_data_is_read_before_models_are_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = _write(tmp_path / "bad.jsonl", [{"query": SECRET}])
+    assert "bad.jsonl, line 1: expected" in _error(capsys, "no/such/bundle", "--data", file)
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "message"),
+    [
+        ("matplotlib", ["--chart", "chart.png"], "--chart needs matplotlib; install it with: pip install 'raskrank[compare]'"),
+        ("sentence_transformers", ["--bi-encoder", "any"], "install it with: pip install 'raskrank[bi-encoder]'"),
+    ],
+)
+def test_a_package_that_is_missing(
+    package: str,
+    arguments: list[str],
+    message: str,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert message in _error(capsys, "--data", data, *arguments)
+
+
+def test_the_extras_are_imported_only_where_they_are_needed(tmp_path: Path) -> None:
+    done = run_script(tmp_path, "import sys; import raskrank.compare.command; print(*sys.modules)")
+    assert not {"bm25s", "matplotlib", "sentence_transformers", "torch", "onnxruntime"} & {*done.stdout.split()}
+
+
+# The baseline
+
+
+def test_a_bi_encoder_as_a_baseline(tiny: Tiny, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = pytest.importorskip("sentence_transformers.models", reason="needs sentence-transformers")
+    from sentence_transformers import SentenceTransformer
+
+    transformer = models.Transformer(str(tiny.checkpoint("bert")))
+    folder = tmp_path / "tiny-bi-encoder"
+    SentenceTransformer(modules=[transformer, models.Pooling(transformer.get_embedding_dimension())]).save(str(folder))
+    _, baseline = _compare(capsys, tiny.bundle(), "--bi-encoder", folder, "--data", data)["models"]
+    assert (baseline["name"], baseline["runs"]) == (folder.name, "bi-encoder")
+    assert 0 <= baseline["ndcg@10"] <= 1
+    assert baseline["first_score_seconds"] is None
+    assert baseline["tokens_per_passage"] > 0
+
+
+# The embedded model on Norwegian questions
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_int8_ranks_norquad_as_fp32_does(tmp_path: Path) -> None:
+    from raskrank_export import export
+
+    folder = shared("data", "norquad", "validation")
+    export(str(NANO_CHECKPOINT), tmp_path / "fp32", precision="fp32")
+    tasks = make_tasks(read_data(folder), queries=200, candidates=20)
+    assert {len(task.documents) for task in tasks} == {20}
+    with loaded([], against_torch=False) as (int8,), loaded([str(tmp_path / "fp32")], against_torch=False) as (fp32,):
+        ranked = [[model.rank(task.query, task.documents) for task in tasks] for model in (fp32, int8)]
+    found = agreement(*ranked)
+    assert found.tau >= 0.99
+    assert found.top1 >= 0.99
+    first, second = (
+        quality([[task.grades[index] for index in ranking.order] for task, ranking in zip(tasks, rankings, strict=True)])
+        for rankings in ranked
+    )
+    assert abs(first.ndcg - second.ndcg) <= 0.002
