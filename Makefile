@@ -5,15 +5,15 @@ BIN := $(VENV)/bin
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-versions bench lint clean
+.PHONY: demo test test-all test-versions bench bench-suite lint clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,compare,dev]'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.ready
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,dev,bench]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,compare,dev,bench]'
 	touch $@
 
 demo: $(VENV)/.ready  ## checkpoint -> int8 bundle -> parity -> ranking -> speed, offline
@@ -33,7 +33,12 @@ test-all: lint  ## also the tests that build checkpoints of hundreds of megabyte
 test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntime and tokenizers that it supports
 	$(BIN)/python tests/versions.py
 
-bench: $(VENV)/.bench  ## the benchmark suite; `make bench BENCH=--benchmark-save=NAME` keeps the result
+MODEL ?= nano
+bench: $(VENV)/.bench  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`
+	-$(BIN)/python benchmarks/environments.py
+	$(BIN)/python benchmarks/compare.py --model $(MODEL) $(BENCH)
+
+bench-suite: $(VENV)/.bench  ## pytest-benchmark, to compare commits: BENCH=--benchmark-save=NAME, BENCH=--benchmark-compare
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only $(BENCH)
 
 clean:

@@ -2,14 +2,21 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from raskrank.manifest import Precision
+from tokenizers import Tokenizer
+
+from raskrank.manifest import MANIFEST, Manifest, Precision
+
+if TYPE_CHECKING:
+    from raskrank_export.quantize import ActivationScheme
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "bench"
 SHARED = ROOT.parent / "shared" / "data"
 ARCHITECTURES = {"minilm": "ms-marco-MiniLM-L-6-v2", "bge": "bge-reranker-base-BAAI"}
 MODELS = ("nano", *ARCHITECTURES)
+HELP = f"one of {', '.join(MODELS)}, or a checkpoint folder"
 
 
 def checkpoint(model: str) -> Path:
@@ -20,7 +27,7 @@ def checkpoint(model: str) -> Path:
     if model == "nano":
         return ROOT / "export" / "nano"
     if model not in ARCHITECTURES:
-        return Path(model)
+        return Path(model).resolve()
     source = SHARED / "tokenizers" / ARCHITECTURES[model]
     if not source.is_dir():
         raise FileNotFoundError(f"{model} needs the published config and tokenizer in {source}")
@@ -33,17 +40,38 @@ def checkpoint(model: str) -> Path:
     return folder
 
 
-def bundle(model: str, precision: Precision) -> Path:
+def bundle(model: str, precision: Precision, scheme: "ActivationScheme" = "row") -> Path:
     """The bundle of `checkpoint(model)`, exported when first asked for."""
-    from raskrank_export import Thresholds, export
-
     source = checkpoint(model)
-    folder = WORK / f"{source.name}-{precision}"
+    folder = WORK / f"{source.name}-{precision}{'' if scheme == 'row' else f'-{scheme}'}"
     if not folder.is_dir():
-        # Seeded weights say nothing of quality, and the reference pass of a large model takes minutes: two short samples.
-        samples = WORK / "samples.tsv"
+        from raskrank_export import Thresholds, export
+        from raskrank_export.samples import DEFAULT
+
+        # Seeded weights say nothing of quality, and the reference pass of a large model takes minutes: a part of the samples.
+        samples = WORK / "samples.jsonl"
         WORK.mkdir(parents=True, exist_ok=True)
-        samples.write_text("en båt\tEin båt\nen båt\tEn bil\nnurse\tNurse\nnurse\tCar\n", "utf-8")
+        samples.write_text("\n".join(DEFAULT.read_text("utf-8").splitlines()[::6]), "utf-8")
         loose = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
-        export(str(source), folder, precision=precision, samples=samples, thresholds=loose)
+        export(
+            str(source),
+            folder,
+            precision=precision,
+            scheme=scheme,
+            samples=None if model == "nano" else samples,
+            thresholds=loose,
+        )
     return folder
+
+
+def manifest(folder: Path) -> Manifest:
+    """Of a bundle."""
+    return Manifest.from_json((folder / MANIFEST).read_text("utf-8"))
+
+
+def plain_tokenizer(model: str) -> Tokenizer:
+    """The checkpoint's tokenizer; it neither truncates nor pads, so that it counts."""
+    tokenizer = Tokenizer.from_file(str(checkpoint(model) / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,87 +1,105 @@
-"""One query with many passages: Raskrank and its peers side by side, interleaved in one run.
+"""Warm speed: contenders side by side in one run, each once a round, so that whatever else happens meets all of them."""
 
-    python benchmarks/speed.py [--model minilm|bge|nano|FOLDER] [--passages 100] [--kind mixed] [--rounds 5] [--json FILE]
-
-Times are of the whole call, tokenising included. Ratios are of medians; their spread is the range over the rounds, each of
-which measures everyone once.
-"""
-
-import argparse
-import json
-import platform
-import statistics
+import math
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from tqdm import tqdm
+import numpy as np
+from tokenizers import Tokenizer
 
-import peers
-import workloads
-from models import MODELS
-from raskrank import cpu
+from padding import padding_waste
+from peers import REFERENCES, Contender
+from raskrank.backend import Float32Array
+from raskrank.parity import kendall_tau, sigmoid
+from results import Measured, Timing
+from workers import Scored, WorkerError, WorkerProcess
+from workloads import Workload, texts
 
-OURS = "raskrank int8"
+PAUSE = 0.1  # seconds between turns, in which the threads of the one before go to sleep
+TRIALS = 2  # calls for each batch size that is tried, after one that is not counted
 
-
-def measure(entries: list[peers.Peer], documents: list[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round for each entry, after one call that is not counted."""
-    seconds: dict[str, list[float]] = {entry.name: [] for entry in entries}
-    for number in tqdm(range(rounds + 1), desc="rounds", leave=False):
-        for entry in entries:
-            start = time.perf_counter()
-            entry.score(workloads.QUERY, documents)
-            if number:
-                seconds[entry.name].append(time.perf_counter() - start)
-    return seconds
+Say = Callable[[str], None]  # progress, a line at a time
 
 
-def conditions() -> dict[str, str]:
-    """Where and with what a measurement was made."""
-    packages = ("raskrank", "onnxruntime", "tokenizers", "torch", "transformers", "sentence-transformers")
-    return {
-        "machine": f"{cpu.model_name()}, {cpu.usable_cpus()} cores, {', '.join(cpu.instruction_sets())}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": ", ".join(f"{package} {version(package)}" for package in packages),
-        "python": platform.python_version(),
-        "texts": workloads.source(),
-        "sentence-transformers int8 preset": peers.preset(),
-    }
+@dataclass
+class Running:
+    """A contender in its process; problem: why it left the run."""
+
+    contender: Contender
+    process: WorkerProcess
+    probabilities: bool
+    problem: str | None = None
+
+    def score(self, query: str, documents: list[str], batch_size: int | None) -> Scored | None:
+        """None once it has left; who fails leaves, and the others go on."""
+        if self.problem is not None:
+            return None
+        try:
+            return self.process.score(query, documents, batch_size)
+        except WorkerError as error:
+            self.problem = str(error)
+            self.process.close()
+            return None
+        finally:
+            time.sleep(PAUSE)
 
 
-def table(seconds: dict[str, list[float]], passages: int) -> str:
-    reference = seconds[OURS]
-    lines = [f"{'':32}{'median ms':>10}{'best':>8}{'passages/s':>12}{'times as long as ours':>24}"]
-    for name, rounds in sorted(seconds.items(), key=lambda item: statistics.median(item[1])):
-        median = statistics.median(rounds)
-        ratios = [theirs / ours for theirs, ours in zip(rounds, reference, strict=True)]
-        ratio = f"{median / statistics.median(reference):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-        lines.append(f"{name:32}{median * 1e3:10.0f}{min(rounds) * 1e3:8.0f}{passages / median:12.0f}{ratio:>24}")
-    return "\n".join(lines)
+def measure(
+    workload: Workload, running: Sequence[Running], tokenizer: Tokenizer, max_length: int, rounds: int, say: Say
+) -> Measured:
+    """Everyone once a round, after a round that is not counted and whose scores are compared."""
+    query, documents = texts(workload, tokenizer)
+    sizes: dict[str, int | None] = {}
+    for entry in running:
+        if entry.contender.batch_sizes:
+            say(f"{workload.name}: the best batch size of {entry.contender.name}")
+        sizes[entry.contender.name] = _best_batch_size(entry, query, documents)
+    seconds: dict[str, list[float]] = {entry.contender.name: [] for entry in running}
+    scores: dict[str, Float32Array] = {}
+    for number in range(rounds + 1):
+        say(f"{workload.name}: round {number} of {rounds}")
+        for entry in running:
+            name = entry.contender.name
+            scored = entry.score(query, documents, sizes[name])
+            if scored is not None and number:
+                seconds[name].append(round(scored.seconds, 6))
+            elif scored is not None:
+                scores[name] = _in_unit_interval(scored.scores, entry.probabilities)
+    tokens = lengths(query, documents, tokenizer, max_length)
+    characters = [len(query) + len(document) for document in documents]
+    reference = next((scores[name] for name in REFERENCES if name in scores), None)
+    timings: dict[str, Timing] = {}
+    for contender in (entry.contender for entry in running if entry.problem is None):
+        name, size = contender.name, sizes[contender.name]
+        tau, drift = (None, None) if reference is None else _agreement(reference, scores[name])
+        waste = padding_waste(contender.batching, size or contender.size, tokens, characters)
+        timings[name] = Timing(seconds=seconds[name], batch_size=size, padding=waste, tau=tau, drift=drift)
+    return Measured(title=workload.title, passages=len(documents), tokens=sum(tokens), contenders=timings)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="minilm", help=f"one of {', '.join(MODELS)}, or a checkpoint folder")
-    parser.add_argument("--passages", type=int, default=100)
-    parser.add_argument("--kind", choices=("short", "mixed", "long"), default="mixed")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write seconds and conditions to this file")
-    arguments = parser.parse_args()
-    entries = [
-        peers.raskrank(arguments.model, "int8"),
-        peers.raskrank(arguments.model, "fp32"),
-        *(peers.sentence_transformers(arguments.model, kind) for kind in ("torch", "onnx fp32", "onnx int8")),
-    ]
-    documents = workloads.passages(arguments.passages, arguments.kind)
-    seconds = measure(entries, documents, arguments.rounds)
-    about = conditions()
-    print(f"{arguments.model}: one query, {arguments.passages} {arguments.kind} passages, {arguments.rounds} rounds\n")
-    print(table(seconds, arguments.passages), *(f"{name}: {value}" for name, value in about.items()), sep="\n")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"model": arguments.model, "seconds": seconds, **about}, indent=1), "utf-8")
+def _in_unit_interval(scores: list[float], probabilities: bool) -> Float32Array:
+    array = np.array(scores, np.float32)
+    return array if probabilities else sigmoid(array)
 
 
-if __name__ == "__main__":
-    main()
+def _agreement(reference: Float32Array, scores: Float32Array) -> tuple[float | None, float]:
+    """Kendall's tau, None for a single passage, and the largest difference."""
+    tau = kendall_tau(reference, scores) if len(scores) > 1 else None
+    return tau, float(np.abs(reference - scores).max())
+
+
+def lengths(query: str, documents: list[str], tokenizer: Tokenizer, max_length: int) -> list[int]:
+    """Tokens of each pair as a model reads it: special tokens included, cut at `max_length`."""
+    return [min(len(pair), max_length) for pair in tokenizer.encode_batch([(query, document) for document in documents])]
+
+
+def _best_batch_size(entry: Running, query: str, documents: list[str]) -> int | None:
+    """The fastest of those that are to be tried, None where the contender chooses."""
+    best, fastest = None, math.inf
+    for size in [size for size in entry.contender.batch_sizes if size <= max(len(documents), 1)]:
+        trials = [entry.score(query, documents, size) for _ in range(TRIALS + 1)]
+        times = [trial.seconds for trial in trials[1:] if trial is not None]
+        if times and min(times) < fastest:
+            best, fastest = size, min(times)
+    return best

@@ -1,47 +1,57 @@
-"""pytest-benchmark suite: make bench, or pytest benchmarks --benchmark-only --benchmark-compare."""
+"""pytest-benchmark suite, to compare commits: make bench-suite BENCH=--benchmark-save=NAME, then BENCH=--benchmark-compare."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from tokenizers import Tokenizer
 
 import workloads
-from models import bundle, checkpoint
+from models import bundle, plain_tokenizer
 from raskrank import Reranker
 from raskrank.encoding import PairEncoder
 from raskrank.manifest import Precision
 
-CASES = [("nano", "int8"), ("nano", "fp32"), ("minilm", "int8"), ("minilm", "fp32")]
+MODELS = ("nano", "minilm")
+ROUNDS = 5
 
 
-def _load(model: str, precision: Precision) -> Reranker:
-    try:
-        return Reranker.load(bundle(model, precision))
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+@pytest.fixture(scope="module", params=[(model, precision) for model in MODELS for precision in ("int8", "fp32")], ids="-".join)
+def reranker(request: pytest.FixtureRequest) -> Iterator[Reranker]:
+    with Reranker.load(_bundle(*request.param)) as loaded:
+        yield loaded
 
 
-@pytest.mark.parametrize(("model", "precision"), CASES)
-@pytest.mark.parametrize(("count", "kind"), [(1, "mixed"), (10, "mixed"), (100, "short"), (100, "mixed"), (20, "long")])
-def test_score(benchmark: BenchmarkFixture, model: str, precision: Precision, count: int, kind: str) -> None:
-    reranker, documents = _load(model, precision), workloads.passages(count, kind)
+@pytest.mark.parametrize("count", [1, 10, 100])
+@pytest.mark.parametrize("kind", ["short", "mixed", "long"])
+def test_score(benchmark: BenchmarkFixture, reranker: Reranker, kind: workloads.Kind, count: int) -> None:
+    documents = workloads.passages(count, kind)
     benchmark.group = f"{count} {kind} passages"
     benchmark.pedantic(  # type: ignore[no-untyped-call]
-        reranker.score, (workloads.QUERY, documents), rounds=5, warmup_rounds=1
+        reranker.score, (workloads.query(kind), documents), rounds=ROUNDS, warmup_rounds=1
     )
-    reranker.close()
 
 
-@pytest.mark.parametrize("model", ["nano", "bge"])
-def test_encode_100_passages(benchmark: BenchmarkFixture, model: str) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_load(benchmark: BenchmarkFixture, model: str) -> None:
+    folder = _bundle(model, "int8")
+    benchmark.group = "load"
+    benchmark(lambda: Reranker.load(folder).close())
+
+
+@pytest.mark.parametrize("model", [*MODELS, "bge"])
+def test_tokenize_100_passages(benchmark: BenchmarkFixture, model: str) -> None:
+    pairs = [(workloads.QUERY, document) for document in workloads.passages(100)]
     try:
-        tokenizer = Tokenizer.from_file(str(checkpoint(model) / "tokenizer.json"))
+        encoder = PairEncoder(plain_tokenizer(model), 512)
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    pairs = [(workloads.QUERY, document) for document in workloads.passages(100)]
     benchmark.group = "tokenising"
-    benchmark(PairEncoder(tokenizer, 512).encode, pairs)
+    benchmark(encoder.encode, pairs)
 
 
-def test_load_nano(benchmark: BenchmarkFixture) -> None:
-    benchmark.group = "load"
-    benchmark(lambda: Reranker.load().close())
+def _bundle(model: str, precision: Precision) -> Path:
+    try:
+        return bundle(model, precision)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
