@@ -324,7 +324,8 @@ def test_merge_takes_an_attention_without_bias(graphs: Graphs) -> None:
 
 
 def test_lean_graph_is_fused_and_has_every_pass(graphs: Graphs) -> None:
-    model, passes = graph.lean_graph(graphs.plain_file("bert", 3), graphs.checkpoint("bert", 3))
+    model, passes, left = graph.lean_graph(graphs.plain_file("bert", 3), graphs.checkpoint("bert", 3))
+    assert left == ()
     assert passes == {"drop_mask": 3, "hoist_first_token": 1, "merge_projections": 3}
     assert_tidy(model)
     assert len(model.metadata_props) == 0
@@ -338,10 +339,22 @@ def test_lean_graph_refuses_a_graph_of_other_depth(graphs: Graphs) -> None:
         graph.lean_graph(graphs.plain_file("bert", 2), graphs.checkpoint("bert", 3))
 
 
-def test_lean_graph_refuses_a_pass_that_leaves_a_layer_out(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_pass_leaves_is_named_and_stays_right(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
     def hoist_first_token(model: onnx.ModelProto) -> int:
         return 0
 
+    def merge_projections(model: onnx.ModelProto) -> int:
+        return 0
+
+    whole = graph.lean_graph(graphs.plain_file("bert", 2), graphs.checkpoint("bert", 2))
+    assert whole.left == ()
     monkeypatch.setattr(graph, "PASSES", (drop_mask, hoist_first_token, merge_projections))
-    with pytest.raises(ExportError, match=r"'hoist_first_token': 0.*expected .*'hoist_first_token': 1"):
-        graph.lean_graph(graphs.plain_file("bert", 2), graphs.checkpoint("bert", 2))
+    lean = graph.lean_graph(graphs.plain_file("bert", 2), graphs.checkpoint("bert", 2))
+    attentions = [node.name for node in GraphEditor(lean.model).nodes("MultiHeadAttention")]
+    assert len(attentions) == 2
+    assert lean.left == (
+        *(f"merge_projections: {name}" for name in attentions),
+        "hoist_first_token: no choice of the first token above an attention",
+    )
+    encoded = graphs.encoded("bert")
+    np.testing.assert_allclose(run(lean.model, encoded), run(whole.model, encoded), rtol=0, atol=EXACT)

@@ -124,7 +124,7 @@ def export(
             file = graph.export_model(torch_backend.model, scratch)
             torch_backend.close()
             gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
-            onnx_model, passes = graph.lean_graph(file, checkpoint)
+            onnx_model, passes, left = graph.lean_graph(file, checkpoint)
         inputs = tuple(value.name for value in onnx_model.graph.input)
         graph.save(onnx_model, folder)
         with clock.step("score with ONNX fp32", len(pairs)):
@@ -175,6 +175,7 @@ def export(
         fp32_parity=fp32_parity,
         parity=parity,
         climb=climbed,
+        left=left,
         checkpoint_bytes=sum(file.stat().st_size for file in checkpoint.folder.glob("*.safetensors")),
         bundle_bytes=size,
         peak_memory_bytes=_peak_memory(),

@@ -17,7 +17,8 @@ class ExportReport:
     """The result of `export`. Sizes in bytes, times in seconds by step. `str()` gives a summary for people.
 
     fp32_parity compares PyTorch with the fp32 graph, parity with the bundle as written; for precision "fp32" they are one.
-    climb says what the repair ladder tried, None for fp32 as asked for; the same is in manifest.parity.
+    climb says what the repair ladder tried, None for fp32 as asked for; the same is in manifest.parity. left: what the graph
+    passes did not match, by name: right, but slower than it could be; manifest.recipe.passes counts what they changed.
     peak_memory_bytes is the largest resident size of this process so far, not of the export alone.
     """
 
@@ -27,6 +28,7 @@ class ExportReport:
     fp32_parity: Parity
     parity: Parity
     climb: Climb | None
+    left: tuple[str, ...]
     checkpoint_bytes: int
     bundle_bytes: int
     peak_memory_bytes: int
@@ -41,6 +43,7 @@ class ExportReport:
             "checkpoint_bytes": self.checkpoint_bytes,
             "bundle_bytes": self.bundle_bytes,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "left": self.left,
             "seconds": self.seconds,
         }
 
@@ -55,6 +58,8 @@ class ExportReport:
             f"{self.checkpoint_bytes / 1e6:.1f} MB checkpoint -> {self.bundle_bytes / 1e6:.1f} MB bundle, "
             f"{manifest.precision}; {sum(self.seconds.values()):.1f} s, peak memory {self.peak_memory_bytes / 1e9:.2f} GB",
             *([] if manifest.vocabulary is None else [_vocabulary(manifest.vocabulary)]),
+            "layers changed: " + ", ".join(f"{name} {count}" for name, count in manifest.recipe.passes.items()),
+            *(f"left as it was, right but slower: {name}" for name in self.left),
         ]
         lines = [line for fact in facts for line in textwrap.wrap(fact, WIDTH, subsequent_indent="  ")]
         lines.append(str(self.fp32_parity))

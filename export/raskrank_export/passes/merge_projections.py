@@ -32,6 +32,12 @@ def merge_projections(model: onnx.ModelProto) -> int:
     return changed
 
 
+def unmerged(model: onnx.ModelProto) -> list[str]:
+    """Names of attentions whose key and value are products of their own."""
+    graph = GraphEditor(model)
+    return [node.name for node in graph.nodes("MultiHeadAttention") if graph.producer(node.input[1], "Split") is None]
+
+
 def _rewrite(graph: GraphEditor, attention: onnx.NodeProto, groups: dict[str, list[int]]) -> None:
     weights = {
         slot: graph.constant(graph.producers[attention.input[slot]].input[1]) for slot in PROJECTION_SLOTS
