@@ -9,13 +9,12 @@ import pytest
 
 import bundles
 from conftest import Tiny
-from raskrank import Corrupt, Incompatible, InferenceError, InputError, MissingFile, Reranker, onnx_backend
+from raskrank import Corrupt, Incompatible, InferenceError, InputError, MissingFile, Reranker, onnx_backend, planning
 from raskrank.bundle import open_bundle
 from raskrank.loading import bundle_path
 from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.settings import ENVIRONMENT
-from raskrank.tokenizer import load_encoder
 from raskrank_export.write import bundle_folder
 
 QUERY, DOCUMENTS = "Hvem kan Python?", ["Python og SQL", "Sykepleier", "", "ord " * 200]
@@ -28,8 +27,9 @@ def folder(tiny: Tiny, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the embedded model, wide enough for long pairs to be spread over cores, here from the first on."""
+    """A copy of the embedded model, with pairs spread over cores that are idle, here from the first on."""
     monkeypatch.setattr(onnx_backend, "SPREAD_ALONE", 0)
+    monkeypatch.setattr(planning, "SPREAD_MIN_WORK", 0)
     return bundles.copy_bundle(bundle_path(None), tmp_path / "nano")
 
 
@@ -365,20 +365,18 @@ def test_weights_that_are_swapped_while_loading_are_corrupt(nano: Path, monkeypa
     # Between the digest, which is over bytes, and onnxruntime, which opens the path once more.
     files = another(nano)
 
-    def swap(*arguments: Any, **named: Any) -> Any:
+    def swap(*arguments: Any, **named: Any) -> None:
         put(nano, files)
-        return load_encoder(*arguments, **named)
 
-    monkeypatch.setattr("raskrank.loading.load_encoder", swap)
+    monkeypatch.setattr("raskrank.loading._check_target", swap)  # after the one and before the other
     with pytest.raises(Corrupt, match="another file took the place of the weights while they were loaded"):
         Reranker.load(nano)
 
 
 def test_a_folder_that_vanishes_while_loading(nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def remove(*arguments: Any, **named: Any) -> Any:
+    def remove(*arguments: Any, **named: Any) -> None:
         (nano / WEIGHTS).unlink()
-        return load_encoder(*arguments, **named)
 
-    monkeypatch.setattr("raskrank.loading.load_encoder", remove)
+    monkeypatch.setattr("raskrank.loading._check_target", remove)
     with pytest.raises(Incompatible, match=r"onnxruntime .* cannot load"):
         Reranker.load(nano)

@@ -14,9 +14,9 @@ PRELUDE = """
 import atexit, gc, multiprocessing, os, signal, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor
 import raskrank
-from raskrank import ForkError, InferenceError, RaskrankError, Reranker, onnx_backend
+from raskrank import ForkError, InferenceError, RaskrankError, Reranker, onnx_backend, planning
 
-onnx_backend.SPREAD_ALONE = 0  # the session whose threads no child has is made at once
+onnx_backend.SPREAD_ALONE = planning.SPREAD_MIN_WORK = 0  # the session whose threads no child has is made at once
 documents = [f"Søknad {number} fra en by" for number in range(40)]
 many = documents * 13
 long = ["en lang tekst om en by ved sjøen " * 60]
