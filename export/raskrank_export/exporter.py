@@ -84,7 +84,7 @@ def export(
         less for a known hub model that is used with less (512 for BAAI/bge-reranker-v2-m3).
     samples: JSON Lines or TSV of one's own to judge the bundle on (`read_samples`); without, the set that comes with this.
     scheme: where int8 takes the ranges of activations from. "row" measures each token at run time; "constant" finds them on
-        half of the samples, which is 6 to 7% faster, and less exact for texts unlike these; "tensor" measures each pair, which
+        half of the samples, which is 5 to 7% faster, and less exact for texts unlike these; "tensor" measures each pair, which
         then cannot share a run.
     target: CPUs that int8 is for. "portable" and "avx2" score right on every CPU; "vnni" and "arm64" have finer levels, which
         saturate on x86 without VNNI: there such a bundle can neither be made nor trusted.
