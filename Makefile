@@ -9,11 +9,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,compare,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,compare,bi-encoder,dev]'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.ready
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,compare,dev,bench]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,compare,bi-encoder,dev,bench]'
 	touch $@
 
 demo: $(VENV)/.ready  ## checkpoint -> int8 bundle -> parity -> ranking -> speed, offline

@@ -2,7 +2,7 @@
 
     python benchmarks/choices.py [--model minilm]
 
-1. One pair: one core, or the run spread over all cores. Same bits?
+1. One pair: one core, or the run spread over all cores, with threads that sleep or spin between runs. Same bits?
 2. int8 for any CPU, and for CPUs that add in 32 bits: error on the trained nano model.
 3. Matrix products of this machine in fp32 and int8: what limits.py takes the peaks from.
 """
@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +21,11 @@ from limits import SHAPES, matrix_rate
 from models import HELP, bundle, checkpoint
 from raskrank import Reranker, cpu
 from raskrank.bundle import open_bundle
-from raskrank.onnx_backend import OnnxBackend
+from raskrank.onnx_backend import INPUT_IDS, OnnxBackend, make_session, session_options
 from raskrank_export import Thresholds, export
 
-LENGTHS = (8, 16, 32, 64, 128, 256, 512)
-
-
-def interleaved(functions: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Median milliseconds of each function, called in turn."""
-    times: list[list[float]] = [[] for _ in functions]
-    for number in range(rounds + 2):
-        for row, function in zip(times, functions, strict=True):
-            start = time.perf_counter()
-            function()
-            if number > 1:
-                row.append(time.perf_counter() - start)
-    return [statistics.median(row) * 1e3 for row in times]
+LENGTHS = (16, 32, 64, 128, 256, 512)
+PAUSE = 0.02  # seconds: longer than threads spin
 
 
 def compare_runs(model: str) -> None:
@@ -44,22 +34,35 @@ def compare_runs(model: str) -> None:
     backend = OnnxBackend(
         opened.graph, opened.folder, manifest.inputs, concurrency=cores, hidden_size=manifest.hidden_size, groups=False
     )
-    print(f"{model} int8, one pair, median ms\n")
-    print(f"{'tokens':>8}{'one core':>12}{f'{cores} cores':>12}{'same bits':>12}{'tokens * hidden_size ** 2':>28}")
+    options = session_options(opened.folder, threads=cores)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    spinning = make_session(opened.graph, options)
+    print(f"{model} int8, one pair, median ms, {1e3 * PAUSE:.0f} ms between runs\n")
+    headers = f"{'one core':>12}{f'{cores} cores':>12}{'spinning':>12}{'same bits':>12}"
+    print(f"{'tokens':>8}{headers}{'tokens * hidden_size ** 2':>28}")
     for length in LENGTHS:
         ids = np.random.default_rng(length).integers(10, manifest.vocab_size, (1, length))
         types = np.zeros_like(ids)
+        feeds = {name: ids if name == INPUT_IDS else types for name in manifest.inputs}
         backend.logits(ids, types, spread=True)  # from the second on it is spread
         same = backend.logits(ids, types).tobytes() == backend.logits(ids, types, spread=True).tobytes()
-        one, spread = interleaved(
-            [
-                lambda ids=ids, types=types: backend.logits(ids, types),  # type: ignore[misc]
-                lambda ids=ids, types=types: backend.logits(ids, types, spread=True),  # type: ignore[misc]
-            ],
-            rounds=max(15, 2000 // length),
-        )
-        work = length * manifest.hidden_size**2
-        print(f"{length:8}{one:12.2f}{spread:12.2f}{'yes' if same else 'NO':>12}{work:28,}")
+        runs = [partial(backend.logits, ids, types), partial(backend.logits, ids, types, spread=True)]
+        times = paused([*runs, partial(spinning.run, None, feeds)], rounds=max(15, 2000 // length))
+        cells = "".join(f"{milliseconds:12.2f}" for milliseconds in times)
+        print(f"{length:8}{cells}{'yes' if same else 'NO':>12}{length * manifest.hidden_size**2:28,}", flush=True)
+
+
+def paused(functions: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Median milliseconds of each function; they take turns, with a pause before each, as between requests."""
+    seconds: list[list[float]] = [[] for _ in functions]
+    for number in range(rounds + 2):
+        for row, function in zip(seconds, functions, strict=True):
+            time.sleep(PAUSE)
+            start = time.perf_counter()
+            function()
+            if number > 1:
+                row.append(time.perf_counter() - start)
+    return [1e3 * statistics.median(row) for row in seconds]
 
 
 def compare_peaks() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 
 import artefacts
@@ -40,7 +41,7 @@ def main() -> None:
     chosen = [
         contender
         for contender in contenders(arguments.model, cores)
-        if contender.name == OURS or not arguments.only or any(part in contender.name for part in arguments.only)
+        if contender.name == OURS or not arguments.only or any(fnmatch(contender.name, pattern) for pattern in arguments.only)
     ]
     chosen = prepare(arguments.model, chosen)
     result = describe(arguments.model, chosen, cores)
@@ -67,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="nano", help=HELP)
     parser.add_argument("--workloads", nargs="+", choices=names, default=usual, metavar="NAME", help=", ".join(names))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--only", nargs="+", metavar="TEXT", help="peers with one of these in their names, beside ours")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these peers beside ours; * stands for anything")
     parser.add_argument("--rounds", type=int, help="of every workload, instead of each one's own number")
     parser.add_argument("--start-rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, help="the result file; default build/bench/results/MODEL.json")

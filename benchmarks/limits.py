@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from results import undisturbed
+
 SHAPES = ((128, 384, 1536), (128, 768, 3072), (512, 1024, 4096))  # rows, inner, columns: the models' own, and a large one
 SECONDS = 1.0  # of each measurement
-FASTEST = 0.1  # this share of the calls sets the rate: what else the machine does meanwhile slows some of them
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def limit_seconds(dimensions: Dimensions, lengths: Sequence[int], peaks: Peaks) 
 
     limit = int8 product operations / int8 peak + fp32 attention operations / fp32 peak
 
-    The share of the limit that a contender reaches is this over its time. Everything else (quantising, GELU, layer norms,
+    The share of the limit that a contender reaches is this over its time, which has to be an `undisturbed` one, as the peaks
+    are. Everything else (quantising, GELU, layer norms,
     softmax, embeddings, tokenising) is taken to cost nothing.
     """
     products = sum(product_operations(dimensions, length) for length in lengths)
@@ -105,7 +107,7 @@ def matrix_rate(rows: int, inner: int, columns: int, *, int8: bool, threads: int
         while (start := time.perf_counter()) < end:
             session.run(None, {"x": values})
             times.append(time.perf_counter() - start)
-        return 2e-9 * rows * inner * columns / float(np.quantile(times, FASTEST))
+        return 2e-9 * rows * inner * columns / undisturbed(times)
 
     with ThreadPoolExecutor(threads) as pool:
         return sum(pool.map(rate, range(threads)))

@@ -13,7 +13,7 @@ import results
 from chart import draw
 from models import ROOT, WORK
 from peers import OURS
-from results import Limits, Measured, Ratio, Result, Started, digits, p95, ratio
+from results import Limits, Measured, Ratio, Result, Started, digits, p95, ratio, undisturbed
 from workloads import MAIN, WORKLOADS
 
 README = ROOT / "README.md"
@@ -57,7 +57,8 @@ def conditions(result: Result) -> str:
         f"{result['architecture']}, {result['parameters'] / 1e6:.1f} million parameters. {machine['cpu']}, {machine['cores']} "
         f"cores, {', '.join(machine['instruction_sets'])}; {machine['system']}, Python {machine['python']}; "
         f"{result['date']}. Norwegian texts: {result['texts']}.\n\n"
-        "All contenders were loaded at once and took turns, one call each a round; times are of the whole call, tokenising "
+        "All contenders were loaded at once and took turns, one call each a round; where memory is short, who holds more "
+        "than 2 GB lets go of it between turns, and is warm again before the next. Times are of the whole call, tokenising "
         "included. *Times ours*: the ratio of the medians, with the range of the rounds' own ratios. *Padding*: padded over "
         "real tokens, less one, of the batches that a contender makes. *Tau* and *drift*: Kendall's tau and the largest "
         "difference of a score between 0 and 1, against PyTorch."
@@ -132,8 +133,8 @@ def limits_table(limits: Limits) -> str:
             share["title"],
             str(share["threads"]),
             milliseconds(share["limit"]),
-            milliseconds(median(share["seconds"])),
-            f"{share['limit'] / median(share['seconds']):.0%}",
+            milliseconds(undisturbed(share["seconds"])),
+            f"{share['limit'] / undisturbed(share['seconds']):.0%}",
         ]
         for share in limits["shares"]
     ]
@@ -141,7 +142,8 @@ def limits_table(limits: Limits) -> str:
         "Matrix products through onnxruntime, billions of operations a second:\n\n"
         + _table(["", "int8", "fp32"], peaks)
         + "\n\nThe limit is the time of the int8 products at the int8 peak and of attention at the fp32 peak, the last layer's "
-        "query, output and feed-forward products on one row; the rest is taken to cost nothing (`limits.py`).\n\n"
+        "query, output and feed-forward products on one row; the rest is taken to cost nothing (`limits.py`). Peaks and "
+        "times are those of the fastest tenth of the calls, which others on the machine disturbed least.\n\n"
         + _table(["", "threads", "limit ms", "Raskrank int8 ms", "share"], shares)
     )
 
@@ -215,7 +217,7 @@ def _start_cells(result: Result, name: str) -> tuple[str, str]:
 
 def _shares(title: str, limits: Limits) -> str:
     shares = [
-        f"{share['limit'] / median(share['seconds']):.0%} for {share['title']} on {_count(share['threads'], 'thread')}"
+        f"{share['limit'] / undisturbed(share['seconds']):.0%} for {share['title']} on {_count(share['threads'], 'thread')}"
         for share in limits["shares"]
     ]
     return f"Share of what the machine's matrix products allow, {title}: {', '.join(shares)}."
@@ -232,9 +234,15 @@ def _small_print(found: Sequence[Result]) -> str:
         for about in result["contenders"].values():
             versions |= about["versions"]
     packages = ", ".join(f"{package} {versions[package]}" for package in sorted(versions, key=str.lower))
+    missing = "".join(
+        f" Not measured everywhere, {result['model']}: {name} ({about['problem']})."
+        for result in found
+        for name, about in result["contenders"].items()
+        if about["problem"]
+    )
     return (
         f"{'; '.join(machines)}. Everyone takes turns in one run on the same weights and texts; medians, ratios with the range "
-        f"of the rounds' own. {packages}. How each was set, and all other workloads: `python benchmarks/report.py "
+        f"of the rounds' own.{missing} {packages}. How each was set, and all other workloads: `python benchmarks/report.py "
         "benchmarks/results/MODEL.json`."
     )
 

@@ -2,11 +2,13 @@
 
     python benchmarks/scale.py [--model nano|minilm|FOLDER] [--most 100000]
 
-The texts are short ones of the same kind at every size. A call with 10 pairs is repeated, so that each size scores at least
-1,000 pairs. Memory is what is resident after the call, without the texts that this script itself holds.
+The texts are short ones of the same kind at every size. Calls are repeated until a size has scored 1,000 pairs, and at least
+three times. Memory is what is resident after the call, without the texts that this script itself holds.
 """
 
 import argparse
+import os
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,25 +19,24 @@ from raskrank import Reranker, cpu
 
 SIZES = (10, 100, 1_000, 10_000, 100_000)
 LEAST_PAIRS = 1_000
+MIN_CALLS = 3
 QUERY = "Hvor mange bor i Tromsø?"
 
 
 def resident() -> int:
     """Bytes."""
     fields = Path("/proc/self/statm").read_text("ascii").split()
-    return int(fields[1]) * 4096
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def measure(reranker: Reranker, documents: Sequence[str]) -> float:
-    """Seconds of a call, the best of three series."""
-    repeats = max(1, LEAST_PAIRS // len(documents))
-    best = float("inf")
-    for _ in range(3 if len(documents) <= LEAST_PAIRS else 1):
+    """Seconds of a call, the median of as many as score LEAST_PAIRS, at least MIN_CALLS."""
+    seconds = []
+    for _ in range(max(MIN_CALLS, LEAST_PAIRS // len(documents))):
         start = time.perf_counter()
-        for _ in range(repeats):
-            reranker.score(QUERY, documents)
-        best = min(best, (time.perf_counter() - start) / repeats)
-    return best
+        reranker.score(QUERY, documents)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -17,6 +18,9 @@ from workers import Scored, WorkerError, WorkerProcess
 from workloads import Workload, texts
 
 PAUSE = 0.1  # seconds between turns, in which the threads of the one before go to sleep
+# All are loaded at once. Where less than this is left after a turn, who holds more than that starts anew before its next one.
+MEMORY_LEFT, MEMORY_HELD = 6 << 30, 2 << 30
+HOPELESS = 1.5  # a batch size whose first call takes this many times the fastest so far is not tried again
 TRIALS = 2  # calls for each batch size that is tried, after one that is not counted
 
 Say = Callable[[str], None]  # progress, a line at a time
@@ -30,19 +34,33 @@ class Running:
     process: WorkerProcess
     probabilities: bool
     problem: str | None = None
+    away: bool = False  # has let go of its memory, and has to load again
 
     def score(self, query: str, documents: list[str], batch_size: int | None) -> Scored | None:
         """None once it has left; who fails leaves, and the others go on."""
         if self.problem is not None:
             return None
         try:
-            return self.process.score(query, documents, batch_size)
+            if self.away:
+                self.process.load()
+                self.process.score(query, documents, batch_size)  # a first call is slower, and not what is compared
+            scored = self.process.score(query, documents, batch_size)
+            self.away = memory_left() < MEMORY_LEFT and self.process.memory()["resident"] > MEMORY_HELD
+            if self.away:
+                self.process.restart()
+            return scored
         except WorkerError as error:
             self.problem = str(error)
             self.process.close()
             return None
         finally:
             time.sleep(PAUSE)
+
+
+def memory_left() -> int:
+    """Bytes that processes can still take."""
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def measure(
@@ -98,8 +116,11 @@ def _best_batch_size(entry: Running, query: str, documents: list[str]) -> int | 
     """The fastest of those that are to be tried, None where the contender chooses."""
     best, fastest = None, math.inf
     for size in [size for size in entry.contender.batch_sizes if size <= max(len(documents), 1)]:
-        trials = [entry.score(query, documents, size) for _ in range(TRIALS + 1)]
-        times = [trial.seconds for trial in trials[1:] if trial is not None]
+        first = entry.score(query, documents, size)
+        if first is None or first.seconds > HOPELESS * fastest:
+            continue
+        trials = [entry.score(query, documents, size) for _ in range(TRIALS)]
+        times = [trial.seconds for trial in trials if trial is not None]
         if times and min(times) < fastest:
             best, fastest = size, min(times)
     return best

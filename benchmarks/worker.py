@@ -7,8 +7,9 @@
     {"do": "memory"}                                          -> {"resident", "private"} in bytes
     {"do": "versions", "packages"}                            -> {"versions": {package: version}}
 
-"seconds" is the call alone, measured here; "at" is the clock when the scores were there, seconds since 1970; "probabilities"
-says whether scores lie in [0, 1], else they are logits. What fails answers {"error": "..."}. Stand-alone: no Raskrank.
+"private" is memory written to, which the kernel cannot drop. "seconds" is the call alone, measured here; "at" is the clock
+when the scores were there, seconds since 1970; "probabilities" says whether scores lie in [0, 1], else they are logits. What
+fails answers {"error": "..."}. Stand-alone: no Raskrank.
 """
 
 import json
@@ -56,7 +57,7 @@ class Worker:
     def _do_memory(self, _: dict[str, Any]) -> Reply:
         lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
         fields = {name: int(value) * 1024 for name, value, *_ in map(str.split, lines)}
-        return {"resident": fields["Rss:"], "private": fields["Private_Clean:"] + fields["Private_Dirty:"]}
+        return {"resident": fields["Rss:"], "private": fields["Private_Dirty:"]}
 
     def _do_versions(self, request: dict[str, Any]) -> Reply:
         return {"versions": {package: version(package) for package in request["packages"]}}

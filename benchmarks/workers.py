@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -34,13 +35,27 @@ class WorkerProcess:
 
     def __init__(self, name: str, python: Path, adapter: str, options: dict[str, Any], threads: int) -> None:
         LOGS.mkdir(parents=True, exist_ok=True)
-        command = [str(python), str(WORKER), adapter, json.dumps(options)]
+        self._command = [str(python), str(WORKER), adapter, json.dumps(options)]
+        self._threads = threads
         self._log = LOGS / f"{name.replace(' ', '-').replace(',', '')}.log"
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
         self.started = time.time()
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(threads)
+            return subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=_environment(self._threads),
             )
+
+    def restart(self) -> None:
+        """A new process in place of this one: what it held is free again. It has to load again."""
+        self.close()
+        self._process = self._start()
 
     def load(self) -> bool:
         """Whether the contender's scores are probabilities; else they are logits."""
@@ -71,7 +86,13 @@ class WorkerProcess:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._process.stdin is None or self._process.stdout is None:
             raise WorkerError("the worker has no pipes")
-        alarm = threading.Timer(DEADLINE, self._process.kill)
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self._process.kill()
+
+        alarm = threading.Timer(DEADLINE, stop)
         alarm.start()
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -83,7 +104,10 @@ class WorkerProcess:
             alarm.cancel()
         if not line:
             code = self._process.wait(timeout=60)
-            raise WorkerError(f"the process ended with exit code {code}: {self._last_words()}")
+            if late.is_set():
+                raise WorkerError(f"no answer within {DEADLINE:.0f} s")
+            killed = "killed, probably for the memory it took" if code == -signal.SIGKILL else f"exit code {code}"
+            raise WorkerError(f"the process ended: {killed}; {self._last_words()}")
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise WorkerError(" ".join(str(reply["error"]).split())[:300])

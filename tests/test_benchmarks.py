@@ -174,7 +174,7 @@ def test_a_worker_without_its_library_says_so() -> None:
 def test_a_worker_that_dies_is_reported_with_its_last_words() -> None:
     with (
         worker("no_such_adapter") as process,
-        pytest.raises(WorkerError, match=r"exit code 1: AttributeError: .*no_such_adapter"),
+        pytest.raises(WorkerError, match=r"exit code 1; AttributeError: .*no_such_adapter"),
     ):
         process.load()
 
@@ -203,6 +203,19 @@ def test_the_fastest_batch_size_is_measured(tokenizer: Tokenizer) -> None:
         measured = speed.measure(WORKLOADS["mixed-10"], running, tokenizer, 512, 1, lambda _: None)["contenders"][OURS]
     assert measured["batch_size"] in (1, 4)  # 16 is more than there are
     assert (measured["padding"] == 0) == (measured["batch_size"] == 1)
+
+
+def test_who_holds_much_of_a_short_memory_starts_anew(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "MEMORY_LEFT", sys.maxsize)
+    monkeypatch.setattr(speed, "MEMORY_HELD", 0)
+    contender = Contender(name=OURS, adapter="raskrank", options={}, setting="", batching="unpadded", packages=())
+    with worker() as process:
+        started = process.started
+        running = [speed.Running(contender, process, process.load())]
+        measured = speed.measure(WORKLOADS["mixed-10"], running, tokenizer, 512, 2, lambda _: None)["contenders"][OURS]
+        assert len(measured["seconds"]) == 2
+        assert running[0].problem is None
+        assert process.started > started
 
 
 def test_every_environment_is_pinned_and_says_when_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +258,7 @@ def test_report_says_how_fast_and_who_is_missing() -> None:
     assert "| sentence-transformers torch | 9,000 | 10,000 | 11.1 | 2,222 | 9.00 (4.50–11.1) | 25% | 0.5000 | 0.0000 |" in text
     assert text.index("**Raskrank int8** (b") < text.index("| sentence-transformers torch | 9,000")
     assert "| sentence-transformers torch | 6.00 | 20.0 | 800 | 700 | 0.10 |" in text
-    assert "| one pair of 128 tokens | 1 | 6.00 | 10.0 | 60% |" in text
+    assert "| one pair of 128 tokens | 1 | 6.00 | 8.00 | 75% |" in text
     assert "- FlashRank int8: environment light is not set up" in text
     assert "2,000 (1.00x) | 1,000 (2.00x)" in text
 
@@ -274,7 +287,7 @@ def test_readme_table_has_a_column_group_for_each_model() -> None:
     table = report.readme_table([recorded("minilm"), other])
     assert "| sentence-transformers torch | 9,000 | 9.00 (4.50–11.1) | – | – |" in table
     assert "| **Raskrank int8** | 0.30 | 80 | 0.30 | 80 |" in table
-    assert "60% for one pair of 128 tokens on 1 thread" in table
+    assert "75% for one pair of 128 tokens on 1 thread" in table
     assert "A CPU, 2 cores (avx2), 2026-11-25" in table
 
 

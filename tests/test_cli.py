@@ -538,7 +538,13 @@ def test_export_refuses_wrong_options(
 
 
 @pytest.mark.parametrize(
-    "command", [["export", "model", "bundle"], ["verify"], ["rank", "--backend", "torch", QUERY, "absent.txt"]]
+    "command",
+    [
+        ["export", "model", "bundle"],
+        ["verify"],
+        ["rank", "--backend", "torch", QUERY, "absent.txt"],
+        ["compare", "--against", "torch", "--data", "absent"],
+    ],
 )
 def test_without_the_extra(command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -563,6 +569,7 @@ def test_without_the_extra(command: list[str], monkeypatch: pytest.MonkeyPatch, 
         (["rank", "--backend", "tensorflow", QUERY], "--backend: invalid choice"),
         (["rank", "--fallback", "onnx", QUERY], "--fallback: invalid choice"),
         (["export", "model"], "OUTPUT is missing"),
+        (["export", "owner/model", "--trim-vocab", "a.txt"], "in the cache a trimmed bundle would stand for the whole model"),
         (["export", "model", "bundle", "--precision", "int4"], "--precision: invalid choice"),
         (["info", "bundle"], "unrecognized arguments: bundle"),
         (["info", "two\nlines\x1b[2J"], "unrecognized arguments: two lines [2J"),

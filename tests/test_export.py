@@ -29,7 +29,7 @@ from raskrank.errors import BundleError, ExportError, InputError, NotACrossEncod
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
 from raskrank.parity import SAMPLE_PAIRS
 from raskrank_export import ExportReport, Thresholds, export, graph
-from raskrank_export.exporter import MAKERS, SELF_TEST_TOLERANCE
+from raskrank_export.describe import MAKERS, SELF_TEST_TOLERANCE
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import PORTABLE
 
@@ -223,6 +223,11 @@ def test_the_report_is_what_was_written(tiny: Tiny, made: tuple[ExportReport, Re
     assert (report.manifest, report.manifest_sha256) == (manifest, sha256)
     assert report.bundle_bytes == sum(path.stat().st_size for path in folder.iterdir())
     assert report.checkpoint_bytes == (tiny.checkpoint("bert") / "model.safetensors").stat().st_size
+    assert report.peak_memory_bytes is not None
+    assert (report.to_dict()["int8_products"], report.to_dict()["int8_embeddings"]) == (
+        9,
+        3,
+    )  # four products a layer, the query of the last apart
     assert 50_000_000 < report.peak_memory_bytes < 50_000_000_000
     assert report.parity.summary() == manifest.parity["int8"]
     assert report.fp32_parity.summary() == manifest.parity["fp32"]

@@ -47,14 +47,8 @@ class Hub:
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    from huggingface_hub import constants
-
-    cache = tmp_path / "hub"
-    cache.mkdir()
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return Hub(cache)
+def hub(offline_hub: Path) -> Hub:
+    return Hub(offline_hub)
 
 
 def accepted(model: str) -> str | None:
@@ -267,6 +261,20 @@ def test_the_licence_is_shown(jina: Path, hub: Hub, tmp_path: Path, capsys: pyte
     shown = capsys.readouterr()
     assert f"licence {NC}, which does not allow commercial use" in shown.err
     assert len(json.loads(shown.out)) == 2
+
+
+def test_the_licence_of_a_checkpoint_in_pytorch_is_shown(
+    jina: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents, data, note = tmp_path / "documents.txt", tmp_path / "data.jsonl", f"note: {jina.name} has the licence {NC}"
+    documents.write_text("Kari kan Python.\n")
+    assert main(["rank", "--backend", "torch", "--checkpoint", str(jina), "Hvem?", str(documents)]) == 0
+    assert note in capsys.readouterr().err
+    data.write_text('{"query": "Hvem?", "positives": ["Kari"], "negatives": ["En båt"]}\n', "utf-8")
+    assert main(["compare", str(jina), "--json", "--data", str(data)]) == 0
+    shown = capsys.readouterr()
+    assert note in shown.err
+    assert json.loads(shown.out)["models"][0]["licence"] == NC
 
 
 def test_other_licences_need_no_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

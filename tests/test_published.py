@@ -15,7 +15,7 @@ from raskrank_export import ExportReport, export
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-# Of a logit. int8 moves the logits of the embedded model by 0.06 on average and 0.4 at most, while the pairs here lie 2 and
+# Of a logit. int8 moves the logits of the embedded model by 0.03 on average and 0.15 at most, while the pairs here lie 2 and
 # more apart or differ by a tenth that nobody would rank by.
 INT8_TOLERANCE = 0.5
 CLEAR = 2.0  # logits this far apart keep their order

@@ -41,6 +41,12 @@ def test_the_default_set_holds_what_applications_meet() -> None:
     assert any(not text.isascii() and any(ord(character) > 0x1F000 for character in text) for text in texts)  # emoji
 
 
+def test_the_default_set_says_what_is_relevant() -> None:
+    for line in map(json.loads, DEFAULT.read_text("utf-8").splitlines()):
+        assert 1 <= len(line["relevant"]) < len(line["documents"])
+        assert line["relevant"] == sorted({*line["relevant"]} & {*range(len(line["documents"]))})
+
+
 # Files
 
 

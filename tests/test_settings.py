@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -438,13 +437,11 @@ def test_a_pickled_checkpoint_is_found_from_another_folder(tiny: Tiny, monkeypat
 
 
 @pytest.fixture
-def hub(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, and a hub cache that holds owner/tiny alone."""
-    model = tmp_path / "hub" / "models--owner--tiny"
+def hub(tiny: Tiny, offline_hub: Path) -> None:
+    """The hub's cache holds owner/tiny alone."""
+    model = offline_hub / "models--owner--tiny"
     make(model / "refs").joinpath("main").write_text(COMMIT)
     shutil.copytree(tiny.checkpoint(), model / "snapshots" / COMMIT)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.mark.usefixtures("hub")

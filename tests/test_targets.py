@@ -81,6 +81,15 @@ def test_a_cpu_that_saturates_is_warned_of(
     assert "Export the model again without --target" in warning
 
 
+def test_a_cpu_of_which_nothing_is_known_is_not_said_to_saturate(
+    monkeypatch: pytest.MonkeyPatch, meant_for: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cpu, "instruction_sets", lambda: ())  # x86 without /proc/cpuinfo
+    Reranker.load(meant_for("vnni")).close()
+    (warning,) = warnings_of(caplog)
+    assert f"made for vnni, and what this CPU ({cpu.model_name()}) can do is not known" in warning
+
+
 def test_strict_refuses_it(on: Callable[[str], None], meant_for: Callable[[str], Path]) -> None:
     on("zen 3")
     with pytest.raises(Incompatible, match=r"made for vnni, and this CPU \(AMD EPYC 7763 .*saturate"):

@@ -193,7 +193,8 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         metavar="D",
         help="a folder with passages.jsonl, queries.jsonl and qrels.tsv, or a file with "
-        '{"query": ..., "positives": [...], "negatives": [...]} a line; with "language" there are numbers for each',
+        '{"query": ..., "positives": [...], "negatives": [...]} a line; with "language" there are numbers for each '
+        "(default: 68 searches of our own)",
     )
     command.add_argument("--queries", metavar="N", type=_count, default=200, help="at most so many (default: 200)")
     command.add_argument("--candidates", metavar="N", type=_count, default=20, help="documents of each query (default: 20)")

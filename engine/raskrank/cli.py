@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from raskrank import licence
 from raskrank.arguments import parse
 from raskrank.bundle import read_manifest
 from raskrank.documents import Document, read_documents
 from raskrank.errors import Corrupt, InputError, MissingFile, NonFiniteScore, ParityError, RaskrankError
-from raskrank.licence import restricts_use
 from raskrank.loading import bundle_path
 from raskrank.manifest import Manifest
 from raskrank.models import DEFAULT_MODEL
@@ -69,6 +69,10 @@ def _export(arguments: argparse.Namespace) -> int:
         disable_progress_bars()
     asked = {"min_tau": arguments.min_tau, "max_drift": arguments.max_drift}
     model = DEFAULT_MODEL if arguments.model is None else arguments.model
+    if arguments.output is None and arguments.trim_vocab:
+        raise InputError(
+            "OUTPUT is missing: in the cache a trimmed bundle would stand for the whole model; name a folder for it"
+        )
     output = default_output(model, arguments.precision) if arguments.output is None else Path(arguments.output)
     report = export(
         model,
@@ -111,8 +115,8 @@ def _rank(arguments: argparse.Namespace) -> int:
             except NonFiniteScore as error:
                 raise NonFiniteScore(f"{name}: {_broken(error, documents)}", error.indices) from error
         info = reranker.info()
-        if restricts_use(info.licence):
-            say(f"note: {info.name} has the licence {info.licence}, which does not allow commercial use")
+        if note := licence.note(info.name, info.licence):
+            say(note)
         if arguments.json:
             show(_ranking_json(hits, documents))
         elif hits:
@@ -173,9 +177,11 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    if arguments.against == "torch":
+        _need_extra("--against torch")
     from raskrank.compare import command
 
-    return command.run(arguments)
+    return command.run(arguments, None if arguments.data else _samples("data of your own with --data"))
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -183,11 +189,15 @@ def _bench(arguments: argparse.Namespace) -> int:
         _need_extra("--against torch")
     from raskrank.bench import command
 
-    # Found, not imported: it comes with the engine, but what it imports comes with its extra.
+    return command.run(arguments, _samples("passages of your own with --texts"))
+
+
+def _samples(instead: str) -> Path:
+    """The exporter's samples. It is found, not imported: it comes with the engine, but what it imports comes with its extra."""
     exporter = importlib.util.find_spec("raskrank_export")
     if exporter is None or exporter.origin is None:
-        raise InputError("raskrank_export is not installed beside raskrank; name passages of your own with --texts")
-    return command.run(arguments, samples=Path(exporter.origin).parent / "data" / "samples.jsonl")
+        raise InputError(f"raskrank_export is not installed beside raskrank; name {instead}")
+    return Path(exporter.origin).parent / "data" / "samples.jsonl"
 
 
 def _parity_table(manifest: Manifest) -> list[str]:

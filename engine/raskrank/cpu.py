@@ -82,6 +82,13 @@ def saturates(sets: Iterable[str]) -> bool:
     return _EXACT_SETS.isdisjoint(sets)
 
 
+def why_saturating() -> str:
+    """Of this CPU, in words, where `saturates(instruction_sets())`."""
+    if not instruction_sets():
+        return f"what this CPU ({model_name()}) can do is not known; it may add products of int8 in 16 bits"
+    return f"this CPU ({model_name()}) adds products of int8 in 16 bits"
+
+
 def suits(target: str, sets: Iterable[str]) -> bool:
     """Whether int8 of a bundle for this target computes on a CPU with these `instruction_sets()` what it was made to."""
     return target not in EXACT_TARGETS or not saturates(sets)

@@ -70,7 +70,7 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
         manifest_sha256=loaded.manifest_sha256,
         source=source.model if source else options.checkpoint,
         revision=source.revision if source else None,
-        licence=source.licence if source else None,
+        licence=loaded.licence,
         accepted_licence=source.accepted_licence if source else None,
         languages=source.languages if source else (),
         architecture=manifest.architecture if manifest else None,

@@ -7,3 +7,8 @@ NON_COMMERCIAL = "cc-by-nc"
 def restricts_use(licence: str | None) -> bool:
     """Whether the licence, as model cards spell it, forbids commercial use."""
     return licence is not None and licence.lower().startswith(NON_COMMERCIAL)
+
+
+def note(name: str, licence: str | None) -> str | None:
+    """What to tell who uses the model, if it is restricted."""
+    return f"note: {name} has the licence {licence}, which does not allow commercial use" if restricts_use(licence) else None

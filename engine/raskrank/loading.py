@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from raskrank import cpu
+from raskrank import cpu, models
 from raskrank.backend import Backend
 from raskrank.beside import beside
 from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
@@ -81,6 +81,7 @@ class Loaded:
     name: str
     activation: Activation
     reason: str  # why this backend
+    licence: str | None
     choice: Choice | None  # of the bundle; None is a checkpoint alone
     manifest: Manifest | None
     manifest_sha256: str | None
@@ -163,6 +164,7 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
         name=manifest.name,
         activation=manifest.activation,
         reason="a bundle runs in onnxruntime",
+        licence=manifest.source.licence,
         choice=choice,
         manifest=manifest,
         manifest_sha256=bundle.manifest_sha256,
@@ -174,8 +176,8 @@ def _check_target(manifest: Manifest, path: Path, *, strict: bool) -> None:
     if cpu.suits(target, cpu.instruction_sets()):
         return
     message = (
-        f"{path}: made for {target}, and this CPU ({cpu.model_name()}) adds products of int8 in 16 bits, where those of this "
-        "bundle saturate: its scores cannot be trusted here. Export the model again without --target"
+        f"{path}: made for {target}, and {cpu.why_saturating()}, where those of this bundle saturate: its scores cannot be "
+        "trusted here. Export the model again without --target"
     )
     if strict:
         raise Incompatible(message)
@@ -199,10 +201,16 @@ def _load_torch(options: Options, choice: Choice | None, reason: str) -> Loaded:
         name=manifest.name if manifest else checkpoint.folder.name,
         activation=checkpoint.activation,
         reason=reason,
+        licence=manifest.source.licence if manifest else _licence(checkpoint),
         choice=choice,
         manifest=manifest,
         manifest_sha256=digest,
     )
+
+
+def _licence(checkpoint: Checkpoint) -> str | None:
+    known = models.of_layout(checkpoint.layout)
+    return checkpoint.licence or (known.licence if known else None)
 
 
 def _reference(checkpoint: Checkpoint, max_length: int) -> Reference:

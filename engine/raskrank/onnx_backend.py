@@ -105,7 +105,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_all_after_fork)
 
 
-def _session(graph: bytes, folder: Path, *, threads: int) -> "onnxruntime.InferenceSession":
+def session_options(folder: Path, *, threads: int) -> "onnxruntime.SessionOptions":
+    """Of every session of the engine. folder: where the weights lie."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -115,14 +116,23 @@ def _session(graph: bytes, folder: Path, *, threads: int) -> "onnxruntime.Infere
     options.log_severity_level = FATAL
     # A pattern is kept for each input shape, and every length is one: without, memory stays flat.
     options.enable_mem_pattern = False
+    return options
+
+
+def make_session(graph: bytes, options: "onnxruntime.SessionOptions") -> "onnxruntime.InferenceSession":
+    """Raises what onnxruntime raises."""
+    return onnxruntime.InferenceSession(
+        graph,
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=DISABLED_OPTIMIZERS,
+        enable_fallback=0,  # there is no other provider to try, and it would print
+    )
+
+
+def _session(graph: bytes, folder: Path, *, threads: int) -> "onnxruntime.InferenceSession":
     try:
-        return onnxruntime.InferenceSession(
-            graph,
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=DISABLED_OPTIMIZERS,
-            enable_fallback=0,  # there is no other provider to try, and it would print
-        )
+        return make_session(graph, session_options(folder, threads=threads))
     except Exception as error:
         raise Incompatible(f"onnxruntime {onnxruntime.__version__} cannot load {folder}: {error}") from error
 

@@ -2,14 +2,11 @@
 
 import gc
 import math
-import os
-import resource
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,24 +18,13 @@ from raskrank.backend import Float32Array
 from raskrank.checkpoint import Checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, ExportError, InferenceError, InputError
-from raskrank.licence import restricts_use
-from raskrank.manifest import (
-    FILES,
-    FORMAT,
-    MANIFEST,
-    TOKENIZER,
-    Manifest,
-    Precision,
-    Recipe,
-    SelfTest,
-    Source,
-    Vocabulary,
-)
-from raskrank.parity import SAMPLE_PAIRS, compare
+from raskrank.manifest import MANIFEST, TOKENIZER, Precision
+from raskrank.parity import compare
 from raskrank.texts import positive
 from raskrank.torch_backend import TorchBackend
 from raskrank_export import gate, graph
 from raskrank_export.calibrate import channel_magnitudes
+from raskrank_export.describe import make_manifest, make_recipe
 from raskrank_export.gate import Thresholds
 from raskrank_export.ladder import Judge, climb
 from raskrank_export.progress import Clock, Progress, Silent
@@ -47,15 +33,11 @@ from raskrank_export.report import ExportReport
 from raskrank_export.samples import as_pairs, read_samples
 from raskrank_export.scoring import graph_logits, logits_of
 from raskrank_export.smoothing import unit_divisors
-from raskrank_export.source import ResolvedSource, read, resolve
+from raskrank_export.source import read, resolve
 from raskrank_export.tokenizer import read_tokenizer
 from raskrank_export.trim import corpus_files, trim_embedding, trim_vocabulary
 from raskrank_export.write import bundle_folder
 
-MAKERS = ("raskrank", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "tokenizers", "numpy")
-# How far the self-test may be off on another machine: fp32 sums in another order, and now and then an int8 value that falls
-# to the neighbour. A wrong tokenizer, or saturating products, are off by tenths.
-SELF_TEST_TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
 CALIBRATE_EVERY = 2  # constant ranges come from every other pair, so that the gate judges texts they have not seen
 
 
@@ -162,9 +144,9 @@ def export(
             (folder / TOKENIZER).write_bytes(tokenizer_json)
             measured["thresholds"] = asdict(limits)
             measured["samples"] = "default" if samples is None else Path(samples).name
-            recipe = _recipe(climbed.passed.rung.quantization if climbed else None, target, passes)
+            recipe = make_recipe(climbed.passed.rung.quantization if climbed else None, target, passes)
             vocabulary = trimmed.vocabulary if trimmed else None
-            manifest = _manifest(folder, source, checkpoint, encoder, inputs, precision, recipe, measured, vocabulary)
+            manifest = make_manifest(folder, source, checkpoint, encoder, inputs, precision, recipe, measured, vocabulary)
             (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
             digest = bundle.record(folder / MANIFEST).sha256
             size = sum(file.stat().st_size for file in folder.iterdir())
@@ -228,70 +210,16 @@ def _levels(target: cpu.Target, precision: Precision) -> Levels:
         raise InputError(f"target: expected one of {', '.join(cpu.TARGETS)}, got {target!r}")
     if precision == "int8" and not cpu.suits(target, cpu.instruction_sets()):
         raise ExportError(
-            f"target {target!r}: this CPU ({cpu.model_name()}) adds products of int8 in 16 bits, where those of that target "
-            "saturate, so that the gate would judge other scores than the target gives. Export on a CPU of that kind, or "
-            "with target='portable' (--target portable)"
+            f"target {target!r}: {cpu.why_saturating()}, where those of that target saturate, so that the gate would judge "
+            "other scores than the target gives. Export on a CPU of that kind, or with target='portable' (--target portable)"
         )
     return EXACT if target in cpu.EXACT_TARGETS else PORTABLE
 
 
-def _recipe(quantization: Quantization | None, target: cpu.Target, passes: dict[str, int]) -> Recipe:
-    """quantization: None for fp32."""
-    fp32_products = quantization is None or quantization.scheme == "weights"
-    return Recipe(
-        scheme=quantization.scheme if quantization else "fp32",
-        groups=quantization.groups if quantization else True,
-        activation_max=0 if quantization is None or fp32_products else quantization.levels.activation,
-        weight_max=quantization.weight_max if quantization else 0,
-        per_channel=quantization is not None,
-        excluded_nodes=tuple(sorted(quantization.excluded)) if quantization else (),
-        instruction_set="portable" if fp32_products else target,
-        passes=passes | ({"smoothing": len(quantization.smoothing)} if quantization and quantization.smoothing else {}),
-    )
+def _peak_memory() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource  # Windows has none
 
-
-def _manifest(
-    folder: Path,
-    source: ResolvedSource,
-    checkpoint: Checkpoint,
-    encoder: PairEncoder,
-    inputs: tuple[str, ...],
-    precision: Precision,
-    recipe: Recipe,
-    parity: dict[str, Any],
-    vocabulary: Vocabulary | None,
-) -> Manifest:
-    query, document = SAMPLE_PAIRS[0]
-    logit = float(graph_logits(folder, inputs, encoder.encode([(query, document)]), Silent())[0])
-    return Manifest(
-        format=".".join(map(str, FORMAT)),
-        name=Path(os.path.normpath(Path(source.name).absolute())).name,  # of ".", too
-        source=Source(
-            model=source.name,
-            revision=source.revision,
-            licence=checkpoint.licence,
-            accepted_licence=checkpoint.licence if restricts_use(checkpoint.licence) else None,
-            languages=checkpoint.languages,
-            weights_sha256=bundle.weights_sha256(source.folder),
-        ),
-        architecture=checkpoint.architecture,
-        parameters=checkpoint.parameters,
-        hidden_size=checkpoint.hidden_size,
-        max_length=encoder.max_length,
-        vocab_size=checkpoint.vocab_size,
-        pad_id=checkpoint.pad_id,
-        inputs=inputs,
-        activation=checkpoint.activation,
-        precision=precision,
-        recipe=recipe,
-        files={name: bundle.record(folder / name) for name in FILES},
-        versions={package: version(package) for package in MAKERS},
-        self_test=SelfTest(query=query, document=document, logit=logit, tolerance=SELF_TEST_TOLERANCE[precision]),
-        parity=parity,
-        vocabulary=vocabulary,
-    )
-
-
-def _peak_memory() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, kibibytes elsewhere

@@ -17,6 +17,7 @@ from raskrank.checkpoint import Checkpoint
 from raskrank.errors import ExportError
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank_export.passes import PASSES
+from raskrank_export.passes.drop_mask import MASK_INPUT
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.passes.hoist_first_token import hoist_first_token
 from raskrank_export.passes.merge_projections import merge_projections, unmerged
@@ -64,6 +65,10 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     """
     model = _fuse(file, checkpoint)
     passes = {transform.__name__: transform(model) for transform in PASSES}
+    if any(entry.name == MASK_INPUT for entry in model.graph.input):
+        raise ExportError(
+            f"{checkpoint.architecture}: the graph reads {MASK_INPUT} elsewhere than in attention, which is not known"
+        )
     left = [f"{merge_projections.__name__}: {name}" for name in unmerged(model)]
     if not passes[hoist_first_token.__name__]:
         left.append(f"{hoist_first_token.__name__}: no choice of the first token above an attention")

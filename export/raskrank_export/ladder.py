@@ -95,13 +95,14 @@ class _Ladder:
             folder.mkdir(exist_ok=True)
             with self.clock.step(f"quantise to {rung.name}"):
                 model = deepcopy(self.model)
-                quantize(model, rung.quantization)
+                products, embeddings = quantize(model, rung.quantization)
                 graph.save(model, folder)
             with self.clock.step(f"score with ONNX {rung.name}", len(self.judge.pairs)):
                 groups, progress = rung.quantization.groups, self.clock.progress
                 logits = graph_logits(folder, self.judge.inputs, self.judge.encoded, progress, groups=groups)
             parity = compare(self.judge.pairs, self.judge.reference, (f"onnx {rung.name}", logits))
-            made = Attempt(rung, parity, gate.failures(parity, self.judge.thresholds, "int8"), _size(folder))
+            failed = gate.failures(parity, self.judge.thresholds, "int8")
+            made = Attempt(rung, parity, failed, _size(folder), products, embeddings)
         self.attempts.append(made)
         return made
 

@@ -19,7 +19,7 @@ class ExportReport:
     fp32_parity compares PyTorch with the fp32 graph, parity with the bundle as written; for precision "fp32" they are one.
     climb says what the repair ladder tried, None for fp32 as asked for; the same is in manifest.parity. left: what the graph
     passes did not match, by name: right, but slower than it could be; manifest.recipe.passes counts what they changed.
-    peak_memory_bytes is the largest resident size of this process so far, not of the export alone.
+    peak_memory_bytes is the largest resident size of this process so far, not of the export alone; None on Windows.
     """
 
     output: str
@@ -31,7 +31,7 @@ class ExportReport:
     left: tuple[str, ...]
     checkpoint_bytes: int
     bundle_bytes: int
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,6 +44,8 @@ class ExportReport:
             "bundle_bytes": self.bundle_bytes,
             "peak_memory_bytes": self.peak_memory_bytes,
             "left": self.left,
+            "int8_products": self.climb.passed.products if self.climb else 0,
+            "int8_embeddings": self.climb.passed.embeddings if self.climb else 0,
             "seconds": self.seconds,
         }
 
@@ -51,14 +53,20 @@ class ExportReport:
         manifest = self.manifest
         known = models.known(manifest.source.model)
         accepted = ", accepted" if manifest.source.accepted_licence else ""
+        peak = "" if self.peak_memory_bytes is None else f", peak memory {self.peak_memory_bytes / 1e9:.2f} GB"
         facts = [
             f"{manifest.name}: {manifest.architecture}, {manifest.parameters / 1e6:.1f} M parameters",
             f"at most {manifest.max_length} tokens; licence {manifest.source.licence or 'not stated'}{accepted}",
             *([] if known is None else [known.note]),
             f"{self.checkpoint_bytes / 1e6:.1f} MB checkpoint -> {self.bundle_bytes / 1e6:.1f} MB bundle, "
-            f"{manifest.precision}; {sum(self.seconds.values()):.1f} s, peak memory {self.peak_memory_bytes / 1e9:.2f} GB",
+            f"{manifest.precision}; {sum(self.seconds.values()):.1f} s{peak}",
             *([] if manifest.vocabulary is None else [_vocabulary(manifest.vocabulary)]),
             "layers changed: " + ", ".join(f"{name} {count}" for name, count in manifest.recipe.passes.items()),
+            *(
+                []
+                if self.climb is None
+                else [f"int8: {self.climb.passed.products} products, {self.climb.passed.embeddings} embeddings"]
+            ),
             *(f"left as it was, right but slower: {name}" for name in self.left),
         ]
         lines = [line for fact in facts for line in textwrap.wrap(fact, WIDTH, subsequent_indent="  ")]

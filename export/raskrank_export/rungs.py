@@ -16,12 +16,17 @@ class Rung(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """A rung that was tried. failed: by name of the threshold; empty for what passed. size: bytes of graph and weights."""
+    """A rung that was tried. failed: by name of the threshold; empty for what passed. size: bytes of graph and weights.
+
+    products, embeddings: how many are int8.
+    """
 
     rung: Rung
     parity: Parity
     failed: dict[str, str]
     size: int
+    products: int = 0
+    embeddings: int = 0
 
     def __str__(self) -> str:
         parity, outcome = self.parity, f"failed {', '.join(self.failed)}" if self.failed else "passed"

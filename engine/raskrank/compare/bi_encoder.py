@@ -17,6 +17,7 @@ class BiEncoder:
 
     runs = "bi-encoder"
     reference: Contender | None = None
+    licence: str | None = None  # sentence-transformers does not say
 
     def __init__(self, model: str) -> None:
         """model: a hub id or a folder. Raises InputError without sentence-transformers, InferenceError if it cannot load it."""
@@ -25,7 +26,7 @@ class BiEncoder:
         except ImportError as error:
             raise InputError(NEEDS) from error
         try:
-            self._model = SentenceTransformer(model, device="cpu")
+            self._model = SentenceTransformer(model, device="cpu", model_kwargs={"use_safetensors": True})
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InferenceError(f"sentence-transformers cannot load {model}: {reason}") from error

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from raskrank import cpu
+from raskrank import cpu, licence
 from raskrank.compare.candidates import Task, make_tasks
 from raskrank.compare.chart import check_chart, draw_chart
 from raskrank.compare.contenders import Contender, loaded
-from raskrank.compare.data import FORMATS, read_data
+from raskrank.compare.data import read_data, read_samples
 from raskrank.compare.measure import measure
 from raskrank.compare.report import About, to_dict, to_markdown
 from raskrank.errors import InputError
@@ -23,20 +23,24 @@ MIN_CANDIDATES = 2  # of fewer there is no order
 PACKAGES = {"onnx": ("onnxruntime", "tokenizers"), "torch": ("torch", "transformers"), "bi-encoder": ("sentence-transformers",)}
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Compare, print, and return the exit code."""
-    if arguments.data is None:
-        raise InputError(f"--data is missing: {FORMATS}")
+OWN = "Raskrank's samples"
+
+
+def run(arguments: argparse.Namespace, samples: Path | None) -> int:
+    """Compare, print, and return the exit code. samples: the exporter's, in place of --data."""
     if arguments.candidates < MIN_CANDIDATES:
         raise InputError(f"--candidates: expected at least {MIN_CANDIDATES}, got {arguments.candidates}")
     chart = None if arguments.chart is None else Path(arguments.chart)
     if chart:
         check_chart(chart)
-    data = read_data(Path(arguments.data))
+    data = read_samples(samples) if samples else read_data(Path(arguments.data))
     tasks = make_tasks(data, queries=arguments.queries, candidates=arguments.candidates)
     against_torch = arguments.against == "torch"
     with loaded(arguments.models, against_torch=against_torch, bi_encoder=arguments.bi_encoder) as contenders:
-        about = _about(arguments.data, tasks, contenders)
+        for contender in contenders:
+            if note := licence.note(contender.name, contender.licence):
+                say(note)
+        about = _about(arguments.data or OWN, tasks, contenders)
         results = measure(contenders, tasks, _progress)
     if chart:
         draw_chart(results, about, chart)

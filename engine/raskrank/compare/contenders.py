@@ -36,6 +36,7 @@ class Contender(Protocol):
     runs: str  # "onnx int8", "torch fp32", ...
     origin: str  # its folder, or hub id
     reference: "Contender | None"  # the checkpoint beside which a bundle stands
+    licence: str | None
     parameters: int
     disk_bytes: int | None  # of the files that are read to load it; None where they are not known
 
@@ -70,6 +71,7 @@ class CrossEncoder:
         self._reranker = Reranker.load(bundle, backend=self._backend, checkpoint=checkpoint)
         info = self._reranker.info()
         self.name, self.runs = info.name, f"{info.backend} {info.precision}"
+        self.licence = info.licence
         self._folder = checkpoint or Path(info.bundle or "")
         self.origin = str(self._folder)
         self.parameters = read_checkpoint(checkpoint).parameters if checkpoint else info.parameters or 0

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -51,6 +51,20 @@ def read_data(path: Path) -> Data:
     if len(set(data.passages.values())) < MIN_PASSAGES:
         raise InputError(f"{path}: one passage alone cannot be ranked, at least {MIN_PASSAGES} different ones are needed")
     return data
+
+
+def read_samples(file: Path) -> Data:
+    """The exporter's samples: {"query": ..., "documents": [...], "relevant": [index, ...], "language": ...} a line.
+
+    A query ranks the documents of its line; a text that stands there twice is one of them.
+    """
+    lines = []
+    for line in file.read_text("utf-8").splitlines():
+        item = json.loads(line)
+        relevant = [item["documents"][index] for index in item["relevant"]]
+        others = dict.fromkeys(text for text in item["documents"] if text not in relevant)
+        lines.append((item["query"], relevant, list(others), item["language"]))
+    return _from_lists(lines)
 
 
 def _read_folder(folder: Path) -> Data:
@@ -103,28 +117,32 @@ def _read_grades(file: Path, queries: Mapping[str, object], passages: Mapping[st
 
 
 def _read_file(file: Path) -> Data:
-    passages: dict[str, str] = {}
-    queries = []
-    for number, where, item in _objects(file):
+    lines = []
+    for _, where, item in _objects(file):
         query, positives, negatives = (item.get(key) for key in ("query", "positives", "negatives"))
         if not isinstance(query, str) or not _are_texts(positives) or not _are_texts(negatives):
             raise InputError(
                 f'{where}: expected {{"query": text, "positives": [text, ...], "negatives": [text, ...]}}, neither list empty'
             )
-        texts = [_text(text, where) for text in (*positives, *negatives)]
-        if len(set(texts)) < len(texts):
+        if len({*positives, *negatives}) < len(positives) + len(negatives):
             raise InputError(f"{where}: a text stands twice in positives and negatives")
+        for text in (query, *positives, *negatives):
+            _text(text, where)
+        lines.append((query, positives, negatives, _language(item, where)))
+    return _from_lists(lines)
+
+
+def _from_lists(lines: Sequence[tuple[str, list[str], list[str], str | None]]) -> Data:
+    """Of query, positives, negatives and language."""
+    passages: dict[str, str] = {}
+    queries = []
+    for number, (query, positives, negatives, language) in enumerate(lines, 1):
+        texts = [*positives, *negatives]
         names = [f"{number}.{index}" for index in range(len(texts))]
         passages.update(zip(names, texts, strict=True))
-        queries.append(
-            Query(
-                id=str(number),
-                text=_text(query, where),
-                language=_language(item, where),
-                grades=dict.fromkeys(names[: len(positives)], 1),
-                negatives=tuple(names[len(positives) :]),
-            )
-        )
+        grades = dict.fromkeys(names[: len(positives)], 1)
+        negative_names = tuple(names[len(positives) :])
+        queries.append(Query(id=str(number), text=query, language=language, grades=grades, negatives=negative_names))
     return Data(passages=passages, queries=tuple(queries))
 
 

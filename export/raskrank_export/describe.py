@@ -1,0 +1,80 @@
+"""What a bundle says of itself: its recipe, and the manifest."""
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from raskrank import bundle, cpu
+from raskrank.checkpoint import Checkpoint
+from raskrank.encoding import PairEncoder
+from raskrank.licence import restricts_use
+from raskrank.manifest import FILES, FORMAT, Manifest, Precision, Recipe, SelfTest, Source, Vocabulary
+from raskrank.parity import SAMPLE_PAIRS
+from raskrank_export.progress import Silent
+from raskrank_export.quantize import Quantization
+from raskrank_export.scoring import graph_logits
+from raskrank_export.source import ResolvedSource
+
+MAKERS = ("raskrank", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "tokenizers", "numpy")
+# How far the self-test may be off on another machine: fp32 sums in another order, and now and then an int8 value that falls
+# to the neighbour. A wrong tokenizer, or saturating products, are off by tenths.
+SELF_TEST_TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
+
+
+def make_recipe(quantization: Quantization | None, target: cpu.Target, passes: dict[str, int]) -> Recipe:
+    """How the int8 graph was made. quantization: None for fp32. passes: layers that each changed, by name."""
+    fp32_products = quantization is None or quantization.scheme == "weights"
+    return Recipe(
+        scheme=quantization.scheme if quantization else "fp32",
+        groups=quantization.groups if quantization else True,
+        activation_max=0 if quantization is None or fp32_products else quantization.levels.activation,
+        weight_max=quantization.weight_max if quantization else 0,
+        per_channel=quantization is not None,
+        excluded_nodes=tuple(sorted(quantization.excluded)) if quantization else (),
+        instruction_set="portable" if fp32_products else target,
+        passes=passes | ({"smoothing": len(quantization.smoothing)} if quantization and quantization.smoothing else {}),
+    )
+
+
+def make_manifest(
+    folder: Path,
+    source: ResolvedSource,
+    checkpoint: Checkpoint,
+    encoder: PairEncoder,
+    inputs: tuple[str, ...],
+    precision: Precision,
+    recipe: Recipe,
+    parity: dict[str, Any],
+    vocabulary: Vocabulary | None,
+) -> Manifest:
+    """The manifest of the files in `folder`, with the logit of a pair that loading repeats. parity: what the gate measured."""
+    query, document = SAMPLE_PAIRS[0]
+    logit = float(graph_logits(folder, inputs, encoder.encode([(query, document)]), Silent())[0])
+    return Manifest(
+        format=".".join(map(str, FORMAT)),
+        name=Path(os.path.normpath(Path(source.name).absolute())).name,  # of ".", too
+        source=Source(
+            model=source.name,
+            revision=source.revision,
+            licence=checkpoint.licence,
+            accepted_licence=checkpoint.licence if restricts_use(checkpoint.licence) else None,
+            languages=checkpoint.languages,
+            weights_sha256=bundle.weights_sha256(source.folder),
+        ),
+        architecture=checkpoint.architecture,
+        parameters=checkpoint.parameters,
+        hidden_size=checkpoint.hidden_size,
+        max_length=encoder.max_length,
+        vocab_size=checkpoint.vocab_size,
+        pad_id=checkpoint.pad_id,
+        inputs=inputs,
+        activation=checkpoint.activation,
+        precision=precision,
+        recipe=recipe,
+        files={name: bundle.record(folder / name) for name in FILES},
+        versions={package: version(package) for package in MAKERS},
+        self_test=SelfTest(query=query, document=document, logit=logit, tolerance=SELF_TEST_TOLERANCE[precision]),
+        parity=parity,
+        vocabulary=vocabulary,
+    )
