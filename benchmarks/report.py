@@ -242,14 +242,15 @@ def _small_print(found: Sequence[Result]) -> str:
     )
     return (
         f"{'; '.join(machines)}. Everyone takes turns in one run on the same weights and texts; medians, ratios with the range "
-        f"of the rounds' own.{missing} {packages}. How each was set, and all other workloads: `python benchmarks/report.py "
+        f"of the rounds' own (none: one round).{missing} {packages}. How each was set, and all other workloads: `python benchmarks/report.py "
         "benchmarks/results/MODEL.json`."
     )
 
 
 def _times(times: Ratio) -> str:
-    """Median and range, two decimals where they matter."""
-    return "{} ({}–{})".format(*(f"{value:.1f}" if value >= 10 else f"{value:.2f}" for value in times))
+    """Median and, of several rounds, the range; two decimals where they matter."""
+    middle, least, most = (f"{value:.1f}" if value >= 10 else f"{value:.2f}" for value in times)
+    return middle if least == most else f"{middle} ({least}–{most})"
 
 
 def _count(number: int, noun: str) -> str:
