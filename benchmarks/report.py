@@ -242,8 +242,8 @@ def _small_print(found: Sequence[Result]) -> str:
     )
     return (
         f"{'; '.join(machines)}. Everyone takes turns in one run on the same weights and texts; medians, ratios with the range "
-        f"of the rounds' own (none: one round).{missing} {packages}. How each was set, and all other workloads: `python benchmarks/report.py "
-        "benchmarks/results/MODEL.json`."
+        f"of the rounds' own (none: one round).{missing} {packages}. How each was set, and all other workloads: "
+        "`python benchmarks/report.py benchmarks/results/MODEL.json`."
     )
 
 
