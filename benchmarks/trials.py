@@ -7,7 +7,6 @@ logits of what ships, over pairs of random tokens.
 """
 
 import argparse
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
+import scale
 from models import HELP, bundle, manifest
 from raskrank import Reranker, cpu
 from raskrank.manifest import MODEL, WEIGHTS
@@ -179,15 +179,10 @@ def feeds(length: int, inputs: tuple[str, ...], pairs: int = 1) -> dict[str, np.
 
 def resident(variant: Variant, inputs: tuple[str, ...]) -> int:
     """Bytes that making the session and running it add to the process that calls this, so that it has to be a fresh one."""
-
-    def now() -> int:
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
-    before, candidate = now(), session(variant)
+    before, candidate = scale.resident(), session(variant)
     for length in LENGTHS:
         candidate.run(None, feeds(length, inputs))
-    return now() - before
+    return scale.resident() - before
 
 
 def report(tried: Sequence[Variant], inputs: tuple[str, ...]) -> None:

@@ -21,9 +21,7 @@ from raskrank.terminal import Bar, is_terminal, safe_lines, say, show, to_json
 
 MIN_CANDIDATES = 2  # of fewer there is no order
 PACKAGES = {"onnx": ("onnxruntime", "tokenizers"), "torch": ("torch", "transformers"), "bi-encoder": ("sentence-transformers",)}
-
-
-OWN = "Raskrank's samples"
+OWN = "Raskrank's samples"  # the data of a call that names none
 
 
 def run(arguments: argparse.Namespace, samples: Path | None) -> int:
