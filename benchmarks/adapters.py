@@ -99,7 +99,7 @@ def _session_options(threads: int) -> Any:
 
 
 def _sorted_batches(folder: str, max_length: int, run: Callable[[Any], Sequence[float]]) -> Score:
-    """What a careful user of transformers writes: tokenise once, sort by tokens, batches padded to their longest."""
+    """What a careful user of transformers writes: tokenize once, sort by tokens, batches padded to their longest."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from typing import Literal
 import environments
 from models import WORK, checkpoint
 from raskrank import cpu
-from raskrank_export.samples import as_pairs, read_samples
+from raskrank.samples import as_pairs, read_samples
 
 EXPORTS = Path(__file__).with_name("exports.py")
 DEADLINE = 1800  # seconds; calibrating bge's size takes minutes

@@ -3,7 +3,7 @@
     python benchmarks/cores.py [--model minilm|bge|nano|FOLDER]
 
 Each distinct run (pairs x tokens) of the plan is timed on one core. A simulated core takes the next run when it is free, as
-the engine's threads do, and the pairs are planned in parts of as many as the engine takes at once. Left out are tokenising,
+the engine's threads do, and the pairs are planned in parts of as many as the engine takes at once. Left out are tokenizing,
 what cores cost each other (memory bandwidth, clock), and that a long run is spread over cores that would be idle: it counts as
 on one. The times for the cores of this machine are measured too, to show how far off the paper is.
 """

@@ -148,7 +148,7 @@ def compare_speed(bundle: Path, bundle_fp32: Path, rounds: int) -> None:
         "the passages against the first line's, 1 is the same."
     )
     note(
-        "The model is the embedded nano with 2.4 M parameters, so tokenising and calls weigh more here than with a full-size "
+        "The model is the embedded nano with 2.4 M parameters, so tokenizing and calls weigh more here than with a full-size "
         "model. `make bench` measures those."
     )
     machine = f"{cpu.model_name()}, {cpu.usable_cpus()} usable CPUs, {platform.system()}"
@@ -160,7 +160,7 @@ def compare_speed(bundle: Path, bundle_fp32: Path, rounds: int) -> None:
 
 def passages() -> tuple[str, list[str]]:
     """A query, and passages from a line to a page, put together from the texts that exports are judged on."""
-    from raskrank_export.samples import read_samples
+    from raskrank.samples import read_samples
 
     samples = read_samples()
     texts = [text for sample in samples for text in sample.documents if text.strip() and len(text) < MAX_CHARS]

@@ -36,7 +36,7 @@ PRODUCTS = INT8 | {"MatMul", "FusedMatMul", "Gemm"}
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the optimised graph. milliseconds: of a run. given, made: the shapes of its first input and of its output."""
+    """A node of the optimized graph. milliseconds: of a run. given, made: the shapes of its first input and of its output."""
 
     operator: str
     milliseconds: float

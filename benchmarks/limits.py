@@ -63,7 +63,7 @@ def limit_seconds(dimensions: Dimensions, lengths: Sequence[int], peaks: Peaks) 
     limit = int8 product operations / int8 peak + fp32 attention operations / fp32 peak
 
     The share of the limit that a contender reaches is this over its time, which has to be an `undisturbed` one, as the peaks
-    are. Everything else (quantising, GELU, layer norms, softmax, embeddings, tokenising) is taken to cost nothing.
+    are. Everything else (quantizing, GELU, layer norms, softmax, embeddings, tokenizing) is taken to cost nothing.
     """
     products = sum(product_operations(dimensions, length) for length in lengths)
     attention = sum(attention_operations(dimensions, length) for length in lengths)

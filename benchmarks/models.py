@@ -45,8 +45,8 @@ def bundle(model: str, precision: Precision, scheme: "ActivationScheme" = "row")
     source = checkpoint(model)
     folder = WORK / f"{source.name}-{precision}{'' if scheme == 'row' else f'-{scheme}'}"
     if not folder.is_dir():
+        from raskrank.samples import DEFAULT
         from raskrank_export import Thresholds, export
-        from raskrank_export.samples import DEFAULT
 
         # Seeded weights say nothing of quality, and the reference pass of a large model takes minutes: a part of the samples.
         samples = WORK / "samples.jsonl"

@@ -58,7 +58,7 @@ def conditions(result: Result) -> str:
         f"cores, {', '.join(machine['instruction_sets'])}; {machine['system']}, Python {machine['python']}; "
         f"{result['date']}. Norwegian texts: {result['texts']}.\n\n"
         "All contenders were loaded at once and took turns, one call each a round; where memory is short, who holds more "
-        "than 2 GB lets go of it between turns, and is warm again before the next. Times are of the whole call, tokenising "
+        "than 2 GB lets go of it between turns, and is warm again before the next. Times are of the whole call, tokenizing "
         "included. *Times ours*: the ratio of the medians, with the range of the rounds' own ratios. *Padding*: padded over "
         "real tokens, less one, of the batches that a contender makes. *Tau* and *drift*: Kendall's tau and the largest "
         "difference of a score between 0 and 1, against PyTorch."

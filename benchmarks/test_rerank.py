@@ -46,7 +46,7 @@ def test_tokenize_100_passages(benchmark: BenchmarkFixture, model: str) -> None:
         encoder = PairEncoder(plain_tokenizer(model), 512)
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    benchmark.group = "tokenising"
+    benchmark.group = "tokenizing"
     benchmark(encoder.encode, pairs)
 
 

@@ -44,15 +44,15 @@ class Variant:
     entries: dict[str, str] = field(default_factory=dict)
     arena: bool = True
     pattern: bool = False
-    optimise: bool = True
+    optimize: bool = True
 
 
 def session(variant: Variant, save_to: Path | None = None) -> Any:
-    """As the engine makes it, but for what the variant changes. save_to: also write the optimised graph."""
+    """As the engine makes it, but for what the variant changes. save_to: also write the optimized graph."""
     options = session_options(variant.folder, threads=1)
     options.enable_mem_pattern = variant.pattern
     options.enable_cpu_mem_arena = variant.arena
-    if not variant.optimise:
+    if not variant.optimize:
         options.graph_optimization_level = type(options.graph_optimization_level).ORT_DISABLE_ALL
     for name, value in variant.entries.items():
         options.add_session_config_entry(name, value)
@@ -72,8 +72,8 @@ def variants(model: str, work: Path) -> Iterator[tuple[str, Callable[[], Variant
         replace(ships, name="no prepacking", entries={"session.disable_prepacking": "1"}),
     ):
         yield variant.name, partial(replace, variant)
-    for name, entries in (("optimised graph", {}), ("optimised graph, prepacked", packed)):
-        yield name, partial(_optimised, ships, name, work / name, entries)
+    for name, entries in (("optimized graph", {}), ("optimized graph, prepacked", packed)):
+        yield name, partial(_optimized, ships, name, work / name, entries)
     for name, rewrite in (
         ("tanh Gelu", _tanh_gelu),
         ("standard Attention operator", _standard_attention),
@@ -90,13 +90,13 @@ def _folder(target: Path, source: Path) -> Path:
     return target
 
 
-def _optimised(ships: Variant, name: str, target: Path, entries: dict[str, str]) -> Variant:
-    """The graph as onnxruntime optimises it for this CPU, saved; loading it optimises nothing."""
+def _optimized(ships: Variant, name: str, target: Path, entries: dict[str, str]) -> Variant:
+    """The graph as onnxruntime optimizes it for this CPU, saved; loading it optimizes nothing."""
     target.mkdir()
     saving = {"session.optimized_model_external_initializers_file_name": WEIGHTS, **entries}
     saving["session.optimized_model_external_initializers_min_size_in_bytes"] = "1024"
     session(replace(ships, entries=saving), target / MODEL)
-    return Variant(name=name, folder=target, optimise=False)
+    return Variant(name=name, folder=target, optimize=False)
 
 
 def _rewritten(ships: Variant, name: str, target: Path, rewrite: Callable[[onnx.ModelProto], None]) -> Variant:

@@ -9,7 +9,7 @@ from typing import Literal
 from tokenizers import Tokenizer
 
 from models import SHARED
-from raskrank_export.samples import read_samples
+from raskrank.samples import read_samples
 
 Kind = Literal["short", "mixed", "long"]
 

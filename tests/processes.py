@@ -39,16 +39,18 @@ def run_script(
     deadline: float = 40,
     code: int = 0,
     silent: bool = True,
+    warnings: Sequence[str] = WARNINGS,
 ) -> Finished:
     """Run Python source in `folder`/cwd; fails unless it and all its children end in time, with `code`, and an empty stderr.
 
     wrapper: a command that runs another, such as strace. silent=False: anything may stand on stderr.
+    warnings: options of Python.
     """
     script, cwd = folder / "script.py", folder / "cwd"
     script.write_text(textwrap.dedent(source), "utf-8")
     cwd.mkdir(exist_ok=True)
     process = subprocess.Popen(
-        [*wrapper, sys.executable, *WARNINGS, str(script), *arguments],
+        [*wrapper, sys.executable, *warnings, str(script), *arguments],
         cwd=cwd,
         env={**environment(folder), **(env or {})},
         stdin=subprocess.DEVNULL,

@@ -28,12 +28,16 @@ ERRORS = {  # name -> its bases
     "MissingFile": ("BundleError",),
     "Corrupt": ("BundleError",),
     "Incompatible": ("BundleError",),
+    "MissingExtra": ("RaskrankError", "ImportError"),
+    "CheckpointError": ("RaskrankError",),
+    "NotACrossEncoder": ("CheckpointError",),
     "ExportError": ("RaskrankError",),
-    "NotACrossEncoder": ("ExportError",),
     "ParityError": ("ExportError",),
     "InferenceError": ("RaskrankError",),
     "NonFiniteScore": ("InferenceError",),
+    "ClosedError": ("RaskrankError",),
     "ForkError": ("RaskrankError",),
+    "RaskrankWarning": ("UserWarning",),
 }
 
 
@@ -65,7 +69,7 @@ def test_every_name_is_there(package: object) -> None:
         (
             Reranker.load,
             "(bundle=None, *, threads=None, backend='onnx', fallback=None, checkpoint=None, expected_sha256=None, "
-            "strict=False, limits=None)",
+            "ignore_target=False, limits=None)",
         ),
         (Reranker.rank, "(self, query, documents, top_k=None)"),
         (Reranker.score, "(self, query, documents)"),
@@ -101,7 +105,7 @@ def test_types() -> None:
         "fallback": Literal["torch"] | None,
         "checkpoint": str | Path | None,
         "expected_sha256": str | None,
-        "strict": bool,
+        "ignore_target": bool,
         "limits": Limits | None,
         "return": typing.Self,
     }
@@ -139,9 +143,9 @@ def test_the_keys_of_a_parity_summary() -> None:
 def test_the_fields_of_info() -> None:
     names = [field.name for field in dataclasses.fields(Info)]
     assert names == [
-        *("name", "backend", "reason", "bundle", "model_from", "manifest_sha256", "source", "revision", "licence"),
-        *("accepted_licence", "languages", "architecture", "parameters", "precision", "instruction_set", "activation"),
-        *("max_length", "normalisation", "threads", "threads_reason", "cpu", "cpu_instruction_sets", "fallback"),
+        *("name", "backend", "reason", "bundle", "model_from", "manifest_sha256", "source", "revision", "license"),
+        *("accepted_license", "languages", "architecture", "parameters", "precision", "instruction_set", "activation"),
+        *("max_length", "normalization", "threads", "threads_reason", "cpu", "cpu_instruction_sets", "fallback"),
         *("rescued_pairs", "kept_pieces", "unknown_texts", "versions"),
     ]
     with Reranker.load() as reranker:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from conftest import Tiny
-from paths import NANO_CHECKPOINT, ROOT
+from paths import NANO_CHECKPOINT
 from raskrank import InferenceError, Reranker
 from raskrank.bench.entries import loaded
 from raskrank.bench.measure import MAX_ROUNDS, Bench, fit
@@ -32,7 +32,6 @@ from raskrank.loading import bundle_path
 from raskrank.measuring import FreshProcess, Timing, fresh_process, interleaved
 from raskrank.terminal import width
 
-SAMPLES = ROOT / "export" / "raskrank_export" / "data" / "samples.jsonl"
 SECRET = "HEMMELIG"
 DEADLINE = 60
 QUICK = ("--seconds", "1", "--passages", "10")
@@ -140,7 +139,7 @@ def test_texts_are_on_no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_our_own_passages_are_the_same_every_time() -> None:
-    first, second = from_samples(SAMPLES, 100), from_samples(SAMPLES, 100)
+    first, second = from_samples(100), from_samples(100)
     assert first == second
     assert [workload.name for workload in first] == ["1 mixed", "10 mixed", "100 mixed", "100 short", "100 long"]
     words = {workload.name: [len(passage.split()) for passage in workload.passages] for workload in first}
@@ -151,7 +150,7 @@ def test_our_own_passages_are_the_same_every_time() -> None:
 
 
 def test_short_pairs_have_at_most_32_tokens() -> None:
-    (short,) = (workload for workload in from_samples(SAMPLES, 100) if workload.kind == "short")
+    (short,) = (workload for workload in from_samples(100) if workload.kind == "short")
     encoder = Reranker.load()._loaded.encoder
     lengths = [len(pair.input_ids) for pair in encoder.encode([(QUERY, passage) for passage in short.passages])]
     assert sorted(lengths)[95] <= 32
@@ -309,7 +308,7 @@ def test_a_bundle_beside_another_and_its_checkpoint(tiny: Tiny, monkeypatch: pyt
 def test_where_no_time_is_left_the_first_workload_stands_for_its_kind(tiny: Tiny) -> None:
     with loaded([str(tiny.bundle())], threads=1, against_torch=False, checkpoint=None, progress=None) as entries:
         bench = Bench(entries, QUERY, progress=None)
-        workloads = from_samples(SAMPLES, 100)
+        workloads = from_samples(100)
         (result,) = bench.measure(workloads, bench.pace(workloads[0]), left=lambda: 0.0)
     assert (result.name, result.asked, result.rounds) == ("1 mixed*", 100, 3)
 

@@ -54,10 +54,10 @@ MANIFESTS = st.builds(
         Source,
         model=TEXT,
         revision=st.none() | TEXT,
-        licence=st.none() | TEXT,
+        license=st.none() | TEXT,
         languages=NAMES,
         weights_sha256=TEXT,
-        accepted_licence=st.none() | TEXT,
+        accepted_license=st.none() | TEXT,
     ),
     architecture=TEXT,
     parameters=COUNT,
@@ -191,7 +191,7 @@ def test_a_flipped_bit_is_corrupt(folder: Path, name: str) -> None:
 
 
 def test_a_flipped_bit_of_the_manifest(folder: Path) -> None:
-    # Nothing in the bundle has the manifest's own digest, so a flip in a name, a licence or a number of the report loads.
+    # Nothing in the bundle has the manifest's own digest, so a flip in a name, a license or a number of the report loads.
     # Whoever wants to exclude that pins the manifest: with expected_sha256 each flip is Corrupt.
     content, pin = (folder / MANIFEST).read_bytes(), open_bundle(folder).manifest_sha256
     refused = 0

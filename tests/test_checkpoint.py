@@ -13,7 +13,7 @@ import pytest
 from builders import Family, seeded_checkpoint, tiny_checkpoint, write_json
 from paths import NANO_CHECKPOINT, shared
 from raskrank.checkpoint import Checkpoint, read_checkpoint
-from raskrank.errors import ExportError, NotACrossEncoder
+from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.files import MAX_JSON_BYTES
 from raskrank.weights import MAX_HEADER_BYTES
 
@@ -121,7 +121,7 @@ def test_reads_what_the_checkpoint_is(originals: Mapping[Family, Path], family: 
         pad_id=tokenizer.token_to_id("[PAD]" if family == "bert" else "<pad>"),
         activation="sigmoid",
         parameters=model.num_parameters(),
-        licence=None,
+        license=None,
         languages=(),
     )
 
@@ -201,7 +201,7 @@ def test_activation(copy: Callable[..., Path], config: dict[str, object], card: 
 
 @pytest.mark.parametrize("stated", ["torch.nn.modules.activation.Tanh", "os.system", 7, []])
 def test_activation_of_another_kind_is_refused(copy: Callable[..., Path], stated: object) -> None:
-    with pytest.raises(ExportError, match=r"activation .* is not supported"):
+    with pytest.raises(CheckpointError, match=r"activation .* is not supported"):
         read_checkpoint(copy(sbert_ce_default_activation_function=stated))
 
 
@@ -239,7 +239,7 @@ def test_published_xlm_roberta(tmp_path: Path, name: str, activation: str, param
 
 def test_bge_large_has_files_for_all_but_a_tokenizer(tmp_path: Path) -> None:
     folder = zero_checkpoint(tmp_path / "large", shared("data", "tokenizers", "bge-reranker-large"))
-    with pytest.raises(ExportError, match=r"no tokenizer\.json"):
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
         read_checkpoint(folder)
     (folder / "tokenizer.json").write_text("{}")
     assert read_checkpoint(folder).parameters == 559_891_457
@@ -312,7 +312,7 @@ def test_saved_as_another_sentence_transformers_class_is_refused(copy: Callable[
 def test_further_modules_are_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     write_json(folder / "modules.json", [{"type": "a.Transformer"}, {"type": "b.Dense"}])
-    with pytest.raises(ExportError, match="lists Dense"):
+    with pytest.raises(CheckpointError, match="lists Dense"):
         read_checkpoint(folder)
 
 
@@ -375,13 +375,13 @@ def test_weights_without_the_head_are_refused(copy: Callable[..., Path], family:
     ],
 )
 def test_config_is_refused(copy: Callable[..., Path], updates: dict[str, object], message: str) -> None:
-    with pytest.raises(ExportError, match=message) as raised:
+    with pytest.raises(CheckpointError, match=message) as raised:
         read_checkpoint(copy(**updates))
     assert not isinstance(raised.value, NotACrossEncoder)
 
 
 def test_pad_id_that_leaves_no_position_is_refused(copy: Callable[..., Path]) -> None:
-    with pytest.raises(ExportError, match="no position for a token"):
+    with pytest.raises(CheckpointError, match="no position for a token"):
         read_checkpoint(copy("roberta", pad_token_id=65))
 
 
@@ -407,7 +407,7 @@ def test_harmless_private_keys_pass(copy: Callable[..., Path]) -> None:
 def test_broken_config_is_refused(copy: Callable[..., Path], content: bytes, message: str) -> None:
     folder = copy()
     (folder / "config.json").write_bytes(content)
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         read_checkpoint(folder)
 
 
@@ -422,14 +422,14 @@ def test_broken_config_is_refused(copy: Callable[..., Path], content: bytes, mes
 def test_missing_file_is_refused(copy: Callable[..., Path], name: str, message: str) -> None:
     folder = copy()
     (folder / name).unlink()
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         read_checkpoint(folder)
 
 
 def test_folder_must_be_a_folder(copy: Callable[..., Path]) -> None:
     folder = copy()
     for path in (folder / "absent", folder / "config.json"):
-        with pytest.raises(ExportError, match="is not a folder"):
+        with pytest.raises(CheckpointError, match="is not a folder"):
             read_checkpoint(path)
 
 
@@ -437,7 +437,7 @@ def test_folder_must_be_a_folder(copy: Callable[..., Path]) -> None:
 def test_pickles_are_refused(copy: Callable[..., Path], name: str) -> None:
     folder = copy()
     (folder / "model.safetensors").rename(folder / name)
-    with pytest.raises(ExportError, match=f"only {name}.*pickles can run code.*safe_serialization=True"):
+    with pytest.raises(CheckpointError, match=f"only {name}.*pickles can run code.*safe_serialization=True"):
         read_checkpoint(folder)
 
 
@@ -446,14 +446,14 @@ def test_truncation_on_the_left_is_refused(copy: Callable[..., Path]) -> None:
     edit_json(folder / "tokenizer_config.json", {"truncation_side": "right"})
     read_checkpoint(folder)
     edit_json(folder / "tokenizer_config.json", {"truncation_side": "left"})
-    with pytest.raises(ExportError, match="truncation_side"):
+    with pytest.raises(CheckpointError, match="truncation_side"):
         read_checkpoint(folder)
 
 
 def test_remote_code_of_the_tokenizer_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     edit_json(folder / "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["tokenization.T", None]}})
-    with pytest.raises(ExportError, match=r"tokenizer_config\.json has auto_map"):
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json has auto_map"):
         read_checkpoint(folder)
 
 
@@ -463,7 +463,7 @@ def test_default_prompt_is_refused(copy: Callable[..., Path]) -> None:
         folder / "config_sentence_transformers.json",
         {"prompts": {"web": "Given a web search query, "}, "default_prompt_name": "web"},
     )
-    with pytest.raises(ExportError, match="default prompt"):
+    with pytest.raises(CheckpointError, match="default prompt"):
         read_checkpoint(folder)
 
 
@@ -471,7 +471,7 @@ def test_default_prompt_is_refused(copy: Callable[..., Path]) -> None:
 def test_broken_modules_are_refused(copy: Callable[..., Path], content: str) -> None:
     folder = copy()
     (folder / "modules.json").write_text(content)
-    with pytest.raises(ExportError, match=r"modules\.json"):
+    with pytest.raises(CheckpointError, match=r"modules\.json"):
         read_checkpoint(folder)
 
 
@@ -488,12 +488,12 @@ def test_half_precision_and_integer_buffers_pass(copy: Callable[..., Path]) -> N
 
 
 @pytest.mark.parametrize("dtype", ["I8", "U8", "F8_E4M3"])
-def test_quantised_weights_are_refused(copy: Callable[..., Path], dtype: str) -> None:
+def test_quantized_weights_are_refused(copy: Callable[..., Path], dtype: str) -> None:
     path = copy() / "model.safetensors"
     header, data = read_weights(path)
     header["bert.encoder.layer.1.output.dense.weight"]["dtype"] = dtype
     write_weights(path, header, data)
-    with pytest.raises(ExportError, match=f"is {dtype}.*not a quantised one"):
+    with pytest.raises(CheckpointError, match=f"is {dtype}.*not a quantized one"):
         read_checkpoint(path.parent)
 
 
@@ -512,7 +512,7 @@ def test_quantised_weights_are_refused(copy: Callable[..., Path], dtype: str) ->
 def test_no_safetensors_file_is_refused(copy: Callable[..., Path], content: bytes) -> None:
     path = copy() / "model.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ExportError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         read_checkpoint(path.parent)
 
 
@@ -520,21 +520,21 @@ def test_header_above_the_cap_is_refused(copy: Callable[..., Path]) -> None:
     path = copy() / "model.safetensors"
     header, data = read_weights(path)
     write_weights(path, header | {"__metadata__": {"x": "x" * MAX_HEADER_BYTES}}, data)
-    with pytest.raises(ExportError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         read_checkpoint(path.parent)
 
 
 def test_lfs_pointer_is_named(copy: Callable[..., Path]) -> None:
     path = copy() / "model.safetensors"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 134\n")
-    with pytest.raises(ExportError, match=r"Git LFS pointer.*git lfs pull"):
+    with pytest.raises(CheckpointError, match=r"Git LFS pointer.*git lfs pull"):
         read_checkpoint(path.parent)
 
 
 def test_cut_weights_are_refused(copy: Callable[..., Path]) -> None:
     path = copy() / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ExportError, match="is cut off"):
+    with pytest.raises(CheckpointError, match="is cut off"):
         read_checkpoint(path.parent)
 
 
@@ -555,14 +555,14 @@ def test_broken_header_is_refused(copy: Callable[..., Path], entry: object) -> N
     path = copy() / "model.safetensors"
     header, data = read_weights(path)
     write_weights(path, header | {"classifier.bias": entry}, data)
-    with pytest.raises(ExportError, match=r"classifier\.bias"):
+    with pytest.raises(CheckpointError, match=r"classifier\.bias"):
         read_checkpoint(path.parent)
 
 
 def test_header_that_is_no_object_is_refused(copy: Callable[..., Path]) -> None:
     path = copy() / "model.safetensors"
     path.write_bytes((2).to_bytes(8, "little") + b"[]")
-    with pytest.raises(ExportError, match="not an object"):
+    with pytest.raises(CheckpointError, match="not an object"):
         read_checkpoint(path.parent)
 
 
@@ -593,7 +593,7 @@ def test_shards_beside_the_index_only(copy: Callable[..., Path], name: object) -
     folder = copy()
     weight_map = shard(folder)
     write_json(folder / "model.safetensors.index.json", {"weight_map": weight_map | {"classifier.weight": name}})
-    with pytest.raises(ExportError, match="is not the name of a file beside it"):
+    with pytest.raises(CheckpointError, match="is not the name of a file beside it"):
         read_checkpoint(folder)
 
 
@@ -601,7 +601,7 @@ def test_missing_shard_is_named(copy: Callable[..., Path]) -> None:
     folder = copy()
     shard(folder)
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(ExportError, match=r"model-00002-of-00002\.safetensors is missing"):
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is missing"):
         read_checkpoint(folder)
 
 
@@ -610,7 +610,7 @@ def test_index_that_names_the_wrong_shard_is_refused(copy: Callable[..., Path]) 
     weight_map = shard(folder)
     wrong = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} - {weight_map["classifier.weight"]}
     write_json(folder / "model.safetensors.index.json", {"weight_map": weight_map | {"classifier.weight": wrong.pop()}})
-    with pytest.raises(ExportError, match=r"does not hold classifier\.weight"):
+    with pytest.raises(CheckpointError, match=r"does not hold classifier\.weight"):
         read_checkpoint(folder)
 
 
@@ -619,12 +619,12 @@ def test_index_without_a_map_is_refused(copy: Callable[..., Path], weight_map: o
     folder = copy()
     shard(folder)
     write_json(folder / "model.safetensors.index.json", {"weight_map": weight_map})
-    with pytest.raises(ExportError, match="no weight_map"):
+    with pytest.raises(CheckpointError, match="no weight_map"):
         read_checkpoint(folder)
 
 
 @pytest.mark.parametrize(
-    ("text", "licence", "languages"),
+    ("text", "license", "languages"),
     [
         ("---\nlicense: apache-2.0\nlanguage:\n- en\n- 'no'\n---\n# Model\n", "apache-2.0", ("en", "no")),
         ('---\r\nlanguage: [nb, "nn", en]\r\nlicense: mit  # free\r\n---\r\n', "mit", ("nb", "nn", "en")),
@@ -641,11 +641,11 @@ def test_index_without_a_map_is_refused(copy: Callable[..., Path], weight_map: o
         ("", None, ()),
     ],
 )
-def test_model_card(copy: Callable[..., Path], text: str, licence: str | None, languages: tuple[str, ...]) -> None:
+def test_model_card(copy: Callable[..., Path], text: str, license: str | None, languages: tuple[str, ...]) -> None:
     folder = copy()
     (folder / "README.md").write_bytes(text.encode())
     checkpoint = read_checkpoint(folder)
-    assert (checkpoint.licence, checkpoint.languages) == (licence, languages)
+    assert (checkpoint.license, checkpoint.languages) == (license, languages)
 
 
 def test_reading_needs_no_heavy_library(originals: Mapping[Family, Path]) -> None:

@@ -511,7 +511,7 @@ def test_export_whose_int8_ranks_differently(tiny: Tiny, tmp_path: Path, capsys:
     output = tmp_path / "bundle"
     options = ["--samples", str(tiny.samples), "--max-drift", "0", "--min-tau", "-1"]
     assert main(["export", str(tiny.checkpoint()), str(output), *options]) == 0
-    assert "NOT QUANTISED: every form of int8 failed, so the bundle is fp32" in capsys.readouterr().out
+    assert "NOT QUANTIZED: every form of int8 failed, so the bundle is fp32" in capsys.readouterr().out
     assert read_manifest(output)[0].precision == "fp32"
 
 

@@ -207,7 +207,7 @@ def test_few_passages_are_timed_again_and_again() -> None:
 def _result(name: str, runs: str, ndcg: float, ms: float, **more: Any) -> Result:
     judged = Judged(quality=Quality(queries=200, ndcg=ndcg, mrr=0.5, top1=0.333), tokens=123.45)
     known: dict[str, Any] = {
-        "licence": None,
+        "license": None,
         "parameters": 2_410_000,
         "disk_bytes": 2_850_000,
         "languages": {},

@@ -312,7 +312,7 @@ def test_a_pair_never_holds_padding(kind: Kind) -> None:
         assert kind.fast.pad_token_id not in pair.input_ids
 
 
-# The text cut: only a prefix of a long text is tokenised.
+# The text cut: only a prefix of a long text is tokenized.
 
 BLOCKS = [
     *(

@@ -25,7 +25,7 @@ from conftest import Tiny
 from paths import shared
 from raskrank import Reranker, bundle
 from raskrank.bundle import read_manifest
-from raskrank.errors import BundleError, ExportError, InputError, NotACrossEncoder, RaskrankError
+from raskrank.errors import BundleError, CheckpointError, ExportError, InputError, NotACrossEncoder, RaskrankError
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
 from raskrank.parity import SAMPLE_PAIRS
 from raskrank_export import ExportReport, Thresholds, export, graph
@@ -42,11 +42,11 @@ STEPS = [
     "score with PyTorch",
     "export to ONNX",
     "score with ONNX fp32",
-    "quantise to int8",
+    "quantize to int8",
     "score with ONNX int8",
     "write bundle",
 ]
-INT8_STEPS = {"quantise to int8", "score with ONNX int8"}
+INT8_STEPS = {"quantize to int8", "score with ONNX int8"}
 
 
 class Recorder:
@@ -189,11 +189,11 @@ def test_it_ranks_as_pytorch_does(tiny: Tiny, family: Family) -> None:
         assert reranker.verify(PAIRS).max_drift < 0.15
 
 
-def test_the_licence_and_languages_of_the_card_are_kept(tiny: Tiny, copy: Callable[[], Path], out: Path) -> None:
+def test_the_license_and_languages_of_the_card_are_kept(tiny: Tiny, copy: Callable[[], Path], out: Path) -> None:
     checkpoint = copy()
     (checkpoint / "README.md").write_text("---\nlicense: mit\nlanguage:\n- nb\n- en\n---\n# Card\n", "utf-8")
     report = loose_export(tiny, out / "bundle", checkpoint=checkpoint)
-    assert (report.manifest.source.licence, report.manifest.source.languages) == ("mit", ("nb", "en"))
+    assert (report.manifest.source.license, report.manifest.source.languages) == ("mit", ("nb", "en"))
 
 
 @pytest.mark.parametrize("name", [".", "../checkpoint", "../checkpoint/", "../other/../checkpoint"])
@@ -245,7 +245,7 @@ def test_the_report_is_json(made: tuple[ExportReport, Recorder]) -> None:
 def test_the_report_reads_well(made: tuple[ExportReport, Recorder]) -> None:
     lines = str(made[0]).splitlines()
     assert lines[0].startswith("checkpoint-bert: BertForSequenceClassification, 0.0 M parameters")
-    assert lines[1] == "at most 128 tokens; licence not stated"
+    assert lines[1] == "at most 128 tokens; license not stated"
     assert "MB checkpoint -> 0.1 MB bundle, int8" in lines[2]
     assert "layers changed: drop_mask 2, hoist_first_token 1, merge_projections 2" in lines
     assert all(len(line) <= 80 for line in lines[:-1])
@@ -358,24 +358,24 @@ def _config(**updates: object) -> Callable[[Path], None]:
     return lambda folder: edit(folder / "config.json", **updates)
 
 
-REFUSALS: dict[str, tuple[Callable[[Path], object], type[ExportError], str]] = {
+REFUSALS: dict[str, tuple[Callable[[Path], object], type[RaskrankError], str]] = {
     "bi-encoder": (_bi_encoder, NotACrossEncoder, "is a bi-encoder .*Transformer, Pooling, Dense, Normalize"),
     "no head": (_config(architectures=["BertModel"]), NotACrossEncoder, r"without a classification head \(BertModel\)"),
-    "several labels": (_config(id2label={"0": "a", "1": "b", "2": "c"}), ExportError, "the head has 3 labels"),
+    "several labels": (_config(id2label={"0": "a", "1": "b", "2": "c"}), CheckpointError, "the head has 3 labels"),
     "causal": (
         _config(architectures=["Qwen2ForCausalLM"], model_type="qwen2"),
         NotACrossEncoder,
         "causal or listwise reranker",
     ),
-    "pickle only": (_pickle_only, ExportError, r"no model\.safetensors, only pytorch_model\.bin"),
+    "pickle only": (_pickle_only, CheckpointError, r"no model\.safetensors, only pytorch_model\.bin"),
     "architecture": (
         _config(architectures=["DebertaV2ForSequenceClassification"], model_type="deberta-v2"),
-        ExportError,
+        CheckpointError,
         "DebertaV2ForSequenceClassification is not supported",
     ),
-    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), ExportError, r"no tokenizer\.json"),
-    "remote code": (_config(auto_map={"AutoModel": "evil.Model"}), ExportError, "auto_map"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), ExportError, r"no config\.json"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), CheckpointError, r"no tokenizer\.json"),
+    "remote code": (_config(auto_map={"AutoModel": "evil.Model"}), CheckpointError, "auto_map"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), CheckpointError, r"no config\.json"),
     "NaN weights": (_nan_weights, ExportError, r"bert\.encoder\.layer\.1\.output\.dense\.weight holds NaN or infinity"),
     "infinite weights": (_infinite_weights, ExportError, r"classifier\.bias holds NaN or infinity"),
     "NaN row": (_nan_row_that_no_sample_reads, ExportError, r"word_embeddings\.weight holds NaN or infinity"),
@@ -571,7 +571,7 @@ def test_a_failed_export_leaves_the_process_as_it_was(tiny: Tiny, out: Path, cap
 
     tiny.bundle("bert")
     capfd.readouterr()
-    for step in ("export to ONNX", "quantise to int8"):
+    for step in ("export to ONNX", "quantize to int8"):
         before = process_state()
         with pytest.raises(KeyboardInterrupt):
             loose_export(tiny, out / "bundle", progress=Recorder(step, interrupt))
@@ -689,7 +689,7 @@ print(json.dumps(found))
 KILLED: list[tuple[str, str, int | None]] = [
     ("score with PyTorch", "start", None),
     ("export to ONNX", "start", None),
-    ("quantise to int8", "start", None),
+    ("quantize to int8", "start", None),
     ("write bundle", "start", None),
     ("write bundle", "end", None),
 ]
@@ -697,7 +697,7 @@ LIMITED: list[tuple[str, str, int | None]] = [
     ("read checkpoint", "start", 0),
     ("export to ONNX", "start", 100_000),  # the traced graph has 190 kB
     ("export to ONNX", "end", 20_000),  # the fp32 weights have 150 kB, the graph 40 kB
-    ("quantise to int8", "start", 20_000),
+    ("quantize to int8", "start", 20_000),
     ("write bundle", "start", 100),
 ]
 

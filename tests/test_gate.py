@@ -15,10 +15,10 @@ import raskrank_export.quantize
 from conftest import Tiny
 from raskrank import Reranker
 from raskrank.errors import InputError, ParityError
+from raskrank.gate import check, failures
 from raskrank.manifest import Precision
 from raskrank.parity import Parity, compare
 from raskrank_export import ExportReport, Thresholds, export, graph
-from raskrank_export.gate import check, failures
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import EMBEDDING_MAX
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import raskrank_export.gate
+import raskrank.gate
 from builders import PAIRS, tiny_checkpoint
 from conftest import Tiny
 from raskrank import Reranker
@@ -19,13 +19,13 @@ from raskrank.checkpoint import read_checkpoint
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL
 from raskrank.parity import Parity
+from raskrank.samples import read_samples
 from raskrank.torch_backend import TorchBackend
 from raskrank_export import ExportReport, Thresholds, export
 from raskrank_export.ladder import exclusion_counts
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.progress import Silent
 from raskrank_export.quantize import PORTABLE, ActivationScheme, Quantization, constant_products
-from raskrank_export.samples import read_samples
 from raskrank_export.sensitivity import PAIRS as MOST_PAIRS
 from raskrank_export.sensitivity import product_names, sensitivity, sensitivity_pairs
 from raskrank_export.smoothing import OUTLIER, find_smoothing
@@ -232,7 +232,7 @@ def reached(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         def failures(parity: Parity, thresholds: Thresholds, kind: str) -> dict[str, str]:
             return {} if kind != "int8" or parity.candidate == f"onnx {name}" else {"min_tau": "as a test wants it"}
 
-        monkeypatch.setattr(raskrank_export.gate, "failures", failures)
+        monkeypatch.setattr(raskrank.gate, "failures", failures)
         return export(str(tiny.checkpoint()), tmp_path / "bundle", samples=tiny.samples, scheme=scheme)
 
     return run
@@ -291,7 +291,7 @@ def test_fp32_is_the_last_rung_and_is_said_loudly(tiny: Tiny, reached: Callable[
     assert (manifest.recipe.weight_max, manifest.recipe.excluded_nodes) == (0, ())
     assert "int8" not in manifest.parity
     assert manifest.parity["ladder"]["rung"] == "fp32"
-    assert "NOT QUANTISED: every form of int8 failed, so the bundle is fp32" in str(report)
+    assert "NOT QUANTIZED: every form of int8 failed, so the bundle is fp32" in str(report)
     assert report.parity is report.fp32_parity
     assert difference(report, tiny) == 0
     assert sorted(path.name for path in Path(report.output).iterdir()) == [

@@ -37,7 +37,7 @@ class Size(NamedTuple):
     bundle: int  # bytes on disk
 
 
-# The large ones have 2.2 GB of weights, more than protobuf serialises in one message.
+# The large ones have 2.2 GB of weights, more than protobuf serializes in one message.
 SIZES = {
     BGE_BASE: Size(278_044_417, 6 * GB, 310 * MB),
     BGE_LARGE: Size(559_891_457, 8 * GB, 600 * MB),
@@ -61,8 +61,8 @@ import json, sys
 from raskrank import Reranker
 from raskrank_export import Thresholds, export
 loose = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
-checkpoint, bundle, samples, licence = sys.argv[1:]
-report = export(checkpoint, bundle, samples=samples, thresholds=loose, accept_license=licence)
+checkpoint, bundle, samples, license = sys.argv[1:]
+report = export(checkpoint, bundle, samples=samples, thresholds=loose, accept_license=license)
 measured = {"peak": memory("VmHWM"), "seconds": report.seconds, "bundle_bytes": report.bundle_bytes}
 with Reranker.load(bundle, threads=2) as reranker:
     hits = reranker.rank("Hvem kan Python?", ["Kari kan Python.", "Ein båt", ""])
@@ -115,7 +115,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     samples.write_text("".join(json.dumps(sample) + "\n" for sample in SAMPLES), "utf-8")
     facts = known(model)
     assert facts is not None
-    measured = json.loads(run(EXPORT, str(checkpoint), str(root / "bundle"), str(samples), facts.licence))
+    measured = json.loads(run(EXPORT, str(checkpoint), str(root / "bundle"), str(samples), facts.license))
     print(model, json.dumps(measured))  # noqa: T201  shown with -s
     shutil.rmtree(checkpoint)  # up to 2.2 GB that nothing reads any more
     yield Exported(model, root / "bundle", measured)

@@ -15,7 +15,7 @@ from published import BGE_BASE, BGE_M3, CONFIGS, FOLDERS, JINA, MMARCO, MS_MARCO
 from raskrank import Reranker
 from raskrank.checkpoint import read_checkpoint
 from raskrank.cli import main
-from raskrank.errors import ExportError, InputError, NotACrossEncoder
+from raskrank.errors import CheckpointError, InputError, NotACrossEncoder
 from raskrank.models import DEFAULT_MODEL, known, known_models, of_layout, refused_models
 from raskrank.parity import sigmoid
 from raskrank.weights import SUGGESTION
@@ -42,8 +42,8 @@ class Hub:
         (home / "refs" / "main").write_text(COMMIT)
         return home / "snapshots" / COMMIT
 
-    def export(self, model: str, output: Path, *, max_length: int | None = None, licence: str | None = None) -> ExportReport:
-        return export(model, output, samples=self.samples, thresholds=LOOSE, max_length=max_length, accept_license=licence)
+    def export(self, model: str, output: Path, *, max_length: int | None = None, license: str | None = None) -> ExportReport:
+        return export(model, output, samples=self.samples, thresholds=LOOSE, max_length=max_length, accept_license=license)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_registry_holds_together() -> None:
     assert known("cross-encoder/ms-marco-MiniLM-L6-v2") is known(MS_MARCO)
     assert known("owner/unheard") is None
     for model in models:
-        assert model.licence
+        assert model.license
         assert model.languages
         assert model.note
         assert model.activation in ("sigmoid", "identity")
@@ -97,10 +97,10 @@ def test_exported_ranked_and_verified(model: str, hub: Hub, tmp_path: Path) -> N
     facts = known(model)
     assert facts is not None
     tiny_published_checkpoint(hub.folder(model), model)
-    report = hub.export(model, tmp_path / "bundle", licence=accepted(model))
+    report = hub.export(model, tmp_path / "bundle", license=accepted(model))
     manifest = report.manifest
     assert (manifest.source.model, manifest.source.revision) == (model, COMMIT)
-    assert (manifest.source.licence, manifest.source.languages) == (facts.licence, facts.languages)
+    assert (manifest.source.license, manifest.source.languages) == (facts.license, facts.languages)
     assert (manifest.activation, manifest.max_length) == (facts.activation, facts.export_length)
     assert facts.note in " ".join(str(report).split())  # wrapped
     assert report.fp32_parity.max_logit_difference < 1e-5
@@ -198,7 +198,7 @@ def change_config(folder: Path, **updates: object) -> None:
 )
 def test_other_remote_code_is_refused(jina: Path, updates: dict[str, object]) -> None:
     change_config(jina, **updates)
-    with pytest.raises(ExportError, match="remote code, which is never run"):
+    with pytest.raises(CheckpointError, match="remote code, which is never run"):
         read_checkpoint(jina)
 
 
@@ -208,65 +208,65 @@ def test_jina_needs_its_own_tensors_and_no_others(jina: Path) -> None:
     weights = load_file(jina / "model.safetensors")
     lora = weights | {"roberta.encoder.layers.0.mixer.Wqkv.lora_A": weights["classifier.out_proj.weight"].clone()}
     save_file(lora, jina / "model.safetensors")
-    with pytest.raises(ExportError, match=r"mixer\.Wqkv\.lora_A .* not part of the jina layout"):
+    with pytest.raises(CheckpointError, match=r"mixer\.Wqkv\.lora_A .* not part of the jina layout"):
         read_checkpoint(jina)
     weights.pop("roberta.encoder.layers.1.mixer.Wqkv.bias")
     save_file(weights, jina / "model.safetensors")
-    with pytest.raises(ExportError, match=r"layers\.1\.mixer\.Wqkv\.bias is missing"):
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mixer\.Wqkv\.bias is missing"):
         read_checkpoint(jina)
 
 
 def test_standard_tensors_under_jina_code_are_refused(jina: Path, tmp_path: Path) -> None:
     standard = tiny_checkpoint(tmp_path / "standard", "xlm-roberta", positions=1024)
     shutil.copyfile(standard / "model.safetensors", jina / "model.safetensors")
-    with pytest.raises(ExportError, match=r"roberta\.emb_ln\.weight is missing"):
+    with pytest.raises(CheckpointError, match=r"roberta\.emb_ln\.weight is missing"):
         read_checkpoint(jina)
 
 
 @pytest.mark.parametrize("accept", [None, "mit", "cc-by-nc-sa-4.0"])
-def test_a_restricting_licence_has_to_be_accepted(jina: Path, tmp_path: Path, accept: str | None) -> None:
+def test_a_restricting_license_has_to_be_accepted(jina: Path, tmp_path: Path, accept: str | None) -> None:
     # A copy without its model card is known by its layout.
-    with pytest.raises(ExportError, match=rf"licence {NC}.*accept_license='{NC}' or --accept-license {NC}"):
+    with pytest.raises(CheckpointError, match=rf"license {NC}.*accept_license='{NC}' or --accept-license {NC}"):
         export(str(jina), tmp_path / "bundle", accept_license=accept)
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_restricting_licence_is_refused_before_the_download(hub: Hub, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=f"{JINA} has the licence {NC}"):
+def test_a_restricting_license_is_refused_before_the_download(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"{JINA} has the license {NC}"):
         export(JINA, tmp_path / "bundle")
 
 
 def test_the_model_card_counts_for_any_model(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "restricted")
     (folder / "README.md").write_text("---\nlicense: CC-BY-NC-SA-4.0\n---\n")
-    with pytest.raises(ExportError, match=r"restricted has the licence CC-BY-NC-SA-4\.0"):
+    with pytest.raises(CheckpointError, match=r"restricted has the license CC-BY-NC-SA-4\.0"):
         export(str(folder), tmp_path / "bundle")
 
 
-def test_the_licence_is_shown(jina: Path, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_license_is_shown(jina: Path, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle, documents = tmp_path / "bundle", tmp_path / "documents.txt"
     documents.write_text("Kari kan Python.\nEin båt\n")
     samples = ["--samples", str(hub.samples), "--min-tau", "-1", "--max-drift", "1"]
     assert main(["export", str(jina), str(bundle), *samples]) == 1
     assert f"--accept-license {NC}" in capsys.readouterr().err
     assert main(["export", str(jina), str(bundle), "--precision", "fp32", "--accept-license", NC, *samples]) == 0
-    assert f"licence {NC}, accepted" in capsys.readouterr().out
+    assert f"license {NC}, accepted" in capsys.readouterr().out
     source = json.loads((bundle / "manifest.json").read_text("utf-8"))["source"]
-    assert (source["licence"], source["accepted_licence"]) == (NC, NC)
+    assert (source["license"], source["accepted_license"]) == (NC, NC)
     assert main(["info", "--bundle", str(bundle)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["licence", NC] in lines
-    assert ["accepted", "licence", NC] in lines
+    assert ["license", NC] in lines
+    assert ["accepted", "license", NC] in lines
     assert main(["rank", "--bundle", str(bundle), "--json", "Hvem kan Python?", str(documents)]) == 0
     shown = capsys.readouterr()
-    assert f"licence {NC}, which does not allow commercial use" in shown.err
+    assert f"license {NC}, which does not allow commercial use" in shown.err
     assert len(json.loads(shown.out)) == 2
 
 
-def test_the_licence_of_a_checkpoint_in_pytorch_is_shown(
+def test_the_license_of_a_checkpoint_in_pytorch_is_shown(
     jina: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    documents, data, note = tmp_path / "documents.txt", tmp_path / "data.jsonl", f"note: {jina.name} has the licence {NC}"
+    documents, data, note = tmp_path / "documents.txt", tmp_path / "data.jsonl", f"note: {jina.name} has the license {NC}"
     documents.write_text("Kari kan Python.\n")
     assert main(["rank", "--backend", "torch", "--checkpoint", str(jina), "Hvem?", str(documents)]) == 0
     assert note in capsys.readouterr().err
@@ -274,13 +274,13 @@ def test_the_licence_of_a_checkpoint_in_pytorch_is_shown(
     assert main(["compare", str(jina), "--json", "--data", str(data)]) == 0
     shown = capsys.readouterr()
     assert note in shown.err
-    assert json.loads(shown.out)["models"][0]["licence"] == NC
+    assert json.loads(shown.out)["models"][0]["license"] == NC
 
 
-def test_other_licences_need_no_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_licenses_need_no_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Reranker.load() as reranker:
         info = reranker.info()
-    assert (info.licence, info.accepted_licence) == ("apache-2.0", None)
+    assert (info.license, info.accepted_license) == ("apache-2.0", None)
     (tmp_path / "documents.txt").write_text("Kari kan Python.\n")
     assert main(["rank", "Hvem kan Python?", str(tmp_path / "documents.txt")]) == 0
     assert capsys.readouterr().err == ""
@@ -305,16 +305,16 @@ def test_a_long_model_is_exported_as_long_as_asked(hub: Hub, tmp_path: Path) -> 
 def test_a_checkpoint_that_is_not_what_was_published(model: str, spoil: dict[str, object], message: str, hub: Hub) -> None:
     folder = tiny_published_checkpoint(hub.folder(model), model)
     change_config(folder, **spoil)
-    with pytest.raises(ExportError, match=rf"{message}.*export its folder: .*{COMMIT}"):
+    with pytest.raises(CheckpointError, match=rf"{message}.*export its folder: .*{COMMIT}"):
         read(resolve(model))
-    assert read(resolve(str(folder))).licence is None
+    assert read(resolve(str(folder))).license is None
 
 
 def test_the_model_card_comes_before_the_registry(hub: Hub) -> None:
     folder = tiny_published_checkpoint(hub.folder(BGE_BASE), BGE_BASE)
     (folder / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: [nb]\n---\n")
     checkpoint = read(resolve(BGE_BASE))
-    assert (checkpoint.licence, checkpoint.languages) == ("apache-2.0", ("nb",))
+    assert (checkpoint.license, checkpoint.languages) == ("apache-2.0", ("nb",))
 
 
 def test_labse_is_refused_before_the_download() -> None:

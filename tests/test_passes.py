@@ -288,7 +288,7 @@ def test_hoist_stops_below_what_mixes_rows(graphs: Graphs) -> None:
     assert_unchanged(model, hoist_first_token)
 
 
-def test_hoist_stops_at_a_normalisation_over_rows(graphs: Graphs) -> None:
+def test_hoist_stops_at_a_normalization_over_rows(graphs: Graphs) -> None:
     model = graphs.fused("bert", 2)
     last = GraphEditor(model).producers[selection(model).input[0]]
     assert last.op_type == "LayerNormalization"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raskrank import Reranker
-from raskrank.errors import ExportError
+from raskrank.errors import CheckpointError
 from raskrank.models import KnownModel, known_models
 from raskrank_export import ExportReport, export
 
@@ -44,8 +44,8 @@ def bundle(request: pytest.FixtureRequest, hub: None, tmp_path_factory: pytest.T
     model: KnownModel = request.param
     folder = tmp_path_factory.mktemp("published") / "bundle"
     try:
-        report = export(model.id, folder, accept_license=model.licence)
-    except ExportError as error:
+        report = export(model.id, folder, accept_license=model.license)
+    except CheckpointError as error:
         if "the hub cannot be reached" in str(error):  # a proxy may answer where the hub does not
             pytest.skip(f"needs the real weights: {error}")
         raise
@@ -80,6 +80,6 @@ def test_norwegian_is_understood(bundle: Bundle) -> None:
 def test_the_checkpoint_says_what_the_registry_says(bundle: Bundle) -> None:
     manifest = bundle.report.manifest
     assert manifest.source.revision is not None
-    assert manifest.source.licence == bundle.model.licence
+    assert manifest.source.license == bundle.model.license
     assert set(bundle.model.languages) == set(manifest.source.languages)
     assert (manifest.activation, manifest.max_length) == (bundle.model.activation, bundle.model.export_length)

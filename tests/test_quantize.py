@@ -257,7 +257,7 @@ def numbers() -> np.random.Generator:
 def expected_product(
     x: Floats, weight: Floats, bias: Floats | float = 0.0, recipe: Quantization = ROW
 ) -> npt.NDArray[np.float64]:
-    """Quantisation as the scheme defines it, in float64."""
+    """Quantization as the scheme defines it, in float64."""
     limit = recipe.weight_max
     if recipe.scheme == "weights":
         blocks = [symmetric(weight[start : start + WEIGHT_BLOCK], axis=1, limit=limit) for start in range(0, 4, WEIGHT_BLOCK)]

@@ -496,7 +496,7 @@ def test_verify_of_pytorch_itself(tiny: Tiny) -> None:
 
 def test_the_embedded_model_is_the_default(nano: Reranker) -> None:
     info = nano.info()
-    assert (info.name, info.backend, info.licence, info.languages) == ("nano", "onnx", "apache-2.0", ("nb", "en"))
+    assert (info.name, info.backend, info.license, info.languages) == ("nano", "onnx", "apache-2.0", ("nb", "en"))
 
 
 def test_the_environment_names_the_bundle(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, nano: Reranker) -> None:

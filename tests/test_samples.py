@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raskrank.errors import InputError
-from raskrank_export.samples import DEFAULT, Sample, as_pairs, read_samples
+from raskrank.samples import DEFAULT, Sample, as_pairs, read_samples
 
 LINES = [{"query": "a", "documents": ["x", "y"]}, {"query": "b", "documents": ["x", ""]}]
 EXPECTED = [Sample("a", ("x", "y")), Sample("b", ("x", ""))]

@@ -16,19 +16,19 @@ import pytest
 
 from builders import tiny_checkpoint
 from raskrank.checkpoint import read_checkpoint
-from raskrank.errors import ExportError
+from raskrank.errors import CheckpointError
 from raskrank_export.source import ResolvedSource, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROGRAM = """
 import json, sys
-from raskrank.errors import ExportError
+from raskrank.errors import CheckpointError
 from raskrank_export.source import resolve
 for model, revision in json.loads(sys.argv[1]):
     try:
         source = resolve(model, revision=revision)
         print(json.dumps({"folder": str(source.folder), "name": source.name, "revision": source.revision}))
-    except ExportError as error:
+    except CheckpointError as error:
         print(json.dumps({"error": str(error), "cause": type(error.__cause__).__name__}))
 """
 
@@ -150,17 +150,17 @@ def test_folder_needs_no_hub_library(checkpoint: Path) -> None:
 
 def test_hub_library_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ExportError, match=r"pip install 'raskrank\[export\]'"):
+    with pytest.raises(CheckpointError, match=r"pip install 'raskrank\[export\]'"):
         resolve("owner/name")
 
 
 def test_folder_has_no_revision(checkpoint: Path) -> None:
-    with pytest.raises(ExportError, match="has no revision 'main'"):
+    with pytest.raises(CheckpointError, match="has no revision 'main'"):
         resolve(str(checkpoint), revision="main")
 
 
 def test_file_is_no_folder(checkpoint: Path) -> None:
-    with pytest.raises(ExportError, match="is not a folder"):
+    with pytest.raises(CheckpointError, match="is not a folder"):
         resolve(str(checkpoint / "config.json"))
 
 
@@ -183,7 +183,7 @@ def test_file_is_no_folder(checkpoint: Path) -> None:
     ],
 )
 def test_neither_folder_nor_hub_id(model: str) -> None:
-    with pytest.raises(ExportError, match="There is no folder"):
+    with pytest.raises(CheckpointError, match="There is no folder"):
         resolve(model)
 
 
@@ -201,7 +201,7 @@ def test_hub_model_is_downloaded_without_pickles_or_code(hub: FakeHub, tmp_path:
     }
     downloaded = Path(first["folder"])
     assert {path.name for path in downloaded.iterdir()} == hub.requested
-    assert read_checkpoint(downloaded).licence == "mit"
+    assert read_checkpoint(downloaded).license == "mit"
 
 
 def test_offline_reads_the_cache_alone(hub: FakeHub, tmp_path: Path) -> None:

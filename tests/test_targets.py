@@ -1,6 +1,7 @@
 """Bundles for kinds of CPUs: what is recorded, where they may be made, and what a load on another CPU says."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from bundles import copy_bundle, edit
 from conftest import Tiny
+from processes import run_script
 from raskrank import Reranker, cpu
 from raskrank.cli import main
-from raskrank.errors import ExportError, Incompatible, InputError
+from raskrank.errors import ExportError, Incompatible, InputError, RaskrankWarning
 from raskrank.manifest import Precision
 from raskrank_export import ExportReport, Thresholds, export
 from raskrank_export.quantize import EXACT, PORTABLE
@@ -61,72 +63,83 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_which_bundles_suit_a_recorded_cpu(name: str) -> None:
     sets = cpu.instruction_sets(cpuinfo=CPUS[name])
     suited = {target for target in cpu.TARGETS if cpu.suits(target, sets)}
-    assert suited == {"portable", "avx2"} | ({"vnni", "arm64"} if name in EXACT_CPUS else set())
+    assert suited == {"portable"} | ({"vnni"} if name in EXACT_CPUS else set())
 
 
 # Loading
 
 
-@pytest.mark.parametrize("target", ["vnni", "arm64"])
 @pytest.mark.parametrize("name", ["zen 3", "skylake-sp"])
-def test_a_cpu_that_saturates_is_warned_of(
-    on: Callable[[str], None], meant_for: Callable[[str], Path], name: str, target: str, caplog: pytest.LogCaptureFixture
+def test_a_cpu_on_which_products_overflow_refuses_the_bundle(
+    on: Callable[[str], None], meant_for: Callable[[str], Path], name: str
 ) -> None:
     on(name)
-    with Reranker.load(meant_for(target)) as reranker:
-        assert np.isfinite(reranker.score("Hvem kan Python?", ["En utvikler"])).all()
-        assert (reranker.info().instruction_set, reranker.info().cpu) == (target, cpu.model_name())
-    (warning,) = warnings_of(caplog)
-    assert f"made for {target}, and this CPU ({cpu.model_name()}) adds products of int8 in 16 bits" in warning
-    assert "Export the model again without --target" in warning
+    expected = f"made for vnni (--target vnni), and this CPU ({cpu.model_name()}) has neither VNNI nor AMX"
+    with pytest.raises(Incompatible, match=re.escape(expected)) as raised:
+        Reranker.load(meant_for("vnni"))
+    assert str(raised.value).endswith(
+        "Export the model again without --target, or load it all the same with ignore_target=True or --ignore-target"
+    )
 
 
-def test_a_cpu_of_which_nothing_is_known_is_not_said_to_saturate(
-    monkeypatch: pytest.MonkeyPatch, meant_for: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+def test_a_cpu_of_which_nothing_is_known_is_not_said_to_overflow(
+    monkeypatch: pytest.MonkeyPatch, meant_for: Callable[[str], Path]
 ) -> None:
     monkeypatch.setattr(cpu, "instruction_sets", lambda: ())  # x86 without /proc/cpuinfo
-    Reranker.load(meant_for("vnni")).close()
-    (warning,) = warnings_of(caplog)
-    assert f"made for vnni, and what this CPU ({cpu.model_name()}) can do is not known" in warning
+    expected = f"made for vnni (--target vnni), and whether this CPU ({cpu.model_name()}) has VNNI or AMX is not known"
+    with pytest.raises(Incompatible, match=re.escape(expected)):
+        Reranker.load(meant_for("vnni"))
 
 
-def test_strict_refuses_it(on: Callable[[str], None], meant_for: Callable[[str], Path]) -> None:
-    on("zen 3")
-    with pytest.raises(Incompatible, match=r"made for vnni, and this CPU \(AMD EPYC 7763 .*saturate"):
-        Reranker.load(meant_for("vnni"), strict=True)
-
-
-def test_pytorch_may_take_the_place_of_what_strict_refuses(
-    tiny: Tiny, on: Callable[[str], None], meant_for: Callable[[str], Path]
+def test_a_bundle_for_another_cpu_is_loaded_when_that_is_said_and_warns(
+    on: Callable[[str], None], meant_for: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     on("zen 3")
-    with Reranker.load(meant_for("vnni"), strict=True, fallback="torch", checkpoint=tiny.checkpoint()) as reranker:
+    with pytest.warns(RaskrankWarning, match="made for vnni .* its scores would be wrong here"):
+        reranker = Reranker.load(meant_for("vnni"), ignore_target=True)
+    with reranker:
+        assert np.isfinite(reranker.score("Hvem kan Python?", ["En utvikler"])).all()
+        assert (reranker.info().instruction_set, reranker.info().cpu) == ("vnni", cpu.model_name())
+    (warning,) = warnings_of(caplog)
+    assert "made for vnni" in warning
+
+
+def test_a_script_without_logging_is_told_that_scores_may_be_wrong(meant_for: Callable[[str], Path], tmp_path: Path) -> None:
+    source = f"""
+    from raskrank import Reranker, cpu
+    cpu.instruction_sets = lambda: ("avx2",)
+    Reranker.load({str(meant_for("vnni"))!r}, ignore_target=True)
+    """
+    shown = run_script(tmp_path, source, silent=False, env={"PYTHONWARNINGS": ""}, warnings=())
+    assert "RaskrankWarning" in shown.stderr
+    assert "made for vnni" in shown.stderr
+
+
+def test_pytorch_may_take_the_place_of_a_bundle_for_another_cpu(
+    tiny: Tiny, on: Callable[[str], None], meant_for: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    on("zen 3")
+    with pytest.warns(RaskrankWarning, match="PyTorch takes its place: .*made for vnni"):
+        reranker = Reranker.load(meant_for("vnni"), fallback="torch", checkpoint=tiny.checkpoint())
+    with reranker:
         assert reranker.info().backend == "torch"
         assert "made for vnni" in reranker.info().reason
+    assert len(warnings_of(caplog)) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "target"),
-    [
-        ("zen 4", "vnni"),
-        ("zen 4", "arm64"),
-        ("graviton 3", "vnni"),
-        ("zen 3", "avx2"),
-        ("nehalem", "portable"),
-    ],
-)
+@pytest.mark.parametrize(("name", "target"), [("zen 4", "vnni"), ("graviton 3", "vnni"), ("nehalem", "portable")])
 def test_where_scores_are_right_nothing_is_said(
     on: Callable[[str], None], meant_for: Callable[[str], Path], name: str, target: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     on(name)
-    Reranker.load(meant_for(target), strict=True).close()
+    Reranker.load(meant_for(target)).close()
     assert warnings_of(caplog) == []
 
 
-@pytest.mark.parametrize("strict", [1, None, "yes"])
-def test_strict_is_true_or_false(strict: object) -> None:
-    with pytest.raises(InputError, match="strict: expected bool, got"):
-        Reranker.load(strict=strict)  # type: ignore[arg-type]
+@pytest.mark.parametrize("ignored", [1, None, "yes"])
+def test_ignore_target_is_true_or_false(ignored: object) -> None:
+    with pytest.raises(InputError, match="ignore_target: expected bool, got"):
+        Reranker.load(ignore_target=ignored)  # type: ignore[arg-type]
 
 
 # Exporting
@@ -149,7 +162,7 @@ def exported(tiny: Tiny, tmp_path: Path) -> Callable[..., ExportReport]:
     return run
 
 
-@pytest.mark.parametrize(("target", "levels"), [("avx2", PORTABLE), ("arm64", EXACT)])
+@pytest.mark.parametrize(("target", "levels"), [("portable", PORTABLE), ("vnni", EXACT)])
 def test_a_target_is_recorded_with_its_levels(
     on: Callable[[str], None], exported: Callable[..., ExportReport], target: str, levels: tuple[int, int]
 ) -> None:
@@ -164,18 +177,17 @@ def test_fp32_is_for_every_cpu(on: Callable[[str], None], exported: Callable[...
     assert exported("vnni", "fp32").manifest.recipe.instruction_set == "portable"
 
 
-@pytest.mark.parametrize("target", ["vnni", "arm64"])
-def test_no_export_where_the_gate_would_judge_saturated_scores(
-    on: Callable[[str], None], exported: Callable[..., ExportReport], target: str, tmp_path: Path
+def test_no_export_where_the_gate_would_judge_wrong_scores(
+    on: Callable[[str], None], exported: Callable[..., ExportReport], tmp_path: Path
 ) -> None:
     on("zen 3")
-    with pytest.raises(ExportError, match=rf"target '{target}': this CPU \(AMD EPYC 7763 .* \(--target portable\)"):
-        exported(target)
+    with pytest.raises(ExportError, match=r"target 'vnni': this CPU \(AMD EPYC 7763 .* \(--target portable\)"):
+        exported("vnni")
     assert not (tmp_path / "bundle").exists()
 
 
 def test_an_unknown_target_is_refused(exported: Callable[..., ExportReport]) -> None:
-    with pytest.raises(InputError, match="target: expected one of portable, avx2, vnni, arm64, got 'sse'"):
+    with pytest.raises(InputError, match="target: expected one of portable, vnni, got 'sse'"):
         exported("sse")
 
 
@@ -188,11 +200,14 @@ def test_the_command_line_takes_a_target(on: Callable[[str], None], tiny: Tiny, 
     assert "error: target 'vnni': this CPU (AMD EPYC 7763" in capsys.readouterr().err
 
 
-def test_the_command_line_shows_warning_and_target(
+def test_the_command_line_refuses_or_warns_and_shows_the_target(
     on: Callable[[str], None], meant_for: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     on("zen 3")
-    assert main(["info", "--bundle", str(meant_for("vnni"))]) == 0
+    bundle = str(meant_for("vnni"))
+    assert main(["info", "--bundle", bundle]) == 1
+    assert "--ignore-target" in capsys.readouterr().err
+    assert main(["info", "--bundle", bundle, "--ignore-target"]) == 0
     shown = capsys.readouterr()
-    assert "made for vnni, and this CPU" in shown.err
+    assert shown.err.count("made for vnni") == 1
     assert ["instruction", "set", "vnni"] in [line.split() for line in shown.out.splitlines()]

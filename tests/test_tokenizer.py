@@ -14,8 +14,8 @@ from builders import PAIRS, Family, write_json
 from conftest import Tiny
 from paths import NANO_CHECKPOINT, shared
 from raskrank.checkpoint import Checkpoint, read_checkpoint
-from raskrank.errors import ExportError
-from raskrank_export.samples import as_pairs, read_samples
+from raskrank.errors import CheckpointError
+from raskrank.samples import as_pairs, read_samples
 from raskrank_export.tokenizer import read_tokenizer
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
@@ -62,7 +62,7 @@ def test_saved_truncation_and_padding_are_left_out(copy: Callable[[Family], Path
 def test_no_tokenizer_at_all(copy: Callable[[Family], Path], content: bytes) -> None:
     folder = copy("bert")
     (folder / "tokenizer.json").write_bytes(content)
-    with pytest.raises(ExportError, match=r"tokenizer\.json: not a tokenizer that tokenizers can read"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a tokenizer that tokenizers can read"):
         read_tokenizer(read_checkpoint(folder), PAIRS)
 
 
@@ -71,7 +71,7 @@ def test_a_bare_tokenizer_is_refused(copy: Callable[[Family], Path], family: Fam
     # Without its post-processor it gives an empty text no token, and onnxruntime a number for nothing.
     folder = copy(family)
     edit(folder / "tokenizer.json", lambda tokenizer: tokenizer.update(post_processor=None))
-    with pytest.raises(ExportError, match="two empty texts give no token at all; the tokenizer lacks its post-processor"):
+    with pytest.raises(CheckpointError, match="two empty texts give no token at all; the tokenizer lacks its post-processor"):
         read_tokenizer(read_checkpoint(folder), PAIRS)
 
 
@@ -79,7 +79,7 @@ def test_an_id_without_a_row_is_refused(tiny: Tiny) -> None:
     checkpoint = read_checkpoint(tiny.checkpoint("bert"))
     size = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json")).get_vocab_size()
     read_tokenizer(replace(checkpoint, vocab_size=size), PAIRS)
-    with pytest.raises(ExportError, match=rf"token id {size - 1} has no row in the embedding of {size - 1} rows"):
+    with pytest.raises(CheckpointError, match=rf"token id {size - 1} has no row in the embedding of {size - 1} rows"):
         read_tokenizer(replace(checkpoint, vocab_size=size - 1), PAIRS)
 
 
@@ -89,7 +89,7 @@ def test_an_added_token_without_a_row_is_refused(tiny: Tiny, copy: Callable[[Fam
     size = tokenizer.get_vocab_size()
     tokenizer.add_tokens(["<extra>"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    with pytest.raises(ExportError, match=rf"token id {size} has no row in the embedding of {size} rows"):
+    with pytest.raises(CheckpointError, match=rf"token id {size} has no row in the embedding of {size} rows"):
         read_tokenizer(read_checkpoint(folder), PAIRS)
 
 
@@ -98,7 +98,7 @@ def test_lower_casing_that_disagrees_is_refused(copy: Callable[[Family], Path]) 
     folder = copy("bert")
     edit(folder / "tokenizer_config.json", lambda config: config.update(do_lower_case=False))
     with pytest.raises(
-        ExportError, match=r"tokenizer\.json and tokenizer_config\.json disagree: .* other ids for \d+ of 15 pairs"
+        CheckpointError, match=r"tokenizer\.json and tokenizer_config\.json disagree: .* other ids for \d+ of 15 pairs"
     ):
         read_tokenizer(read_checkpoint(folder), PAIRS)
 
@@ -106,14 +106,14 @@ def test_lower_casing_that_disagrees_is_refused(copy: Callable[[Family], Path]) 
 def test_accents_that_disagree_are_refused(copy: Callable[[Family], Path]) -> None:
     folder = copy("bert")
     edit(folder / "tokenizer_config.json", lambda config: config.update(strip_accents=True))
-    with pytest.raises(ExportError, match=r"disagree: .*save the tokenizer again"):
+    with pytest.raises(CheckpointError, match=r"disagree: .*save the tokenizer again"):
         read_tokenizer(read_checkpoint(folder), [("Kjøp é", "pâté")])
 
 
 def test_a_tokenizer_config_that_transformers_cannot_read(copy: Callable[[Family], Path]) -> None:
     folder = copy("bert")
     edit(folder / "tokenizer_config.json", lambda config: config.update(added_tokens_decoder={"x": {}}))
-    with pytest.raises(ExportError, match="transformers cannot load this tokenizer"):
+    with pytest.raises(CheckpointError, match="transformers cannot load this tokenizer"):
         read_tokenizer(read_checkpoint(folder), PAIRS)
 
 
@@ -156,7 +156,7 @@ def checkpoint_of(folder: Path) -> Checkpoint:
         pad_id=0,
         activation="sigmoid",
         parameters=0,
-        licence=None,
+        license=None,
         languages=(),
     )
 

@@ -16,7 +16,7 @@ import transformers
 from builders import PAIRS, SENTENCES, Family, tiny_checkpoint
 from conftest import Tiny
 from paths import NANO_CHECKPOINT
-from raskrank import ExportError, Incompatible, InferenceError, InputError, MissingFile, NotACrossEncoder, Ranked, Reranker
+from raskrank import CheckpointError, Incompatible, InferenceError, InputError, MissingFile, NotACrossEncoder, Ranked, Reranker
 from raskrank.checkpoint import read_checkpoint
 from raskrank.manifest import MANIFEST
 from raskrank.torch_backend import TorchBackend, load_model, local_checkpoint
@@ -184,7 +184,7 @@ def test_weights_that_do_not_fit_the_config(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(NotACrossEncoder, match=r"the weights lack classifier\.bias, classifier\.weight"):
         load_model(read)
     file.write_bytes(b"no weights")
-    with pytest.raises(ExportError, match="transformers cannot load these weights"):
+    with pytest.raises(CheckpointError, match="transformers cannot load these weights"):
         load_model(read)
 
 

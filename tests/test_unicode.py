@@ -1,4 +1,4 @@
-"""æ, ø and å in each of their spellings score the same where the model's normaliser makes them equal; `info` says where."""
+"""æ, ø and å in each of their spellings score the same where the model's normalizer makes them equal; `info` says where."""
 
 import functools
 import unicodedata
@@ -53,7 +53,7 @@ def decomposed(text: str) -> str:
 
 @pytest.mark.parametrize(("name", "expected"), PUBLISHED.items(), ids=PUBLISHED)
 def test_what_published_tokenizers_make_of_it(name: str, expected: str) -> None:
-    assert PairEncoder(tokenizer(name), 512).normalisation == expected
+    assert PairEncoder(tokenizer(name), 512).normalization == expected
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -84,21 +84,21 @@ def test_stripped_accents_make_one_word_of_two() -> None:
 @pytest.mark.parametrize(("family", "expected"), TINY.items(), ids=TINY)
 def test_scores_are_equal_where_info_says_so(tiny: Tiny, family: Family, expected: str, precision: Precision) -> None:
     with Reranker.load(tiny.bundle(family, precision)) as reranker:
-        assert reranker.info().normalisation == expected
+        assert reranker.info().normalization == expected
         assert expected in str(reranker.info())
         _check(reranker, equal=expected != DIFFER)
 
 
 def test_the_embedded_model_wants_composed_letters() -> None:
     with Reranker.load() as reranker:
-        assert reranker.info().normalisation == DIFFER
+        assert reranker.info().normalization == DIFFER
         _check(reranker, equal=False)
     assert tokenizer("nano").encode("bla\u030aba\u030ar", add_special_tokens=False).tokens == ["[UNK]"]
 
 
 def test_the_reference_says_the_same(tiny: Tiny) -> None:
     with Reranker.load(tiny.bundle("xlm-roberta", "fp32"), backend="torch") as reranker:
-        assert reranker.info().normalisation == EQUAL
+        assert reranker.info().normalization == EQUAL
         _check(reranker, equal=True)
 
 
@@ -113,9 +113,9 @@ def test_the_answer_is_the_tokenizers_own() -> None:
         (xlm_roberta, normalizers.Lowercase(), DIFFER),
     ):
         tokenizer.normalizer = normalizer
-        assert PairEncoder(tokenizer, 128).normalisation == expected
+        assert PairEncoder(tokenizer, 128).normalization == expected
     tokenizer.normalizer = None
-    assert PairEncoder(tokenizer, 128).normalisation == DIFFER
+    assert PairEncoder(tokenizer, 128).normalization == DIFFER
 
 
 def _check(reranker: Reranker, *, equal: bool) -> None:

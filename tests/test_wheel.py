@@ -123,7 +123,7 @@ def test_the_wheel_holds_both_packages_and_nothing_else(published: Published) ->
         "raskrank/nano/model.onnx.data",
         "raskrank/nano/tokenizer.json",
         "raskrank/py.typed",
-        "raskrank_export/data/samples.jsonl",
+        "raskrank/samples.jsonl",
         "raskrank_export/py.typed",
     ],
 )

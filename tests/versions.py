@@ -104,7 +104,7 @@ def probe() -> dict[str, Any]:
         fallback=None,
         checkpoint=None,
         expected_sha256=None,
-        strict=False,
+        ignore_target=False,
         limits=Limits(),
     )
     loaded = load(options)
@@ -122,12 +122,12 @@ def probe() -> dict[str, Any]:
     )
     graph = (folder / "model.onnx").read_bytes()
 
-    def session(weights: Path, optimised: str = "") -> None:
+    def session(weights: Path, optimized: str = "") -> None:
         import onnxruntime  # not before the engine, which turns its telemetry off
 
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = FATAL
-        settings.optimized_model_filepath = optimised
+        settings.optimized_model_filepath = optimized
         settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
         onnxruntime.InferenceSession(
             graph, settings, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
@@ -144,9 +144,9 @@ def probe() -> dict[str, Any]:
 
     def leaves_layer_norm_apart() -> bool:
         with tempfile.TemporaryDirectory() as scratch:
-            optimised = Path(scratch) / "optimised.onnx"
-            session(folder, str(optimised))
-            return b"SkipLayerNormalization" not in optimised.read_bytes()
+            optimized = Path(scratch) / "optimized.onnx"
+            session(folder, str(optimized))
+            return b"SkipLayerNormalization" not in optimized.read_bytes()
 
     def ranks() -> bool:
         with Reranker.load(threads=1) as reranker:

@@ -11,6 +11,8 @@ import logging
 
 from raskrank.errors import (
     BundleError,
+    CheckpointError,
+    ClosedError,
     Corrupt,
     ExportError,
     ForkError,
@@ -18,11 +20,13 @@ from raskrank.errors import (
     InferenceError,
     InputError,
     LimitError,
+    MissingExtra,
     MissingFile,
     NonFiniteScore,
     NotACrossEncoder,
     ParityError,
     RaskrankError,
+    RaskrankWarning,
 )
 from raskrank.info import Info
 from raskrank.parity import Parity
@@ -33,6 +37,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
+    "CheckpointError",
+    "ClosedError",
     "Corrupt",
     "ExportError",
     "ForkError",
@@ -42,6 +48,7 @@ __all__ = [
     "InputError",
     "LimitError",
     "Limits",
+    "MissingExtra",
     "MissingFile",
     "NonFiniteScore",
     "NotACrossEncoder",
@@ -49,6 +56,7 @@ __all__ = [
     "ParityError",
     "Ranked",
     "RaskrankError",
+    "RaskrankWarning",
     "Reranker",
     "__version__",
 ]

@@ -61,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
         return command
 
+    def other_cpu(command: _Parser) -> None:
+        command.add_argument(
+            "--ignore-target",
+            action="store_true",
+            help="load a bundle made for another kind of CPU, though it may score wrong",
+        )
+
     bundle = "a bundle's folder, or owner/name of an exported hub model (default: see raskrank --help)"
     needs = "Needs: pip install 'raskrank[export]'"
     checkpoint = "folder of the checkpoint that the bundle was made from; without, where its manifest says"
@@ -91,17 +98,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--precision", choices=("int8", "fp32"), default="int8", help="of the weights (default: int8)")
     command.add_argument(
         "--scheme",
-        choices=("row", "constant", "tensor"),
+        choices=("row", "constant"),
         default="row",
-        help="ranges of int8 activations: measured at run time for each token (row) or pair (tensor), or constant and found on "
-        "the samples (default: row)",
+        help="ranges of int8 activations: measured at run time for each token (row), or constant and found on the samples "
+        "(default: row)",
     )
     command.add_argument(
         "--target",
         choices=TARGETS,
         default="portable",
-        help="CPUs that int8 is for: vnni and arm64 have finer levels, which are wrong on x86 without VNNI (default: portable, "
-        "right on all)",
+        help="CPUs that int8 is for: portable is right on all; vnni has finer levels, for x86 with VNNI or AMX and for ARM, "
+        "and is refused elsewhere (default: portable)",
     )
     command.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub (default: main)")
     command.add_argument(
@@ -125,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         "smaller bundle, and the same scores for texts of such pieces",
     )
     command.add_argument(
-        "--accept-license", metavar="L", help="accept by its name a licence that restricts use, such as cc-by-nc-4.0"
+        "--accept-license", metavar="L", help="accept by its name a license that restricts use, such as cc-by-nc-4.0"
     )
     command.add_argument(
         "--min-tau", metavar="T", type=float, help="lowest Kendall tau, -1 to 1, for int8; what falls below it is repaired"
@@ -151,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         "--fallback", choices=("torch",), help="let PyTorch score what the bundle cannot; each time it does is a warning"
     )
     command.add_argument("--backend", choices=("onnx", "torch"), default="onnx", help="run the bundle, or its checkpoint")
+    other_cpu(command)
     command.add_argument("--checkpoint", metavar="C", help=checkpoint)
 
     command = add(
@@ -161,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         "the bundle is broken",
     )
     command.add_argument("--bundle", metavar="B", help=bundle)
+    other_cpu(command)
 
     command = add(
         "verify",

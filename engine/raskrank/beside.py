@@ -1,4 +1,4 @@
-"""Work in a thread of its own, for what lets go of the GIL: hashing a file, loading a graph, tokenising many texts."""
+"""Work in a thread of its own, for what lets go of the GIL: hashing a file, loading a graph, tokenizing many texts."""
 
 import threading
 from collections.abc import Callable, Generator, Sequence

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from raskrank.errors import ExportError, NotACrossEncoder
-from raskrank.families import Layout, recognise
+from raskrank.errors import CheckpointError, NotACrossEncoder
+from raskrank.families import Layout, recognize
 from raskrank.files import parse_json, read_bytes, read_json
 from raskrank.weights import SUGGESTION, check_weights
 
@@ -57,7 +57,7 @@ class Checkpoint:
     pad_id: int
     activation: Literal["sigmoid", "identity"]
     parameters: int  # of the tensors that the architecture uses
-    licence: str | None  # as the model card spells it, "apache-2.0"
+    license: str | None  # as the model card spells it, "apache-2.0"
     languages: tuple[str, ...]  # as the model card lists them
 
 
@@ -65,11 +65,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Read `folder`'s config.json, tokenizer_config.json, model card and safetensors headers; no weights, no code.
 
     Raises NotACrossEncoder for another kind of model (bi-encoder, causal or listwise, no classification head), and
-    ExportError for whatever else cannot be exported: files missing or broken, remote code, several labels, ...
+    CheckpointError for whatever else cannot be exported: files missing or broken, remote code, several labels, ...
     """
     if not folder.is_dir():
-        raise ExportError(f"{folder} is not a folder. Give the folder that holds the model's config.json.")
-    layout, written = recognise(read_json(folder / "config.json", required=True))
+        raise CheckpointError(f"{folder} is not a folder. Give the folder that holds the model's config.json.")
+    layout, written = recognize(read_json(folder / "config.json", required=True))
     card = read_json(folder / "config_sentence_transformers.json")
     tokenizer = read_json(folder / "tokenizer_config.json")
 
@@ -81,7 +81,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     numbers = _numbers(folder / "config.json", written, _MODEL_TYPES[architecture])
     fixed = {"num_labels": 1, "hidden_act": "gelu", "position_embedding_type": "absolute"}
     parameters = check_weights(folder, architecture, numbers, layout)
-    licence, languages = _front_matter(folder / "README.md")
+    license, languages = _front_matter(folder / "README.md")
     return Checkpoint(
         folder=folder,
         architecture=architecture,
@@ -97,7 +97,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         pad_id=numbers["pad_token_id"],
         activation=_activation(written, card),
         parameters=parameters,
-        licence=licence,
+        license=license,
         languages=languages,
     )
 
@@ -122,14 +122,14 @@ def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mappi
         raise NotACrossEncoder(f"{folder} is an encoder without a classification head ({first}). {SUGGESTION}")
     others = [name for name in modules if name != "Transformer"]
     if others:
-        raise ExportError(f"{folder / 'modules.json'} lists {', '.join(others)}: only a lone Transformer is supported.")
+        raise CheckpointError(f"{folder / 'modules.json'} lists {', '.join(others)}: only a lone Transformer is supported.")
 
 
 def _module_types(path: Path) -> list[str]:
     """Class names from sentence-transformers' modules.json, "Transformer", "Pooling", ...; empty without the file."""
     modules = parse_json(path) if path.is_file() else []
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise ExportError(f"{path} is not valid: a list of objects was expected.")
+        raise CheckpointError(f"{path} is not valid: a list of objects was expected.")
     return [str(module.get("type")).rpartition(".")[2] for module in modules]
 
 
@@ -139,9 +139,9 @@ def _refuse_code(path: Path, values: Mapping[str, object]) -> None:
     while waiting:
         for key, value in waiting.pop().items():
             if key == "auto_map":
-                raise ExportError(f"{path} has auto_map: the model would need remote code, which is never run.")
+                raise CheckpointError(f"{path} has auto_map: the model would need remote code, which is never run.")
             if key.endswith("_implementation") or (key.startswith("_") and key not in _HARMLESS_PRIVATE_KEYS):
-                raise ExportError(f"{path} has {key!r}, which can choose code to run. Remove the key, if it is yours.")
+                raise CheckpointError(f"{path} has {key!r}, which can choose code to run. Remove the key, if it is yours.")
             if isinstance(value, dict) and key not in {"id2label", "label2id"}:
                 waiting.append(value)
 
@@ -150,12 +150,12 @@ def _architecture(folder: Path, written: Mapping[str, object]) -> str:
     path = folder / "config.json"
     named = written.get("architectures")
     if not isinstance(named, list) or len(named) != 1:
-        raise ExportError(f"{path} does not name one architecture: architectures is {named!r}.")
+        raise CheckpointError(f"{path} does not name one architecture: architectures is {named!r}.")
     architecture = str(named[0])
     if architecture not in _MODEL_TYPES:
-        raise ExportError(f"{path}: {architecture} is not supported. Supported are {', '.join(_MODEL_TYPES)}.")
+        raise CheckpointError(f"{path}: {architecture} is not supported. Supported are {', '.join(_MODEL_TYPES)}.")
     if written.get("model_type") != _MODEL_TYPES[architecture]:
-        raise ExportError(
+        raise CheckpointError(
             f"{path}: model_type {written.get('model_type')!r} does not fit {architecture}; "
             f"expected {_MODEL_TYPES[architecture]!r}."
         )
@@ -177,10 +177,10 @@ def _numbers(path: Path, written: Mapping[str, object], model_type: str) -> dict
     ):
         value = written.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ExportError(f"{path}: {key} must be an integer of at least {least}, got {value!r}.")
+            raise CheckpointError(f"{path}: {key} must be an integer of at least {least}, got {value!r}.")
         numbers[key] = value
     if numbers["hidden_size"] % numbers["num_attention_heads"]:
-        raise ExportError(
+        raise CheckpointError(
             f"{path}: hidden_size {numbers['hidden_size']} is no multiple of {numbers['num_attention_heads']} heads."
         )
     return numbers
@@ -189,7 +189,7 @@ def _numbers(path: Path, written: Mapping[str, object], model_type: str) -> dict
 def _epsilon(path: Path, written: Mapping[str, object]) -> float:
     value = written.get("layer_norm_eps", 1e-12)
     if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < 1:
-        raise ExportError(f"{path}: layer_norm_eps must lie between 0 and 1, got {value!r}.")
+        raise CheckpointError(f"{path}: layer_norm_eps must lie between 0 and 1, got {value!r}.")
     return float(value)
 
 
@@ -202,19 +202,19 @@ def _refuse_unsupported(
     label_count = written.get("num_labels", len(labels) if isinstance(labels, dict) else 2)
     if label_count != 1 or (isinstance(labels, dict) and len(labels) != 1):
         count = len(labels) if isinstance(labels, dict) else label_count
-        raise ExportError(f"{path}: the head has {count} labels. A reranker has one (num_labels 1).")
+        raise CheckpointError(f"{path}: the head has {count} labels. A reranker has one (num_labels 1).")
     for key, expected in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
         if (written.get(key) or expected) != expected:
-            raise ExportError(f"{path}: {key} {written[key]!r} is not supported, only {expected!r}.")
+            raise CheckpointError(f"{path}: {key} {written[key]!r} is not supported, only {expected!r}.")
     for key in ("is_decoder", "add_cross_attention", "pruned_heads", "quantization_config"):
         if written.get(key):
-            raise ExportError(f"{path}: {key} is set, which is not supported.")
+            raise CheckpointError(f"{path}: {key} is set, which is not supported.")
     if card.get("default_prompt_name") is not None:
-        raise ExportError(f"{folder / 'config_sentence_transformers.json'}: a default prompt is not supported.")
+        raise CheckpointError(f"{folder / 'config_sentence_transformers.json'}: a default prompt is not supported.")
     if tokenizer.get("truncation_side", "right") != "right":
-        raise ExportError(f"{folder / 'tokenizer_config.json'}: truncation_side must be 'right': texts are cut at the end.")
+        raise CheckpointError(f"{folder / 'tokenizer_config.json'}: truncation_side must be 'right': texts are cut at the end.")
     if not (folder / "tokenizer.json").is_file():
-        raise ExportError(
+        raise CheckpointError(
             f"{folder} has no tokenizer.json. Save a fast tokenizer beside the model: "
             "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
         )
@@ -228,7 +228,7 @@ def _max_length(folder: Path, architecture: str, numbers: Mapping[str, int], tok
     if isinstance(stated, int | float) and not isinstance(stated, bool) and 1 <= stated <= MAX_SANE_LENGTH:
         usable = min(usable, int(stated))
     if usable < 1:
-        raise ExportError(f"{folder / 'config.json'}: max_position_embeddings leaves no position for a token.")
+        raise CheckpointError(f"{folder / 'config.json'}: max_position_embeddings leaves no position for a token.")
     return usable
 
 
@@ -244,12 +244,12 @@ def _activation(written: Mapping[str, object], card: Mapping[str, object]) -> Li
     if stated is None:
         return "sigmoid"
     if not isinstance(stated, str) or stated not in _ACTIVATIONS:
-        raise ExportError(f"activation {stated!r} is not supported. Supported are Sigmoid and Identity.")
+        raise CheckpointError(f"activation {stated!r} is not supported. Supported are Sigmoid and Identity.")
     return _ACTIVATIONS[stated]
 
 
 def _front_matter(path: Path) -> tuple[str | None, tuple[str, ...]]:
-    """Licence and languages from the model card's first lines; only plain values and lists are understood."""
+    """License and languages from the model card's first lines; only plain values and lists are understood."""
     if not path.is_file():
         return None, ()
     text = read_bytes(path, MAX_CARD_BYTES).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")

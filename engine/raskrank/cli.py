@@ -1,11 +1,11 @@
 """The command line, a function a command. The only engine file that knows the exporter, and only inside a command."""
 
 import argparse
-import importlib.util
 import logging
 import shlex
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
@@ -14,22 +14,35 @@ from typing import Any
 
 import numpy as np
 
-from raskrank import licence
+from raskrank import license
 from raskrank.arguments import parse
 from raskrank.bundle import read_manifest
 from raskrank.documents import Document, read_documents
-from raskrank.errors import Corrupt, InputError, MissingFile, NonFiniteScore, ParityError, RaskrankError
+from raskrank.errors import (
+    Corrupt,
+    InputError,
+    MissingExtra,
+    MissingFile,
+    NonFiniteScore,
+    ParityError,
+    RaskrankError,
+    RaskrankWarning,
+)
+from raskrank.extras import need
+from raskrank.gate import CHECKS, Thresholds, failures, judged
 from raskrank.loading import bundle_path
 from raskrank.manifest import Manifest
 from raskrank.models import DEFAULT_MODEL
 from raskrank.parity import compare
 from raskrank.reranker import Ranked, Reranker
+from raskrank.samples import as_pairs, read_samples
 from raskrank.settings import ENVIRONMENT, default_output, value_for
 from raskrank.terminal import Bar, Steps, columns, is_terminal, safe_lines, say, show, table, to_json
 
 PROGRESS_DOCUMENTS = 200  # fewer are ranked before a bar says anything
 VERIFY_PAIRS = 16  # compared together; only the progress bar sees the difference
-EXTRA = ("huggingface_hub", "onnx", "optimum", "safetensors", "torch", "transformers")
+# The extra, and the packages in it.
+EXPORTER = ("export", "huggingface_hub", "onnx", "optimum", "safetensors", "torch", "transformers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return 130
-    except (InputError, MissingFile) as error:
+    except (InputError, MissingExtra, MissingFile) as error:
         say(f"error: {error}")
         return 2
     except RaskrankError as error:
@@ -59,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    _need_extra("export")
+    need("export", *EXPORTER)
     from raskrank_export import Thresholds, export
 
     shown = is_terminal(sys.stderr)
@@ -98,7 +111,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _rank(arguments: argparse.Namespace) -> int:
     if arguments.backend == "torch":
-        _need_extra("--backend torch")
+        need("--backend torch", *EXPORTER)
     name, documents = read_documents(arguments.file)
     texts = [document.text for document in documents]
     with Reranker.load(
@@ -107,6 +120,7 @@ def _rank(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         fallback=arguments.fallback,
         checkpoint=arguments.checkpoint,
+        ignore_target=arguments.ignore_target,
     ) as reranker:
         with _bar("ranking", len(texts)) if len(texts) > PROGRESS_DOCUMENTS else nullcontext() as bar:
             reranker._advance = bar.advance if bar else None
@@ -115,7 +129,7 @@ def _rank(arguments: argparse.Namespace) -> int:
             except NonFiniteScore as error:
                 raise NonFiniteScore(f"{name}: {_broken(error, documents)}", error.indices) from error
         info = reranker.info()
-        if note := licence.note(info.name, info.licence):
+        if note := license.note(info.name, info.license):
             say(note)
         if arguments.json:
             show(_ranking_json(hits, documents))
@@ -128,7 +142,7 @@ def _rank(arguments: argparse.Namespace) -> int:
 
 def _info(arguments: argparse.Namespace) -> int:
     manifest, _ = read_manifest(bundle_path(arguments.bundle))
-    with Reranker.load(arguments.bundle) as reranker:
+    with Reranker.load(arguments.bundle, ignore_target=arguments.ignore_target) as reranker:
         info = reranker.info()
     if arguments.json:
         show(to_json({**asdict(info), "parity": manifest.parity}, indent=2))
@@ -140,10 +154,7 @@ def _info(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     path = bundle_path(arguments.bundle)
     manifest, _ = read_manifest(path)
-    _need_extra("verify")
-    from raskrank_export.gate import CHECKS, Thresholds, failures, judged
-    from raskrank_export.samples import as_pairs, read_samples
-
+    need("verify", *EXPORTER)
     try:
         recorded = manifest.parity["thresholds"]
         thresholds = Thresholds(**recorded)
@@ -178,26 +189,18 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     if arguments.against == "torch":
-        _need_extra("--against torch")
+        need("--against torch", *EXPORTER)
     from raskrank.compare import command
 
-    return command.run(arguments, None if arguments.data else _samples("data of your own with --data"))
+    return command.run(arguments)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
     if arguments.against == "torch":
-        _need_extra("--against torch")
+        need("--against torch", *EXPORTER)
     from raskrank.bench import command
 
-    return command.run(arguments, _samples("passages of your own with --texts"))
-
-
-def _samples(instead: str) -> Path:
-    """The exporter's samples. It is found, not imported: it comes with the engine, but what it imports comes with its extra."""
-    exporter = importlib.util.find_spec("raskrank_export")
-    if exporter is None or exporter.origin is None:
-        raise InputError(f"raskrank_export is not installed beside raskrank; name {instead}")
-    return Path(exporter.origin).parent / "data" / "samples.jsonl"
+    return command.run(arguments)
 
 
 def _parity_table(manifest: Manifest) -> list[str]:
@@ -258,12 +261,6 @@ def _broken(error: NonFiniteScore, documents: Sequence[Document]) -> str:
     return f"scores are NaN or infinite on lines {lines}{', ...' if len(error.indices) > 10 else ''}"
 
 
-def _need_extra(what: str) -> None:
-    """Refuses early, before anything is read or loaded."""
-    if missing := [name for name in EXTRA if importlib.util.find_spec(name) is None]:
-        raise InputError(f"{what} needs {', '.join(missing)}; install it with: pip install 'raskrank[export]'")
-
-
 def _bar(name: str, total: int) -> "Bar | nullcontext[None]":
     return Bar(name, total, sys.stderr) if is_terminal(sys.stderr) else nullcontext()
 
@@ -274,7 +271,9 @@ def _warnings_shown() -> Iterator[None]:
     handler, logger = _LogLines(logging.WARNING), logging.getLogger("raskrank")
     logger.addHandler(handler)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RaskrankWarning)  # the log has them, too
+            yield
     finally:
         logger.removeHandler(handler)
 

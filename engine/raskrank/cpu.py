@@ -19,11 +19,9 @@ INT8_SETS = (
     "i8mm",
     "sve",
 )
-# CPUs that a bundle is meant for. The levels of int8 for "portable" and "avx2" saturate nowhere, those of the others on x86
-# that adds in 16 bits.
-Target = Literal["portable", "avx2", "vnni", "arm64"]
+# CPUs that a bundle is meant for. The int8 levels of "portable" overflow nowhere, those of "vnni" on x86 without VNNI and AMX.
+Target = Literal["portable", "vnni"]
 TARGETS: tuple[Target, ...] = get_args(Target)
-EXACT_TARGETS = frozenset({"vnni", "arm64"})
 _CPUINFO = Path("/proc/cpuinfo")
 # These accumulate in 32 bits; every other x86 kernel adds two u8 x s8 products in 16 bits first.
 _EXACT_SETS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimd"})
@@ -85,13 +83,13 @@ def saturates(sets: Iterable[str]) -> bool:
 def why_saturating() -> str:
     """Of this CPU, in words, where `saturates(instruction_sets())`."""
     if not instruction_sets():
-        return f"what this CPU ({model_name()}) can do is not known; it may add products of int8 in 16 bits"
-    return f"this CPU ({model_name()}) adds products of int8 in 16 bits"
+        return f"whether this CPU ({model_name()}) has VNNI or AMX is not known; without them int8 products overflow"
+    return f"this CPU ({model_name()}) has neither VNNI nor AMX, so that int8 products overflow"
 
 
 def suits(target: str, sets: Iterable[str]) -> bool:
     """Whether int8 of a bundle for this target computes on a CPU with these `instruction_sets()` what it was made to."""
-    return target not in EXACT_TARGETS or not saturates(sets)
+    return target != "vnni" or not saturates(sets)
 
 
 def model_name(*, cpuinfo: str | None = None) -> str:

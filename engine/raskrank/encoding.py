@@ -12,7 +12,7 @@ from raskrank.errors import Incompatible
 
 # A query keeps up to this share of max_length; the document gives way before it (as FlagEmbedding's query_max_length does).
 QUERY_SHARE = 0.75
-# Longer texts are cut before tokenising. Real text has 3 to 6 characters a token, so one cut nearly always is enough.
+# Longer texts are cut before tokenizing. Real text has 3 to 6 characters a token, so one cut nearly always is enough.
 CHARS_PER_TOKEN = 8
 # Characters before a cut whose tokens are not trusted: added tokens and combining sequences may reach across it.
 CUT_MARGIN = 64
@@ -60,8 +60,8 @@ class PairEncoder:
         return None if self._unknown_id is None else self._unknown_texts
 
     @property
-    def normalisation(self) -> str:
-        """Whether å scores the same as one character and as a with a combining ring, as the tokenizer's normaliser has it."""
+    def normalization(self) -> str:
+        """Whether å scores the same as one character and as a with a combining ring, as the tokenizer's normalizer has it."""
         normalizer = self._tokenizer.normalizer
         texts = (COMPOSED, DECOMPOSED, BARE)
         composed, decomposed, bare = texts if normalizer is None else map(normalizer.normalize_str, texts)
@@ -70,7 +70,7 @@ class PairEncoder:
         return "accents are stripped: å is read as a" if composed == bare else "composed and decomposed letters are equal"
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
-        """One EncodedPair for each pair, in order. A query that several pairs share is tokenised once."""
+        """One EncodedPair for each pair, in order. A query that several pairs share is tokenized once."""
         queries = list(dict.fromkeys(query for query, _ in pairs))
         texts = queries + [document for _, document in pairs]
         ids = self._tokenize(texts)
@@ -119,7 +119,7 @@ class PairEncoder:
 
 
 def _settled(encoding: Encoding, end: int) -> int:
-    """How many leading tokens do not depend on what follows the cut: words are tokenised apart, so all but the last word's."""
+    """How many leading tokens do not depend on what follows the cut: words are tokenized apart, so all but the last word's."""
     words, offsets = encoding.word_ids, encoding.offsets
     count = len(words)
     while count and (words[count - 1] == words[-1] or offsets[count - 1][1] > end):

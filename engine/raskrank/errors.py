@@ -3,16 +3,21 @@
 RaskrankError
 ├── InputError (ValueError)        what you passed: index, type, position; never the text itself
 │   └── LimitError                 too many documents, too long a text
+├── MissingExtra (ImportError)     an optional package is not installed: the pip line that installs it
 ├── BundleError
 │   ├── MissingFile                says how to export
 │   ├── Corrupt                    size or digest differs
-│   └── Incompatible               newer format, wrong inputs, tokenizer does not fit the model
-├── ExportError
-│   ├── NotACrossEncoder           bi-encoder, listwise, causal: names what it is
-│   └── ParityError                the bundle would rank differently: nothing is written
-├── InferenceError
+│   └── Incompatible               newer format, wrong inputs, tokenizer does not fit the model, made for another CPU
+├── CheckpointError                a Hugging Face checkpoint is missing, broken or of a kind that is not supported
+│   └── NotACrossEncoder           bi-encoder, listwise, causal: names what it is
+├── ExportError                    a bundle could not be made or written: nothing was written
+│   └── ParityError                the bundle would rank differently
+├── InferenceError                 the model could not be run
 │   └── NonFiniteScore             indices; never ranked silently
+├── ClosedError                    used after close(), or while Python exits
 └── ForkError                      loaded before the fork: load after it
+
+RaskrankWarning (UserWarning)      PyTorch took over, or scores may be wrong on this CPU: goes to `warnings` and the log
 """
 
 from collections.abc import Sequence
@@ -28,6 +33,10 @@ class InputError(RaskrankError, ValueError):
 
 class LimitError(InputError):
     """An argument is larger than a limit of `Limits`."""
+
+
+class MissingExtra(RaskrankError, ImportError):
+    """A package that only some features need is not installed. The message has the pip line that installs it."""
 
 
 class BundleError(RaskrankError):
@@ -46,16 +55,20 @@ class Incompatible(BundleError):
     """The bundle is whole, but this engine or this machine cannot run it."""
 
 
-class ExportError(RaskrankError):
-    """A checkpoint could not be turned into a bundle. Nothing was written."""
+class CheckpointError(RaskrankError):
+    """A checkpoint cannot be used: it is not there, it is broken, or its kind is not supported."""
 
 
-class NotACrossEncoder(ExportError):
+class NotACrossEncoder(CheckpointError):
     """The checkpoint is another kind of model."""
 
 
+class ExportError(RaskrankError):
+    """A bundle could not be made or written. Nothing was written."""
+
+
 class ParityError(ExportError):
-    """The exported model would rank differently from the checkpoint."""
+    """The bundle would rank differently from its checkpoint."""
 
 
 class InferenceError(RaskrankError):
@@ -73,5 +86,13 @@ class NonFiniteScore(InferenceError):
         return type(self), (self.args[0], self.indices)
 
 
+class ClosedError(RaskrankError):
+    """The engine was closed, or Python is exiting."""
+
+
 class ForkError(RaskrankError):
     """The engine was loaded before this process was forked. Load it in the child."""
+
+
+class RaskrankWarning(UserWarning):
+    """Something other than what was asked for happens: PyTorch took over, or scores may be wrong on this CPU."""

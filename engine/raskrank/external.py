@@ -25,7 +25,7 @@ _MAX_TAG = 1 << 32
 
 
 def locations(graph: bytes) -> set[str]:
-    """Every "location" in a serialised ModelProto's external data. Raises ValueError if the bytes are no protobuf message."""
+    """Every "location" in a serialized ModelProto's external data. Raises ValueError if the bytes are no protobuf message."""
     found: set[str] = set()
     waiting = [("ModelProto", memoryview(graph))]
     while waiting:

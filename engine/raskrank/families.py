@@ -36,7 +36,7 @@ class Stored(NamedTuple):
     third: int | None
 
 
-def recognise(config: Mapping[str, object]) -> tuple[Layout, Mapping[str, object]]:
+def recognize(config: Mapping[str, object]) -> tuple[Layout, Mapping[str, object]]:
     """The layout of a checkpoint's tensors, and its config.json as transformers itself would have written it."""
     jina = (
         config.get("architectures") == ["XLMRobertaForSequenceClassification"]

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from raskrank.errors import ExportError
+from raskrank.errors import CheckpointError
 
 # The largest published config is 30 kB, tokenizer_config 1.2 MB, index 60 kB: room, and no parsing of a disk image.
 MAX_JSON_BYTES = 16 * 2**20
@@ -13,18 +13,18 @@ def read_json(path: Path, *, required: bool = False) -> dict[str, object]:
     """The object in `path`; empty where the file is not there and not required."""
     if not path.is_file():
         if required:
-            raise ExportError(f"{path.parent} has no {path.name}. Give the folder of a transformers checkpoint.")
+            raise CheckpointError(f"{path.parent} has no {path.name}. Give the folder of a transformers checkpoint.")
         return {}
     value = parse_json(path)
     if not isinstance(value, dict):
-        raise ExportError(f"{path} is not valid: it holds a JSON {type(value).__name__}, not an object.")
+        raise CheckpointError(f"{path} is not valid: it holds a JSON {type(value).__name__}, not an object.")
     return value
 
 
 def parse_json(path: Path) -> object:
     content = read_bytes(path, MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
-        raise ExportError(f"{path} is not valid: it is larger than {MAX_JSON_BYTES:,} bytes.")
+        raise CheckpointError(f"{path} is not valid: it is larger than {MAX_JSON_BYTES:,} bytes.")
     return decode_json(path, content)
 
 
@@ -32,7 +32,7 @@ def decode_json(path: Path, content: bytes) -> object:
     try:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ExportError(f"{path} does not hold valid JSON ({error}). Was it downloaded whole?") from error
+        raise CheckpointError(f"{path} does not hold valid JSON ({error}). Was it downloaded whole?") from error
 
 
 def read_bytes(path: Path, size: int, start: int = 0) -> bytes:
@@ -42,4 +42,4 @@ def read_bytes(path: Path, size: int, start: int = 0) -> bytes:
             file.seek(start)
             return file.read(size)
     except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}.") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error

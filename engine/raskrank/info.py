@@ -19,8 +19,8 @@ class Info:
     manifest_sha256: str | None
     source: str | None
     revision: str | None
-    licence: str | None
-    accepted_licence: str | None
+    license: str | None
+    accepted_license: str | None
     languages: tuple[str, ...]
     architecture: str | None
     parameters: int | None
@@ -28,7 +28,7 @@ class Info:
     instruction_set: str | None
     activation: str
     max_length: int
-    normalisation: str
+    normalization: str
     threads: int
     threads_reason: str
     cpu: str
@@ -70,8 +70,8 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
         manifest_sha256=loaded.manifest_sha256,
         source=source.model if source else options.checkpoint,
         revision=source.revision if source else None,
-        licence=loaded.licence,
-        accepted_licence=source.accepted_licence if source else None,
+        license=loaded.license,
+        accepted_license=source.accepted_license if source else None,
         languages=source.languages if source else (),
         architecture=manifest.architecture if manifest else None,
         parameters=manifest.parameters if manifest else None,
@@ -79,7 +79,7 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
         instruction_set=manifest.recipe.instruction_set if manifest and onnx else None,
         activation=loaded.activation,
         max_length=loaded.encoder.max_length,
-        normalisation=loaded.encoder.normalisation,
+        normalization=loaded.encoder.normalization,
         threads=loaded.backend.concurrency,
         threads_reason=threads_reason,
         cpu=cpu.model_name(),

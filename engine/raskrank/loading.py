@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,7 +14,7 @@ from raskrank.beside import beside
 from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
-from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError
+from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
 from raskrank.manifest import TOKENIZER, Activation, Manifest
 from raskrank.settings import Choice, absolute, choose
 from raskrank.texts import Limits, positive
@@ -22,6 +23,13 @@ from raskrank.tokenizer import load_encoder, tokenizing
 logger = logging.getLogger("raskrank")
 
 BackendName = Literal["onnx", "torch"]
+
+
+def warn(message: str) -> None:
+    """To the log, and to `warnings`, since a script without logging would not hear of it."""
+    logger.warning(message)
+    warnings.warn(message, RaskrankWarning, stacklevel=2)
+
 
 # The tokenizer's thread pool does not survive a fork, and waits for its dead threads if the user has forced it on.
 _forked = False
@@ -46,7 +54,7 @@ class Options:
     fallback: Literal["torch"] | None
     checkpoint: str | None
     expected_sha256: str | None
-    strict: bool
+    ignore_target: bool
     limits: Limits
 
     def check(self) -> None:
@@ -62,8 +70,8 @@ class Options:
             raise InputError(f"expected_sha256: expected 64 hexadecimal digits, got {len(self.expected_sha256)} characters")
         if self.expected_sha256 is not None and self.checkpoint_alone:
             raise InputError("expected_sha256: it pins a bundle, and backend='torch' with a checkpoint alone reads none")
-        if not isinstance(self.strict, bool):
-            raise InputError(f"strict: expected bool, got {type(self.strict).__name__}")
+        if not isinstance(self.ignore_target, bool):
+            raise InputError(f"ignore_target: expected bool, got {type(self.ignore_target).__name__}")
         if not isinstance(self.limits, Limits):
             raise InputError(f"limits: expected Limits, got {type(self.limits).__name__}")
 
@@ -81,14 +89,14 @@ class Loaded:
     name: str
     activation: Activation
     reason: str  # why this backend
-    licence: str | None
+    license: str | None
     choice: Choice | None  # of the bundle; None is a checkpoint alone
     manifest: Manifest | None
     manifest_sha256: str | None
 
 
 def load(options: Options) -> Loaded:
-    """Load what the options ask for. Raises InputError, BundleError, ExportError or InferenceError."""
+    """Load what the options ask for. Raises InputError, BundleError, CheckpointError or MissingExtra."""
     options.check()
     choice = None if options.checkpoint_alone else choose(options.bundle)
     if choice is None or options.backend == "torch":
@@ -99,7 +107,7 @@ def load(options: Options) -> Loaded:
         # A pinned digest that differs may be an attack, which nothing may paper over.
         if options.fallback != "torch" or (options.expected_sha256 is not None and isinstance(error, Corrupt)):
             raise
-        logger.warning("the bundle cannot be used, PyTorch takes its place: %s", error)
+        warn(f"the bundle cannot be used, PyTorch takes its place: {error}")
         return _load_torch(options, choice, f"fallback='torch', because the bundle cannot be used: {error}")
 
 
@@ -111,7 +119,7 @@ class Reference(NamedTuple):
 
 
 def load_reference(manifest: Manifest, checkpoint: str | None) -> Reference:
-    """The checkpoint that a bundle was made from. Raises InferenceError, ExportError or Incompatible."""
+    """The checkpoint that a bundle was made from. Raises MissingExtra, CheckpointError or Incompatible."""
     return _reference(_checkpoint(manifest, checkpoint), manifest.max_length)
 
 
@@ -140,7 +148,7 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
     path = choice.path
     with opened_bundle(path, expected_sha256=options.expected_sha256) as bundle:
         manifest, threads = bundle.manifest, options.threads or cpu.usable_cpus()
-        _check_target(manifest, path, strict=options.strict)
+        _check_target(manifest, path, ignored=options.ignore_target)
         graph = beside(  # for as long as the tokenizer is parsed
             lambda: OnnxBackend(
                 bundle.graph,
@@ -164,24 +172,24 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
         name=manifest.name,
         activation=manifest.activation,
         reason="a bundle runs in onnxruntime",
-        licence=manifest.source.licence,
+        license=manifest.source.license,
         choice=choice,
         manifest=manifest,
         manifest_sha256=bundle.manifest_sha256,
     )
 
 
-def _check_target(manifest: Manifest, path: Path, *, strict: bool) -> None:
+def _check_target(manifest: Manifest, path: Path, *, ignored: bool) -> None:
     target = manifest.recipe.instruction_set
     if cpu.suits(target, cpu.instruction_sets()):
         return
     message = (
-        f"{path}: made for {target}, and {cpu.why_saturating()}, where those of this bundle saturate: its scores cannot be "
-        "trusted here. Export the model again without --target"
+        f"{path}: made for {target} (--target {target}), and {cpu.why_saturating()}: its scores would be wrong here. "
+        "Export the model again without --target"
     )
-    if strict:
-        raise Incompatible(message)
-    logger.warning(message)
+    if not ignored:
+        raise Incompatible(f"{message}, or load it all the same with ignore_target=True or --ignore-target")
+    warn(message)
 
 
 def _load_torch(options: Options, choice: Choice | None, reason: str) -> Loaded:
@@ -201,16 +209,16 @@ def _load_torch(options: Options, choice: Choice | None, reason: str) -> Loaded:
         name=manifest.name if manifest else checkpoint.folder.name,
         activation=checkpoint.activation,
         reason=reason,
-        licence=manifest.source.licence if manifest else _licence(checkpoint),
+        license=manifest.source.license if manifest else _license(checkpoint),
         choice=choice,
         manifest=manifest,
         manifest_sha256=digest,
     )
 
 
-def _licence(checkpoint: Checkpoint) -> str | None:
+def _license(checkpoint: Checkpoint) -> str | None:
     known = models.of_layout(checkpoint.layout)
-    return checkpoint.licence or (known.licence if known else None)
+    return checkpoint.license or (known.license if known else None)
 
 
 def _reference(checkpoint: Checkpoint, max_length: int) -> Reference:

@@ -33,10 +33,10 @@ class Source:
 
     model: str
     revision: str | None
-    licence: str | None
+    license: str | None
     languages: tuple[str, ...]
     weights_sha256: str
-    accepted_licence: str | None  # a licence that restricts use and was accepted at the export
+    accepted_license: str | None  # a license that restricts use and was accepted at the export
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class KnownModel:
 
     id: str  # on the hub, "owner/name"
     aliases: tuple[str, ...]  # other ids under which the hub has it
-    licence: str
+    license: str
     languages: tuple[str, ...]
     activation: Activation
     max_length: int  # tokens that it can read, special tokens included
@@ -69,7 +69,7 @@ def known_models() -> tuple[KnownModel, ...]:
         KnownModel(
             id=entry["id"],
             aliases=tuple(entry.get("aliases", ())),
-            licence=entry["licence"],
+            license=entry["license"],
             languages=tuple(entry["languages"]),
             activation=entry["activation"],
             max_length=entry["max_length"],

@@ -14,7 +14,7 @@ import numpy as np
 from raskrank import texts
 from raskrank.backend import Float32Array
 from raskrank.beside import ahead
-from raskrank.errors import ForkError, InferenceError, NonFiniteScore
+from raskrank.errors import ForkError, InputError, NonFiniteScore
 from raskrank.info import Info, describe
 from raskrank.loading import (
     BackendName,
@@ -26,6 +26,7 @@ from raskrank.loading import (
     load_reference,
     logger,
     path_text,
+    warn,
 )
 from raskrank.parity import SAMPLE_PAIRS, Parity, compare, sigmoid
 from raskrank.running import Workers, run_pairs
@@ -75,7 +76,7 @@ class Reranker:
         fallback: Literal["torch"] | None = None,
         checkpoint: str | Path | None = None,
         expected_sha256: str | None = None,
-        strict: bool = False,
+        ignore_target: bool = False,
         limits: Limits | None = None,
     ) -> Self:
         """Load and verify a bundle.
@@ -87,16 +88,16 @@ class Reranker:
         threads: pairs scored at the same time, one core each; without, the CPUs that affinity and cgroup quota allow.
         backend: "onnx" runs the bundle, "torch" the checkpoint it was made from, with the same truncation and activation.
         fallback: "torch" lets PyTorch rescue pairs whose logits are not finite, or a bundle that cannot be used on this
-            machine; each rescue is logged as a warning and shown by `info()`.
+            machine. The first rescue warns (RaskrankWarning), each is logged and shown by `info()`.
         checkpoint: folder with the original checkpoint, for "torch" and `verify`; without, where the manifest says. With
             backend="torch" and no bundle it is run by itself.
         expected_sha256: digest of manifest.json, which in turn pins every file of the bundle.
-        strict: refuse a bundle that was made for other CPUs than this one and may score wrong here (Incompatible); without,
-            a warning is logged.
+        ignore_target: load a bundle that was made for CPUs of another kind, whose int8 products overflow on this one, so that
+            its scores may be wrong. Default: it is refused (Incompatible). Loading it all the same warns.
         limits: upper bounds on one call.
 
         Raises InputError, also for a settings file that cannot be used; MissingFile, Corrupt, Incompatible, or BundleError for
-        a file that may not be read; with PyTorch also NotACrossEncoder, ExportError or InferenceError.
+        a file that may not be read; with PyTorch also CheckpointError, or MissingExtra where it is not installed.
         """
         options = Options(
             bundle=path_text(bundle, "bundle"),
@@ -105,7 +106,7 @@ class Reranker:
             fallback=fallback,
             checkpoint=absolute_path_text(checkpoint, "checkpoint"),
             expected_sha256=expected_sha256,
-            strict=strict,
+            ignore_target=ignore_target,
             limits=Limits() if limits is None else limits,
         )
         return cls(options, load(options))
@@ -115,7 +116,7 @@ class Reranker:
 
         That is the order of the scores, also where a sigmoid rounds different logits to one score.
 
-        Raises InputError or LimitError before anything is computed, NonFiniteScore, InferenceError, ForkError.
+        Raises InputError or LimitError before anything is computed, NonFiniteScore, InferenceError, ClosedError, ForkError.
         """
         count = None if top_k is None else texts.positive(top_k, "top_k")
         outcome = self._outcome(self._with_query(query, documents))
@@ -137,13 +138,13 @@ class Reranker:
     def verify(self, pairs: Sequence[tuple[str, str]] | None = None) -> Parity:
         """Score (query, document) pairs with PyTorch and with this bundle, and compare. Without pairs, fourteen of our own.
 
-        Needs `pip install 'raskrank[export]'` and the checkpoint. Raises InferenceError without them, Incompatible if the
-        checkpoint is another one, and as `rank` does.
+        Needs the checkpoint. Raises MissingExtra without PyTorch, CheckpointError without the checkpoint, Incompatible if it is
+        another one, InputError for a Reranker that runs PyTorch itself, and as `rank` does.
         """
         checked = texts.check_pairs(SAMPLE_PAIRS if pairs is None else pairs, self._options.limits)
         with self._call():
             if self._loaded.backend.name != "onnx":
-                raise InferenceError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
+                raise InputError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
             expected = self._reference_logits(checked)
             precision = self._loaded.manifest.precision if self._loaded.manifest else ""
             return compare(checked, ("torch fp32", expected), (f"onnx {precision}", self._logits(checked).logits))
@@ -206,8 +207,12 @@ class Reranker:
     def _rescue(self, pairs: list[tuple[str, str]], outcome: _Outcome, indices: list[int]) -> None:
         outcome.logits[indices] = self._reference_logits([pairs[index] for index in indices])
         with self._reference_lock:
-            self._rescued += len(indices)
-        logger.warning("%d of %d logits were not finite and were computed by PyTorch instead", len(indices), len(pairs))
+            first, self._rescued = not self._rescued, self._rescued + len(indices)
+        message = f"{len(indices)} of {len(pairs)} logits were not finite and were computed by PyTorch instead"
+        if first:
+            warn(message)
+        else:
+            logger.warning(message)
 
     def _reference_logits(self, pairs: list[tuple[str, str]]) -> Float32Array:
         """float32 (n): what PyTorch gives for checked pairs, in order."""
@@ -221,7 +226,7 @@ class Reranker:
             if self._reference is None:
                 manifest = self._loaded.manifest
                 if manifest is None:
-                    raise InferenceError("there is no bundle, so there is no checkpoint that it was made from")
+                    raise InputError("there is no bundle, so there is no checkpoint that it was made from")
                 self._reference = load_reference(manifest, self._options.checkpoint)
             return self._reference
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from raskrank.backend import Backend, Float32Array
 from raskrank.encoding import EncodedPair
-from raskrank.errors import InferenceError
+from raskrank.errors import ClosedError
 from raskrank.planning import Run, plan
 
 _live: "weakref.WeakSet[Workers]" = weakref.WeakSet()
@@ -31,12 +31,12 @@ class Workers:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Encloses a call of one thread, which `close` in another thread waits for. Raises InferenceError after `close`."""
+        """Encloses a call of one thread, which `close` in another thread waits for. Raises ClosedError after `close`."""
         call = (threading.get_ident(), object())
         try:
             with self._changed:
                 if self._closed:
-                    raise InferenceError("this Reranker is closed; load it again")
+                    raise ClosedError("this Reranker is closed; load it again")
                 self._calls.add(call)
             yield
         finally:
@@ -71,7 +71,7 @@ class Workers:
             except RuntimeError as error:
                 # A daemon thread must be out of native code when Python exits, or the process aborts.
                 if self._closed or threading.current_thread().daemon:
-                    raise InferenceError(f"Python is exiting, or this Reranker was closed: {error}") from error
+                    raise ClosedError(f"Python is exiting, or this Reranker was closed: {error}") from error
                 drain()  # Python is exiting, or has no more threads: the caller does the work itself
             for future in futures:
                 future.result()

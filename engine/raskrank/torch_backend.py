@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.checkpoint import Checkpoint
-from raskrank.errors import ExportError, InferenceError, NotACrossEncoder
+from raskrank.errors import CheckpointError, InferenceError, NotACrossEncoder
+from raskrank.extras import need
 from raskrank.families import STACKED, stored
 from raskrank.weights import expected_tensors, read_headers
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 # The log's level is one for the process: of two loads in threads the second would otherwise leave it changed.
 _loading = threading.Lock()
-NEEDS = "PyTorch and transformers are needed for this; install them with: pip install 'raskrank[export]'"
 
 
 class TorchBackend:
@@ -28,7 +28,7 @@ class TorchBackend:
     concurrency = 1  # PyTorch spreads one run over the cores itself
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        """Raises NotACrossEncoder or ExportError if the weights do not fit, InferenceError without PyTorch."""
+        """Raises NotACrossEncoder or CheckpointError if the weights do not fit, MissingExtra without PyTorch."""
         self.model = load_model(checkpoint)
         self.hidden_size = checkpoint.hidden_size
         self.groups = False  # PyTorch adds up a product in another order for another number of rows
@@ -58,12 +58,11 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     The class is chosen by name from a fixed list, the config built from known keys, and only safetensors are read, so nothing
     in the folder can run code. Raises as TorchBackend does.
     """
-    try:
-        import torch
-        import transformers
-        from safetensors import SafetensorError
-    except ImportError as error:
-        raise InferenceError(NEEDS) from error
+    need("PyTorch as a backend", "export", "torch", "transformers", "safetensors")
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
     model_class = getattr(transformers, checkpoint.architecture)
     config = model_class.config_class(**checkpoint.config)
     config._attn_implementation = "eager"  # the exporter fuses attention itself; eager is its plain form
@@ -81,12 +80,12 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
                 output_loading_info=True,
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise ExportError(f"{checkpoint.folder}: transformers cannot load these weights: {error}") from error
+            raise CheckpointError(f"{checkpoint.folder}: transformers cannot load these weights: {error}") from error
     missing = sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))
     if missing:
         raise NotACrossEncoder(f"{checkpoint.folder}: the weights lack {', '.join(missing[:4])}")
     if report["mismatched_keys"]:
-        raise ExportError(f"{checkpoint.folder}: the shapes of {report['mismatched_keys'][:2]} differ from config.json")
+        raise CheckpointError(f"{checkpoint.folder}: the shapes of {report['mismatched_keys'][:2]} differ from config.json")
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -108,7 +107,7 @@ def _renamed_weights(checkpoint: Checkpoint) -> "dict[str, Tensor]":
 def local_checkpoint(model: str, revision: str | None) -> Path:
     """The folder of a checkpoint: `model` itself if it is one, else where the hub's cache on this machine has it.
 
-    Opens no connection. Raises InferenceError that says to pass the folder.
+    Opens no connection. Raises CheckpointError that says to pass the folder.
     """
     if Path(model).is_dir():
         return Path(model)
@@ -117,7 +116,7 @@ def local_checkpoint(model: str, revision: str | None) -> Path:
 
         return Path(snapshot_download(model, revision=revision, local_files_only=True))
     except (ImportError, OSError, ValueError) as error:
-        raise InferenceError(
+        raise CheckpointError(
             f"the checkpoint {model} is neither a folder here nor in the hub's cache; "
             "pass checkpoint=FOLDER or --checkpoint FOLDER"
         ) from error

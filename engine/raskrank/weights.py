@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raskrank.errors import ExportError, NotACrossEncoder
+from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.families import STACKED, Layout, stored
 from raskrank.files import decode_json, read_bytes, read_json
 
@@ -49,21 +49,23 @@ def check_weights(folder: Path, architecture: str, numbers: Mapping[str, int], l
                     f"{folder}: the weights have no classification head ({name} is missing), though config.json says "
                     f"{architecture}. {SUGGESTION}"
                 )
-            raise ExportError(f"{folder}: the weights do not fit config.json: {name} is missing.")
+            raise CheckpointError(f"{folder}: the weights do not fit config.json: {name} is missing.")
         dtype, found, _ = tensors[name]
         if dtype not in _FLOAT_BYTES:
-            raise ExportError(f"{folder}: {name} is {dtype}. Export from the float checkpoint, not a quantised one.")
+            raise CheckpointError(f"{folder}: {name} is {dtype}. Export from the float checkpoint, not a quantized one.")
         if found != shape:
-            raise ExportError(f"{folder}: the weights do not fit config.json: {name} has shape {found}, expected {shape}.")
+            raise CheckpointError(f"{folder}: the weights do not fit config.json: {name} has shape {found}, expected {shape}.")
         parameters += math.prod(shape)
     further = f"encoder.layer.{numbers['num_hidden_layers']}."
     if any(further in name for name in tensors):
-        raise ExportError(
+        raise CheckpointError(
             f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
         )
     # Of a layout that stands for code which is not run, a tensor too many means that the code would compute something else.
     if layout != "transformers" and (unknown := sorted(tensors.keys() - used)):
-        raise ExportError(f"{folder}: {unknown[0]} and {len(unknown) - 1} more tensors are not part of the {layout} layout.")
+        raise CheckpointError(
+            f"{folder}: {unknown[0]} and {len(unknown) - 1} more tensors are not part of the {layout} layout."
+        )
     return parameters
 
 
@@ -108,19 +110,19 @@ def read_headers(folder: Path) -> dict[str, Header]:
         patterns = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
         others = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
         there = f", only {', '.join(others)}" if others else ""
-        raise ExportError(f"{folder} has no model.safetensors{there}. {_CONVERT}.")
+        raise CheckpointError(f"{folder} has no model.safetensors{there}. {_CONVERT}.")
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ExportError(f"{index} is not valid: it has no weight_map.")
+        raise CheckpointError(f"{index} is not valid: it has no weight_map.")
     headers: dict[str, dict[str, Header]] = {}
     tensors = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
-            raise ExportError(f"{index} is not valid: {shard!r} is not the name of a file beside it.")
+            raise CheckpointError(f"{index} is not valid: {shard!r} is not the name of a file beside it.")
         if shard not in headers:
             headers[shard] = _read_header(folder / shard)
         if name not in headers[shard]:
-            raise ExportError(f"{index} is not valid: {shard} does not hold {name}.")
+            raise CheckpointError(f"{index} is not valid: {shard} does not hold {name}.")
         tensors[name] = headers[shard][name]
     return tensors
 
@@ -128,16 +130,16 @@ def read_headers(folder: Path) -> dict[str, Header]:
 def _read_header(path: Path) -> dict[str, Header]:
     """Dtype and shape by tensor: 8 little-endian bytes of length, then JSON, then as many bytes as that describes."""
     if not path.is_file():
-        raise ExportError(f"{path} is missing. Download the model again.")
+        raise CheckpointError(f"{path} is missing. Download the model again.")
     prefix = read_bytes(path, 8)
     if prefix == b"version ":
-        raise ExportError(f"{path} is a Git LFS pointer, not the weights. Run `git lfs pull` in its repository.")
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights. Run `git lfs pull` in its repository.")
     length, data = int.from_bytes(prefix, "little"), path.stat().st_size - 8
     if len(prefix) < 8 or length > min(MAX_HEADER_BYTES, data):
-        raise ExportError(f"{path} is not a whole safetensors file. Download it again.")
+        raise CheckpointError(f"{path} is not a whole safetensors file. Download it again.")
     header = decode_json(path, read_bytes(path, length, start=8))
     if not isinstance(header, dict):
-        raise ExportError(f"{path} is not valid: its header is not an object.")
+        raise CheckpointError(f"{path} is not valid: its header is not an object.")
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":
@@ -148,9 +150,9 @@ def _read_header(path: Path) -> dict[str, Header]:
             ):
                 tensors[name] = Header(dtype, tuple(shape), path)
             case _:
-                raise ExportError(f"{path} is not valid: its header does not describe {name}.")
+                raise CheckpointError(f"{path} is not valid: its header does not describe {name}.")
         if not 0 <= begin <= end <= data - length:
-            raise ExportError(f"{path} is cut off: {name} ends at byte {end:,} of {data - length:,}. Download it again.")
+            raise CheckpointError(f"{path} is cut off: {name} ends at byte {end:,} of {data - length:,}. Download it again.")
         if dtype in _FLOAT_BYTES and end - begin != math.prod(shape) * _FLOAT_BYTES[dtype]:
-            raise ExportError(f"{path} is not valid: {name} has {end - begin:,} bytes, which do not fill {shape}.")
+            raise CheckpointError(f"{path} is not valid: {name} has {end - begin:,} bytes, which do not fill {shape}.")
     return tensors

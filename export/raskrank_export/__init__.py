@@ -5,8 +5,8 @@ from raskrank_export import Thresholds, export
 report = export("BAAI/bge-reranker-base", "bundles/bge-reranker-base")
 """
 
+from raskrank.gate import Thresholds
 from raskrank_export.exporter import export
-from raskrank_export.gate import Thresholds
 from raskrank_export.progress import Progress
 from raskrank_export.report import ExportReport
 

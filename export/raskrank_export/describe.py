@@ -8,7 +8,7 @@ from typing import Any
 from raskrank import bundle, cpu
 from raskrank.checkpoint import Checkpoint
 from raskrank.encoding import PairEncoder
-from raskrank.licence import restricts_use
+from raskrank.license import restricts_use
 from raskrank.manifest import FILES, FORMAT, Manifest, Precision, Recipe, SelfTest, Source, Vocabulary
 from raskrank.parity import SAMPLE_PAIRS
 from raskrank_export.progress import Silent
@@ -57,8 +57,8 @@ def make_manifest(
         source=Source(
             model=source.name,
             revision=source.revision,
-            licence=checkpoint.licence,
-            accepted_licence=checkpoint.licence if restricts_use(checkpoint.licence) else None,
+            license=checkpoint.license,
+            accepted_license=checkpoint.license if restricts_use(checkpoint.license) else None,
             languages=checkpoint.languages,
             weights_sha256=bundle.weights_sha256(source.folder),
         ),

@@ -1,4 +1,4 @@
-"""The whole path of an export: read -> reference -> graph -> gate -> quantise -> gate -> write."""
+"""The whole path of an export: read -> reference -> graph -> gate -> quantize -> gate -> write."""
 
 import gc
 import math
@@ -13,24 +13,24 @@ from typing import Any, get_args
 import numpy as np
 from tokenizers import Tokenizer
 
-from raskrank import bundle, cpu
+from raskrank import bundle, cpu, gate
 from raskrank.backend import Float32Array
 from raskrank.checkpoint import Checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, ExportError, InferenceError, InputError
+from raskrank.gate import Thresholds
 from raskrank.manifest import MANIFEST, TOKENIZER, Precision
 from raskrank.parity import compare
+from raskrank.samples import as_pairs, read_samples
 from raskrank.texts import positive
 from raskrank.torch_backend import TorchBackend
-from raskrank_export import gate, graph
+from raskrank_export import graph
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.describe import make_manifest, make_recipe
-from raskrank_export.gate import Thresholds
 from raskrank_export.ladder import Judge, climb
 from raskrank_export.progress import Clock, Progress, Silent
 from raskrank_export.quantize import EXACT, PORTABLE, ActivationScheme, Levels, Quantization
 from raskrank_export.report import ExportReport
-from raskrank_export.samples import as_pairs, read_samples
 from raskrank_export.scoring import graph_logits, logits_of
 from raskrank_export.smoothing import unit_divisors
 from raskrank_export.source import read, resolve
@@ -66,13 +66,12 @@ def export(
         less for a known hub model that is used with less (512 for BAAI/bge-reranker-v2-m3).
     samples: JSON Lines or TSV of one's own to judge the bundle on (`read_samples`); without, the set that comes with this.
     scheme: where int8 takes the ranges of activations from. "row" measures each token at run time; "constant" finds them on
-        half of the samples, which is 5 to 7% faster, and less exact for texts unlike these; "tensor" measures each pair, which
-        then cannot share a run.
-    target: CPUs that int8 is for. "portable" and "avx2" score right on every CPU; "vnni" and "arm64" have finer levels, which
-        saturate on x86 without VNNI: there such a bundle can neither be made nor trusted.
+        half of the samples, which is 5 to 7% faster, and less exact for texts unlike these.
+    target: CPUs that int8 is for. "portable" scores right on every CPU; "vnni" has finer levels, for x86 with VNNI or AMX and
+        for ARM. Elsewhere its products overflow, so that such a bundle can neither be made nor loaded there.
     trim_vocab: files with text, one a line or JSON Lines with "text"; the bundle keeps only the pieces of the vocabulary that
         they use, and single characters. A text whose pieces are all kept scores bit for bit as without.
-    accept_license: "cc-by-nc-4.0", where that is the model's licence: one that restricts use has to be accepted by its name.
+    accept_license: "cc-by-nc-4.0", where that is the model's license: one that restricts use has to be accepted by its name.
     thresholds: what may differ. They are recorded in the manifest.
     overwrite: replace a bundle at `output`; readers of the old one keep it.
 
@@ -88,8 +87,8 @@ def export(
     corpus, trimmed = corpus_files(trim_vocab), None
     with bundle_folder(Path(output), overwrite=overwrite) as folder, _as_export_errors(model):
         with clock.step("read checkpoint"):
-            source = resolve(model, revision=revision, accepted_licence=accept_license)
-            checkpoint = read(source, accepted_licence=accept_license)
+            source = resolve(model, revision=revision, accepted_license=accept_license)
+            checkpoint = read(source, accepted_license=accept_license)
             tokenizer_json, tokenizer = read_tokenizer(checkpoint, pairs)
             encoder = _encoder(tokenizer, max_length if max_length is not None else source.export_length, checkpoint)
             encoded = encoder.encode(pairs)
@@ -210,10 +209,10 @@ def _levels(target: cpu.Target, precision: Precision) -> Levels:
         raise InputError(f"target: expected one of {', '.join(cpu.TARGETS)}, got {target!r}")
     if precision == "int8" and not cpu.suits(target, cpu.instruction_sets()):
         raise ExportError(
-            f"target {target!r}: {cpu.why_saturating()}, where those of that target saturate, so that the gate would judge "
-            "other scores than the target gives. Export on a CPU of that kind, or with target='portable' (--target portable)"
+            f"target {target!r}: {cpu.why_saturating()}, and the gate would judge other scores than the target gives. Export "
+            "on a CPU of that kind, or with target='portable' (--target portable)"
         )
-    return EXACT if target in cpu.EXACT_TARGETS else PORTABLE
+    return EXACT if target == "vnni" else PORTABLE
 
 
 def _peak_memory() -> int | None:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import onnx
 
+from raskrank import gate
 from raskrank.backend import Float32Array
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.measuring import interleaved
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.parity import Parity, compare
-from raskrank_export import gate, graph
+from raskrank_export import graph
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.progress import Clock
@@ -93,7 +94,7 @@ class _Ladder:
         else:
             folder = self.repaired if self.attempts else self.plain
             folder.mkdir(exist_ok=True)
-            with self.clock.step(f"quantise to {rung.name}"):
+            with self.clock.step(f"quantize to {rung.name}"):
                 model = deepcopy(self.model)
                 products, embeddings = quantize(model, rung.quantization)
                 graph.save(model, folder)

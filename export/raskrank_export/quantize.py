@@ -13,10 +13,11 @@ from onnx import TensorProto
 from raskrank_export.passes.edit import MICROSOFT, GraphEditor, attribute
 
 Floats = npt.NDArray[np.float32]
-ActivationScheme = Literal["constant", "row", "tensor"]
-Scheme = ActivationScheme | Literal["weights"]
+ActivationScheme = Literal["constant", "row"]
+# "tensor" is what others ship; benchmarks/schemes.py shows what it loses.
+Scheme = ActivationScheme | Literal["tensor", "weights"]
 
-BLOCK_ROWS = 8192  # of an embedding, quantised together: some tens of megabytes
+BLOCK_ROWS = 8192  # of an embedding, quantized together: some tens of megabytes
 EMBEDDING_MAX = 127  # looked up, never multiplied in int8: all levels are safe
 GELU_LEAST = 0.17  # Gelu has its minimum of -0.16997 at -0.7518
 SMALLEST_RANGE = 1e-30  # of a row of zeros, whose reciprocal must stay finite
@@ -42,7 +43,7 @@ WEIGHT_BLOCK, FP32_PRODUCTS = 128, 1
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """How products are quantised.
+    """How products are quantized.
 
     scheme: "constant" has constant ranges, which `smoothing` brings to [-1, 1]. "row" gives each row (token) of an activation
         a range of its own at run time. With both, pairs of equal length may share a run and no neighbour changes a score.
@@ -93,7 +94,7 @@ def quantize_products(graph: GraphEditor, quantization: Quantization) -> int:
 
 
 def constant_products(graph: GraphEditor) -> list[onnx.NodeProto]:
-    """The products of an activation with a float matrix of the graph: what can be quantised, in the graph's order."""
+    """The products of an activation with a float matrix of the graph: what can be quantized, in the graph's order."""
     return [
         node
         for node in graph.nodes("MatMul")

@@ -52,11 +52,11 @@ class ExportReport:
     def __str__(self) -> str:
         manifest = self.manifest
         known = models.known(manifest.source.model)
-        accepted = ", accepted" if manifest.source.accepted_licence else ""
+        accepted = ", accepted" if manifest.source.accepted_license else ""
         peak = "" if self.peak_memory_bytes is None else f", peak memory {self.peak_memory_bytes / 1e9:.2f} GB"
         facts = [
             f"{manifest.name}: {manifest.architecture}, {manifest.parameters / 1e6:.1f} M parameters",
-            f"at most {manifest.max_length} tokens; licence {manifest.source.licence or 'not stated'}{accepted}",
+            f"at most {manifest.max_length} tokens; license {manifest.source.license or 'not stated'}{accepted}",
             *([] if known is None else [known.note]),
             f"{self.checkpoint_bytes / 1e6:.1f} MB checkpoint -> {self.bundle_bytes / 1e6:.1f} MB bundle, "
             f"{manifest.precision}; {sum(self.seconds.values()):.1f} s{peak}",

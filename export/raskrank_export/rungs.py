@@ -48,7 +48,7 @@ class Cost(NamedTuple):
 class Climb:
     """The rungs that were tried, in order; the last one passed.
 
-    skipped: why, by rung. moved: by product, how far the logits moved when it alone was quantised, mean over
+    skipped: why, by rung. moved: by product, how far the logits moved when it alone was quantized, mean over
     `sensitivity_pairs` pairs; empty where that was not measured. cost: None where plain int8 passed.
     """
 
@@ -90,7 +90,7 @@ class Climb:
         if cost is None:
             return str(passed)
         if passed.rung.quantization is None:
-            headline = "NOT QUANTISED: every form of int8 failed, so the bundle is fp32"
+            headline = "NOT QUANTIZED: every form of int8 failed, so the bundle is fp32"
         else:
             headline = f"plain int8 failed; repaired as {passed.rung.name}"
         lines = [

@@ -28,7 +28,7 @@ def sensitivity_pairs(encoded: Sequence[EncodedPair]) -> list[EncodedPair]:
 
 
 def product_names(folder: Path) -> list[str]:
-    """The products of the fp32 graph in `folder` that can be quantised, by the name of their output, in the graph's order."""
+    """The products of the fp32 graph in `folder` that can be quantized, by the name of their output, in the graph's order."""
     graph = GraphEditor(onnx.load(str(folder / MODEL), load_external_data=False))
     return [product.output[0] for product in constant_products(graph)]
 
@@ -36,7 +36,7 @@ def product_names(folder: Path) -> list[str]:
 def sensitivity(
     folder: Path, inputs: tuple[str, ...], encoded: Sequence[EncodedPair], quantization: Quantization, progress: Progress
 ) -> dict[str, float]:
-    """How far the logits move when a product alone is quantised, mean over the pairs; by product, the largest first.
+    """How far the logits move when a product alone is quantized, mean over the pairs; by product, the largest first.
 
     folder: of the fp32 graph. A product alone and not all but one: where several of them spoil the logits, to repair one of
     them shows nothing.
@@ -52,7 +52,7 @@ def sensitivity(
 
 
 def _graph(folder: Path, quantization: Quantization) -> bytes:
-    """The graph with the products quantised; all else stays in the file of weights that is there."""
+    """The graph with the products quantized; all else stays in the file of weights that is there."""
     model = onnx.load(str(folder / MODEL), load_external_data=False)
     graph = GraphEditor(model)
     for product in constant_products(graph):

@@ -7,8 +7,9 @@ from typing import Literal
 
 from raskrank import models
 from raskrank.checkpoint import Checkpoint, read_checkpoint
-from raskrank.errors import ExportError, NotACrossEncoder
-from raskrank.licence import restricts_use
+from raskrank.errors import CheckpointError, NotACrossEncoder
+from raskrank.extras import need
+from raskrank.license import restricts_use
 from raskrank.settings import HUB_ID
 from raskrank.weights import SUGGESTION
 
@@ -45,37 +46,37 @@ class ResolvedSource:
         return None if self.known is None else self.known.export_length
 
 
-def resolve(model: str, *, revision: str | None = None, accepted_licence: str | None = None) -> ResolvedSource:
+def resolve(model: str, *, revision: str | None = None, accepted_license: str | None = None) -> ResolvedSource:
     """The folder `model` names, or else the hub model "owner/name", downloaded into the hub's own cache.
 
     `revision` is a branch, tag or commit of a hub model, its main branch by default. With HF_HUB_OFFLINE=1 only the
-    cache is read. Raises ExportError when there is no such folder or model, it may not be read, or the hub is away; and,
-    before a download, for a known model that is no cross-encoder or whose licence wants to be accepted.
+    cache is read. Raises CheckpointError when there is no such folder or model, it may not be read, or the hub is away; and,
+    before a download, for a known model that is no cross-encoder or whose license wants to be accepted.
     """
     there = _path_kind(model)
     if there == "folder":
         if revision is not None:
-            raise ExportError(f"{model} is a folder, which has no revision {revision!r}. Leave the revision out.")
+            raise CheckpointError(f"{model} is a folder, which has no revision {revision!r}. Leave the revision out.")
         return ResolvedSource(folder=Path(model), name=model, revision=None)
     if there == "file":
-        raise ExportError(f"{model} is not a folder. Give the folder that holds the model's config.json.")
+        raise CheckpointError(f"{model} is not a folder. Give the folder that holds the model's config.json.")
     if not HUB_ID.fullmatch(model):
-        raise ExportError(f"There is no folder {model!r}. Give a checkpoint's folder, or a hub model as owner/name.")
+        raise CheckpointError(f"There is no folder {model!r}. Give a checkpoint's folder, or a hub model as owner/name.")
     if refused := models.refused(model):
         raise NotACrossEncoder(f"{model} is {refused.reason}. {SUGGESTION}")
     known = models.known(model)
     if known is not None:
-        _check_licence(model, known.licence, accepted_licence)
+        _check_license(model, known.license, accepted_license)
     folder = _download(model, revision)
     # The hub's cache keeps each commit in a folder of its name.
     commit = folder.name if _COMMIT.fullmatch(folder.name) else None
     return ResolvedSource(folder=folder, name=model, revision=commit, known=known)
 
 
-def read(source: ResolvedSource, *, accepted_licence: str | None = None) -> Checkpoint:
-    """The checkpoint, with licence and languages from the registry where its folder states none.
+def read(source: ResolvedSource, *, accepted_license: str | None = None) -> Checkpoint:
+    """The checkpoint, with license and languages from the registry where its folder states none.
 
-    Raises as `read_checkpoint` does, and ExportError if the licence restricts use and is not accepted, or a known hub model
+    Raises as `read_checkpoint` does, and CheckpointError if the license restricts use and is not accepted, or a known hub model
     is not what the registry says.
     """
     checkpoint = read_checkpoint(source.folder)
@@ -85,10 +86,10 @@ def read(source: ResolvedSource, *, accepted_licence: str | None = None) -> Chec
     if known is not None:
         checkpoint = replace(
             checkpoint,
-            licence=checkpoint.licence or known.licence,
+            license=checkpoint.license or known.license,
             languages=checkpoint.languages or known.languages,
         )
-    _check_licence(source.name, checkpoint.licence, accepted_licence)
+    _check_license(source.name, checkpoint.license, accepted_license)
     return checkpoint
 
 
@@ -97,17 +98,17 @@ def _check_facts(source: ResolvedSource, known: models.KnownModel, checkpoint: C
     for fact in ("activation", "max_length"):
         expected, found = getattr(known, fact), getattr(checkpoint, fact)
         if found != expected:
-            raise ExportError(
+            raise CheckpointError(
                 f"{source.name}: the {fact} of this checkpoint is {found!r}, that of the published model {expected!r}. "
                 f"To take it as it is, export its folder: {source.folder}"
             )
 
 
-def _check_licence(model: str, licence: str | None, accepted: str | None) -> None:
-    if licence is not None and restricts_use(licence) and str(accepted).lower() != licence.lower():
-        raise ExportError(
-            f"{model} has the licence {licence}, which does not allow commercial use. If you may use it, say so with "
-            f"accept_license={licence!r} or --accept-license {licence}."
+def _check_license(model: str, license: str | None, accepted: str | None) -> None:
+    if license is not None and restricts_use(license) and str(accepted).lower() != license.lower():
+        raise CheckpointError(
+            f"{model} has the license {license}, which does not allow commercial use. If you may use it, say so with "
+            f"accept_license={license!r} or --accept-license {license}."
         )
 
 
@@ -122,44 +123,40 @@ def _path_kind(model: str) -> Literal["folder", "file", "nothing"]:
 
 
 def _download(model: str, revision: str | None) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            OfflineModeIsEnabled,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-    except ImportError as error:
-        raise ExportError(
-            f"There is no folder {model!r}, and huggingface_hub, which would download it, is not installed: "
-            "pip install 'raskrank[export]'"
-        ) from error
+    need("downloading from the hub", "export", "huggingface_hub")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     asked = model if revision is None else f"{model} at {revision!r}"
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=[*HUB_FILES], ignore_patterns=[*HUB_FILES_LEFT]))
     except GatedRepoError as error:
-        raise ExportError(
+        raise CheckpointError(
             f"{asked} is gated: accept its terms on the hub, then log in with `hf auth login` or set HF_TOKEN."
         ) from error
     except RepositoryNotFoundError as error:
-        raise ExportError(
+        raise CheckpointError(
             f"There is neither a folder {model!r} here nor a model of that name on the hub (or it is private: "
             "log in with `hf auth login`)."
         ) from error
     except RevisionNotFoundError as error:
-        raise ExportError(f"{model} has no revision {revision!r} on the hub. Give a branch, a tag or a commit.") from error
+        raise CheckpointError(f"{model} has no revision {revision!r} on the hub. Give a branch, a tag or a commit.") from error
     except HFValidationError as error:
-        raise ExportError(f"There is no folder {model!r}, and the hub allows no such name.") from error
+        raise CheckpointError(f"There is no folder {model!r}, and the hub allows no such name.") from error
     except LocalEntryNotFoundError as error:
         if isinstance(error.__cause__, OfflineModeIsEnabled):
             reason = "HF_HUB_OFFLINE is set and the cache does not hold it. Unset it"
         else:
             reason = f"the hub cannot be reached ({type(error.__cause__ or error).__name__}). Try again"
-        raise ExportError(f"{asked} was not downloaded: {reason}, or give a local folder.") from error
+        raise CheckpointError(f"{asked} was not downloaded: {reason}, or give a local folder.") from error
     except (OSError, RuntimeError) as error:
-        raise ExportError(
+        raise CheckpointError(
             f"{asked} was not downloaded: {type(error).__name__}: {error}. Try again, or give a local folder."
         ) from error

@@ -28,7 +28,7 @@ def values(tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
 def read_light(file: Path) -> onnx.ModelProto:
     """The graph of an ONNX file with its large tensors left in files: beside it already, or put there now.
 
-    protobuf serialises no message of 2 GB, frees nothing of one before the whole of it, and the passes copy: weights in the
+    protobuf serializes no message of 2 GB, frees nothing of one before the whole of it, and the passes copy: weights in the
     graph would be in memory several times. The files must stay while the graph is used.
     """
     model, spill = onnx.load(str(file), load_external_data=False), file.with_name("spilled.bin")

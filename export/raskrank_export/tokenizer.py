@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer
 
 from raskrank.checkpoint import Checkpoint
-from raskrank.errors import ExportError
+from raskrank.errors import CheckpointError
 from raskrank.manifest import TOKENIZER
 
 FAST_CLASSES = {"bert": "BertTokenizerFast", "roberta": "RobertaTokenizerFast", "xlm-roberta": "XLMRobertaTokenizerFast"}
@@ -13,7 +13,9 @@ EDGE_PAIRS = (("", ""), ("", "a"), ("a", ""))
 
 
 def read_tokenizer(checkpoint: Checkpoint, pairs: Sequence[tuple[str, str]]) -> tuple[bytes, Tokenizer]:
-    """tokenizer.json's bytes, and the tokenizer. Raises ExportError if it does not fit the model or differs from transformers.
+    """tokenizer.json's bytes, and the tokenizer.
+
+    Raises CheckpointError if it does not fit the model or differs from transformers.
 
     pairs: on all of them, and on empty texts, transformers' fast tokenizer must give the same ids.
     """
@@ -22,20 +24,20 @@ def read_tokenizer(checkpoint: Checkpoint, pairs: Sequence[tuple[str, str]]) -> 
     try:
         tokenizer = Tokenizer.from_buffer(data)
     except Exception as error:  # tokenizers raises Exception itself
-        raise ExportError(f"{file}: not a tokenizer that tokenizers can read: {error}") from error
+        raise CheckpointError(f"{file}: not a tokenizer that tokenizers can read: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= checkpoint.vocab_size:
-        raise ExportError(f"{file}: token id {largest} has no row in the embedding of {checkpoint.vocab_size} rows")
+        raise CheckpointError(f"{file}: token id {largest} has no row in the embedding of {checkpoint.vocab_size} rows")
     checked = [*EDGE_PAIRS, *pairs]
     found = [encoding.ids for encoding in tokenizer.encode_batch(checked)]
     if not all(found[: len(EDGE_PAIRS)]):
-        raise ExportError(f"{file}: two empty texts give no token at all; the tokenizer lacks its post-processor")
+        raise CheckpointError(f"{file}: two empty texts give no token at all; the tokenizer lacks its post-processor")
     expected = _transformers_ids(checkpoint, checked)
     different = sum(ours != theirs for ours, theirs in zip(found, expected, strict=True))
     if different:
-        raise ExportError(
+        raise CheckpointError(
             f"{file} and tokenizer_config.json disagree: transformers gives other ids for {different} of {len(checked)} "
             "pairs; save the tokenizer again with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
@@ -55,7 +57,7 @@ def _transformers_ids(checkpoint: Checkpoint, pairs: Sequence[tuple[str, str]]) 
     try:
         fast = getattr(transformers, name).from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a strange tokenizer_config.json makes it raise
-        raise ExportError(f"{checkpoint.folder}: transformers cannot load this tokenizer: {error}") from error
+        raise CheckpointError(f"{checkpoint.folder}: transformers cannot load this tokenizer: {error}") from error
     ids: list[list[int]] = fast(
         [query for query, _ in pairs], [document for _, document in pairs], truncation=False, verbose=False
     )["input_ids"]

@@ -35,7 +35,7 @@ from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.tensors import replace_values, values
 
 HELD_BACK = 10  # every tenth text: its pieces are kept too, but the coverage is that of the pieces of the other nine
-BATCH_TEXTS = 1000  # tokenised together
+BATCH_TEXTS = 1000  # tokenized together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from raskrank.bench.measure import run as measure
 from raskrank.bench.workloads import QUERY, Workload, from_samples, from_texts
@@ -13,13 +12,13 @@ from raskrank.terminal import Steps, is_terminal, safe_lines, show, to_json
 MAX_PASSAGES = 1000  # more say nothing new, and Kendall's tau compares each with each
 
 
-def run(arguments: argparse.Namespace, samples: Path) -> int:
-    """Measure, print, and return the exit code. samples: the exporter's, which our own passages are made from."""
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, and return the exit code. Without --texts, on passages made from our own samples."""
     if arguments.passages > MAX_PASSAGES:
         raise InputError(f"--passages: expected at most {MAX_PASSAGES}, got {arguments.passages}")
     if arguments.checkpoint is not None and arguments.against is None:
         raise InputError("--checkpoint: only --against torch uses one; add that, or leave it out")
-    source, workloads = _workloads(arguments, samples)
+    source, workloads = _workloads(arguments)
     report = measure(
         arguments.models or [None],
         workloads,
@@ -35,10 +34,10 @@ def run(arguments: argparse.Namespace, samples: Path) -> int:
     return 0
 
 
-def _workloads(arguments: argparse.Namespace, samples: Path) -> tuple[str, list[Workload]]:
+def _workloads(arguments: argparse.Namespace) -> tuple[str, list[Workload]]:
     """What to say of where the passages are from, and what to measure with them."""
     if arguments.texts is None:
-        return "made from our samples in Norwegian and English", from_samples(samples, arguments.passages)
+        return "made from our samples in Norwegian and English", from_samples(arguments.passages)
     name, documents = read_documents(arguments.texts)
     if not documents:
         raise InputError(f"{name} holds no text; expected one a line")

@@ -167,7 +167,7 @@ class Report:
     def _notes(self) -> str:
         """What one should know to read the tables."""
         notes = [
-            "Times are of whole calls, with tokenising. Fresh processes: from the start to a first score, files in the page "
+            "Times are of whole calls, with tokenizing. Fresh processes: from the start to a first score, files in the page "
             f"cache; memory after {_counted(self.fresh_passages)}; private is what is not shared and the kernel cannot drop."
         ]
         if any(result.rounds < P95_ROUNDS for result in self.results):

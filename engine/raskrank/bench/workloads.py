@@ -1,11 +1,11 @@
 """What is measured: passages of different numbers and lengths, from a user's texts or made from our samples."""
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
+
+from raskrank.samples import read_samples
 
 QUERY = "Hvem har erfaring fra intensivavdeling?"
 FEW = 10
@@ -42,13 +42,12 @@ def from_texts(texts: Sequence[str], most: int) -> list[Workload]:
     return _counts("", texts, most)
 
 
-def from_samples(samples: Path, most: int) -> list[Workload]:
+def from_samples(most: int) -> list[Workload]:
     """1, 10 and `most` passages of mixed length, then `most` short and as many long ones. The same on every machine.
 
-    samples: {"documents": [text, ...]} a line. A passage is a few of their documents joined, cut to a number of words.
+    A passage is a few documents of our samples joined, cut to a number of words.
     """
-    lines = samples.read_text("utf-8").splitlines()
-    words = [document.split() for line in lines for document in json.loads(line)["documents"]]
+    words = [document.split() for sample in read_samples() for document in sample.documents]
     rng = random.Random(SEED)
     mixed = _joined(words, rng, [_mixed(rng) for _ in range(most)])
     short = _joined(words, rng, [rng.randint(*SHORT_WORDS) for _ in range(most)])

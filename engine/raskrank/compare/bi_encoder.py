@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from raskrank.compare.contenders import Contender, Ranking
-from raskrank.errors import InferenceError, InputError
+from raskrank.errors import InferenceError
+from raskrank.extras import need
 from raskrank.measuring import FreshProcess
-
-NEEDS = "--bi-encoder needs sentence-transformers; install it with: pip install 'raskrank[bi-encoder]'"
 
 
 class BiEncoder:
@@ -17,14 +16,13 @@ class BiEncoder:
 
     runs = "bi-encoder"
     reference: Contender | None = None
-    licence: str | None = None  # sentence-transformers does not say
+    license: str | None = None  # sentence-transformers does not say
 
     def __init__(self, model: str) -> None:
-        """model: a hub id or a folder. Raises InputError without sentence-transformers, InferenceError if it cannot load it."""
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise InputError(NEEDS) from error
+        """model: a hub id or a folder. Raises MissingExtra, or InferenceError if sentence-transformers cannot load it."""
+        need("--bi-encoder", "bi-encoder", "sentence_transformers")
+        from sentence_transformers import SentenceTransformer
+
         try:
             self._model = SentenceTransformer(model, device="cpu", model_kwargs={"use_safetensors": True})
         except (OSError, ValueError, RuntimeError, ImportError) as error:

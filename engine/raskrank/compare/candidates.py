@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raskrank.compare.data import Data, Query
-from raskrank.errors import InputError
+from raskrank.extras import need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ def make_tasks(data: Data, *, queries: int, candidates: int) -> list[Task]:
     Relevant passages come first, best grade first, and what room they leave is filled with the query's negatives or, without
     those, by falling BM25 score (ties in the order of the file). Passages whose text is there already are left out. Which
     queries, and in what order a query's documents stand, is decided by digests of their ids, which favours none. A smaller
-    number of queries is a part of a larger one. Raises InputError without the package bm25s, where it is needed.
+    number of queries is a part of a larger one. Raises MissingExtra without the package bm25s, where it is needed.
     """
     chosen = {query.id for query in sorted(data.queries, key=lambda query: _digest(query.id))[:queries]}
     kept = [query for query in data.queries if query.id in chosen]
@@ -55,10 +55,9 @@ class _Search:
     """BM25 over all passages, by lower-cased words of two letters or more; no list of stop words, whatever the language."""
 
     def __init__(self, passages: Mapping[str, str]) -> None:
-        try:
-            import bm25s
-        except ImportError as error:
-            raise InputError("BM25 needs the package bm25s; install it with: pip install 'raskrank[compare]'") from error
+        need("a search by BM25", "compare", "bm25s")
+        import bm25s
+
         self._bm25s, self._names = bm25s, list(passages)
         self._index = bm25s.BM25(backend="numpy")
         words = [found or [""] for found in self._words(list(passages.values()))]  # it takes no text without words

@@ -11,6 +11,7 @@ from raskrank.compare.measure import COUNTS, Result
 from raskrank.compare.quality import DEPTH
 from raskrank.compare.report import About
 from raskrank.errors import InputError
+from raskrank.extras import need
 from raskrank.terminal import shorten
 
 if TYPE_CHECKING:
@@ -34,11 +35,8 @@ class Point(NamedTuple):
 
 
 def check_chart(file: Path) -> None:
-    """Refuse before anything is measured what would fail when all is done. Raises InputError."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise InputError("--chart needs matplotlib; install it with: pip install 'raskrank[compare]'") from error
+    """Refuse before anything is measured what would fail when all is done. Raises MissingExtra or InputError."""
+    need("--chart", "compare", "matplotlib")
     if file.suffix.lower() != ".png":
         raise InputError(f"--chart: expected a file name that ends in .png, got {file.name}")
     if not file.absolute().parent.is_dir():

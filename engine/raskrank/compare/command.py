@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from raskrank import cpu, licence
+from raskrank import cpu, license
 from raskrank.compare.candidates import Task, make_tasks
 from raskrank.compare.chart import check_chart, draw_chart
 from raskrank.compare.contenders import Contender, loaded
@@ -24,19 +24,19 @@ PACKAGES = {"onnx": ("onnxruntime", "tokenizers"), "torch": ("torch", "transform
 OWN = "Raskrank's samples"  # the data of a call that names none
 
 
-def run(arguments: argparse.Namespace, samples: Path | None) -> int:
-    """Compare, print, and return the exit code. samples: the exporter's, in place of --data."""
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, print, and return the exit code. Without --data, on our own samples."""
     if arguments.candidates < MIN_CANDIDATES:
         raise InputError(f"--candidates: expected at least {MIN_CANDIDATES}, got {arguments.candidates}")
     chart = None if arguments.chart is None else Path(arguments.chart)
     if chart:
         check_chart(chart)
-    data = read_samples(samples) if samples else read_data(Path(arguments.data))
+    data = read_data(Path(arguments.data)) if arguments.data else read_samples()
     tasks = make_tasks(data, queries=arguments.queries, candidates=arguments.candidates)
     against_torch = arguments.against == "torch"
     with loaded(arguments.models, against_torch=against_torch, bi_encoder=arguments.bi_encoder) as contenders:
         for contender in contenders:
-            if note := licence.note(contender.name, contender.licence):
+            if note := license.note(contender.name, contender.license):
                 say(note)
         about = _about(arguments.data or OWN, tasks, contenders)
         results = measure(contenders, tasks, _progress)

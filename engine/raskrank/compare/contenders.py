@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from raskrank import cpu
 from raskrank.bundle import read_manifest
 from raskrank.checkpoint import read_checkpoint
-from raskrank.errors import InferenceError, InputError, NonFiniteScore
+from raskrank.errors import CheckpointError, InputError, NonFiniteScore
 from raskrank.loading import BackendName
 from raskrank.manifest import FILES, MANIFEST, TOKENIZER, Source
 from raskrank.measuring import FreshProcess, fresh_process
@@ -36,7 +36,7 @@ class Contender(Protocol):
     runs: str  # "onnx int8", "torch fp32", ...
     origin: str  # its folder, or hub id
     reference: "Contender | None"  # the checkpoint beside which a bundle stands
-    licence: str | None
+    license: str | None
     parameters: int
     disk_bytes: int | None  # of the files that are read to load it; None where they are not known
 
@@ -71,7 +71,7 @@ class CrossEncoder:
         self._reranker = Reranker.load(bundle, backend=self._backend, checkpoint=checkpoint)
         info = self._reranker.info()
         self.name, self.runs = info.name, f"{info.backend} {info.precision}"
-        self.licence = info.licence
+        self.license = info.license
         self._folder = checkpoint or Path(info.bundle or "")
         self.origin = str(self._folder)
         self.parameters = read_checkpoint(checkpoint).parameters if checkpoint else info.parameters or 0
@@ -161,8 +161,8 @@ def _source_folder(bundle: Path, source: Source) -> Path:
 
     try:
         return local_checkpoint(source.model, source.revision)
-    except InferenceError as error:
-        raise InferenceError(
+    except CheckpointError as error:
+        raise CheckpointError(
             f"{bundle}: its checkpoint {source.model} is not on this machine; leave out --against torch, or name the "
             "checkpoint's folder as a MODEL"
         ) from error

@@ -9,6 +9,7 @@ from reprlib import repr as short
 from typing import Any, TypeGuard
 
 from raskrank.errors import InputError, LimitError
+from raskrank.samples import DEFAULT
 from raskrank.texts import Limits
 
 FORMATS = (
@@ -53,13 +54,13 @@ def read_data(path: Path) -> Data:
     return data
 
 
-def read_samples(file: Path) -> Data:
-    """The exporter's samples: {"query": ..., "documents": [...], "relevant": [index, ...], "language": ...} a line.
+def read_samples() -> Data:
+    """Our own samples: {"query": ..., "documents": [...], "relevant": [index, ...], "language": ...} a line.
 
     A query ranks the documents of its line; a text that stands there twice is one of them.
     """
     lines = []
-    for line in file.read_text("utf-8").splitlines():
+    for line in DEFAULT.read_text("utf-8").splitlines():
         item = json.loads(line)
         relevant = [item["documents"][index] for index in item["relevant"]]
         others = dict.fromkeys(text for text in item["documents"] if text not in relevant)

@@ -52,7 +52,7 @@ class Result:
     name: str
     runs: str
     origin: str
-    licence: str | None
+    license: str | None
     parameters: int
     disk_bytes: int | None
     overall: Judged
@@ -78,7 +78,7 @@ def measure(contenders: Sequence[Contender], tasks: Sequence[Task], progress: Pr
                 name=contender.name,
                 runs=contender.runs,
                 origin=contender.origin,
-                licence=contender.licence,
+                license=contender.license,
                 parameters=contender.parameters,
                 disk_bytes=contender.disk_bytes,
                 overall=_judge(ranked, tokens),

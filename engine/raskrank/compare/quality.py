@@ -29,7 +29,7 @@ def quality(rankings: Sequence[Sequence[int]]) -> Quality:
 
 
 def ndcg(grades: Sequence[int], depth: int = DEPTH) -> float:
-    """Normalised discounted cumulative gain of the first `depth` ranks: 1 if no order were better.
+    """Normalized discounted cumulative gain of the first `depth` ranks: 1 if no order were better.
 
     DCG = sum of grade / log2(rank + 1), divided by the DCG of the same grades in falling order; the gain is the grade itself
     (Järvelin & Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20, 2002; the discount as trec_eval

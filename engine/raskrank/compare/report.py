@@ -75,7 +75,7 @@ def _model(result: Result) -> dict[str, object]:
         "name": result.name,
         "runs": result.runs,
         "origin": result.origin,
-        "licence": result.licence,
+        "license": result.license,
         "parameters": result.parameters,
         "disk_bytes": result.disk_bytes,
         "resident_bytes": fresh.resident_bytes if fresh else None,

@@ -13,8 +13,8 @@ PROJECTION_SLOTS, BIAS_SLOT = (0, 1, 2), 3  # MultiHeadAttention: query, key, va
 def merge_projections(model: onnx.ModelProto) -> int:
     """Merge the projections of each MultiHeadAttention that read one tensor. Returns the number of layers changed.
 
-    (B, L, H) @ (H, 3H) + (3H) -> Split -> query, key, value: three dynamic quantisations of one input become one. The bias
-    leaves the attention for an Add behind the product, which onnxruntime folds into the quantised product.
+    (B, L, H) @ (H, 3H) + (3H) -> Split -> query, key, value: three dynamic quantizations of one input become one. The bias
+    leaves the attention for an Add behind the product, which onnxruntime folds into the quantized product.
     """
     graph = GraphEditor(model)
     changed = 0

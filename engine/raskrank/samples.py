@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from raskrank.errors import InputError
 
-DEFAULT = importlib.resources.files("raskrank_export") / "data" / "samples.jsonl"
+DEFAULT = importlib.resources.files("raskrank") / "samples.jsonl"
 MIN_QUERIES = 2  # fewer say nothing about order
 
 
@@ -21,7 +21,7 @@ class Sample(NamedTuple):
 
 
 def read_samples(file: Path | None = None) -> list[Sample]:
-    """The samples of a file, or the set that comes with the exporter.
+    """The samples of a file, or the set that comes with Raskrank.
 
     JSON Lines: {"query": str, "documents": [str, ...]} a line, other keys are ignored. TSV (a name ending in .tsv): query and
     document a line, without a header; lines of one query form a sample. UTF-8. Raises InputError with file and line.

@@ -1,0 +1,14 @@
+"""Packages that only some features need: one message for all that are missing."""
+
+import importlib.util
+
+from raskrank.errors import MissingExtra
+
+
+def need(what: str, extra: str, *modules: str) -> None:
+    """Raises MissingExtra unless all modules can be imported. what: the feature or option that needs them.
+
+    They are looked up, not imported, so that this can be asked before anything slow begins.
+    """
+    if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
+        raise MissingExtra(f"{what} needs {', '.join(missing)}; install with: pip install 'raskrank[{extra}]'", name=missing[0])
