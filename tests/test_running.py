@@ -9,7 +9,7 @@ import pytest
 
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.encoding import EncodedPair
-from raskrank.errors import InferenceError
+from raskrank.errors import ClosedError, InferenceError
 from raskrank.planning import Run, plan
 from raskrank.running import Workers, run_pairs
 
@@ -176,7 +176,7 @@ def test_close_waits_for_calls_and_a_later_call_says_so() -> None:
     pool.close()
     caller.join(DEADLINE)
     assert done == list(range(10))
-    with pytest.raises(InferenceError, match="closed"):
+    with pytest.raises(ClosedError, match="closed"):
         pool.run(slow, runs(1))
     pool.close()
 

@@ -107,8 +107,9 @@ def load(options: Options) -> Loaded:
         # A pinned digest that differs may be an attack, which nothing may paper over.
         if options.fallback != "torch" or (options.expected_sha256 is not None and isinstance(error, Corrupt)):
             raise
+        loaded = _load_torch(options, choice, f"fallback='torch', because the bundle cannot be used: {error}")
         warn(f"the bundle cannot be used, PyTorch takes its place: {error}")
-        return _load_torch(options, choice, f"fallback='torch', because the bundle cannot be used: {error}")
+        return loaded
 
 
 class Reference(NamedTuple):
