@@ -14,7 +14,7 @@ PRELUDE = """
 import atexit, gc, multiprocessing, os, signal, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor
 import raskrank
-from raskrank import ForkError, InferenceError, RaskrankError, Reranker, onnx_backend, planning
+from raskrank import ClosedError, ForkError, InferenceError, RaskrankError, Reranker, onnx_backend, planning
 
 onnx_backend.SPREAD_ALONE = planning.SPREAD_MIN_WORK = 0  # the session whose threads no child has is made at once
 documents = [f"Søknad {number} fra en by" for number in range(40)]
@@ -245,10 +245,10 @@ reranker = Reranker.load(threads=2)
 scores(reranker)
 reranker.close()
 reranker.close()
-assert unusable(reranker, InferenceError)
+assert unusable(reranker, ClosedError)
 with Reranker.load() as other:
     scores(other)
-assert unusable(other, InferenceError)
+assert unusable(other, ClosedError)
 never_used = Reranker.load()
 never_used.close()
 """
@@ -265,7 +265,7 @@ threads = [in_thread(lambda: results.append(reranker.score("by", many).tobytes()
 time.sleep(0.1)
 assert not results
 reranker.close()
-assert unusable(reranker, InferenceError)
+assert unusable(reranker, ClosedError)
 for thread in threads:
     thread.join()
 assert results == [expected, expected]
@@ -319,7 +319,7 @@ def work():
     try:
         while True:
             reranker.score("by", {texts})
-    except InferenceError:
+    except ClosedError:
         pass
 
 in_thread(work, daemon=True)
