@@ -32,7 +32,7 @@ class Beside(Generic[Result]):
 
 
 def beside(function: Callable[[], Result]) -> Beside[Result]:
-    """Starts `function` in a new thread; where there can be none, as while Python exits, it waits for whoever wants its result."""
+    """Starts `function` in a new thread; where there can be none, as while Python exits, whoever wants its result runs it."""
     return Beside(function)
 
 

@@ -38,12 +38,17 @@ class Calls:
         threads.check_stack()
         lock = threading.Lock()
         with lock:
-            self._held[lock] = mine  # from here on `close` waits for it, or has set what is looked at next
-            if _exiting:
-                raise ClosedError("Python is exiting")
-            if self._closed:
-                raise ClosedError("this Reranker is closed; load it again")
-            return function()
+            try:
+                self._held[lock] = mine  # from here on `close` waits for it, or has set what is looked at next
+                if _exiting:
+                    raise ClosedError("Python is exiting")
+                if self._closed:
+                    raise ClosedError("this Reranker is closed; load it again")
+                return function()
+            finally:
+                self._held.pop(
+                    lock, None
+                )  # should an interrupt prevent this, the lock is freed; should it prevent that, this is done
 
     def close(self) -> None:
         """Refuse further calls, and wait for those of other threads."""
@@ -58,6 +63,7 @@ class Calls:
         """Forgets those that are over."""
         for lock in list(self._held):
             if not lock.locked():  # it is never locked again
+                # Should an interrupt prevent this, the lock is freed; should it prevent that, this is done.
                 self._held.pop(lock, None)
         return dict(self._held)
 

@@ -12,9 +12,9 @@ PARALLELISM = "TOKENIZERS_PARALLELISM"
 # What tokenizers takes for "no"; anything else forces its threads on, also where it would know better.
 OFF = ("", "off", "false", "f", "no", "n", "0")
 # Seconds in which a pool whose threads exist answers, also on a busy machine.
-DEADLINE = 3.0
+DEADLINE = 2.0
 
-_usable = False
+_usable: bool | None = None  # once that is settled
 _forked = False
 
 
@@ -34,12 +34,14 @@ def usable() -> bool:
     for dead threads. Where its threads cannot be made it panics, and prints that.
     """
     global _usable
-    if not _usable and not _forked:
-        forced = os.environ.get(PARALLELISM)
-        if forced is not None and forced.lower() in OFF:
-            return True  # it makes no thread
-        _usable = threads.can_start(_size()) and (forced is None or _answers())
-    return _usable and not _forked
+    if _forked:
+        return False
+    forced = os.environ.get(PARALLELISM)
+    if forced is not None and forced.lower() in OFF:
+        return True  # it makes no thread
+    if _usable is None and threads.can_start(_size()):
+        _usable = forced is None or _answers()
+    return bool(_usable)
 
 
 def _size() -> int:

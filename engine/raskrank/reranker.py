@@ -87,7 +87,9 @@ class Reranker:
             folder (RASKRANK_CACHE, else `raskrank` in the platform's folder for caches). Without, the first of these that
             names one: the environment variable RASKRANK_MODEL; `model = "..."` in raskrank.toml, or else in [tool.raskrank]
             of pyproject.toml, in the current folder or the nearest above it that has it; the embedded model.
-        threads: pairs scored at the same time, one core each; without, the CPUs that affinity and cgroup quota allow.
+        threads: pairs scored at the same time, one core each, at most 1024; without, the environment variable RASKRANK_THREADS,
+            or else the CPUs that affinity and cgroup quota allow. OMP_NUM_THREADS has no effect. Where the system allows fewer
+            threads, those have to do.
         backend: "onnx" runs the bundle, "torch" the checkpoint it was made from, with the same truncation and activation.
         fallback: "torch" lets PyTorch rescue pairs whose logits are not finite, or a bundle that cannot be used on this
             machine. The first rescue warns (RaskrankWarning), each is logged and shown by `info()`.
