@@ -1,4 +1,4 @@
-"""Write constraints.txt anew: every package of this environment, pinned, with the SHA-256 of each of its files.
+"""Write the files of constraints anew: the packages of this environment, pinned, with the SHA-256 of each of their files.
 
     make constraints
 
@@ -17,23 +17,22 @@ from typing import Any
 from pip._internal.models.index import PyPI  # the index's address, as pip has it
 from pip._vendor.packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 
-FILE = Path(__file__).parents[1] / "constraints.txt"
-HEADER = """\
-# The versions that were tested together, with the digests of their files. `make` installs these. Written by `make constraints`.
-# torch: the files of the package index, and the build for CPUs alone for Linux and Python 3.11.
-"""
+ROOT = Path(__file__).parents[1]
+HEADER = "# Versions that were tested together, with the SHA-256 of their files. `make` installs them; `make constraints` writes this.\n"
+TORCH = HEADER + "# The files of the package index, and the build for CPUs alone for Linux and Python 3.11.\n"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
 def main() -> None:
     versions = installed()
     here = taken_here(versions)
-    lines = []
+    lines: dict[str, str] = {}
     for name, version in sorted(versions.items()):
         digests = sorted({*stated(name, version), here[name]})
-        lines.append(" \\\n    ".join([f"{name}=={version}", *(f"--hash=sha256:{digest}" for digest in digests)]))
+        lines[name] = " \\\n    ".join([f"{name}=={version}", *(f"--hash=sha256:{digest}" for digest in digests)])
         print(f"{name}=={version}: {len(digests)} files")
-    FILE.write_text(HEADER + "\n".join(lines) + "\n", "utf-8")
+    (ROOT / "constraints-torch.txt").write_text(f"{TORCH}{lines.pop('torch')}\n", "utf-8")
+    (ROOT / "constraints.txt").write_text(HEADER + "\n".join(lines.values()) + "\n", "utf-8")
 
 
 def installed() -> dict[str, str]:

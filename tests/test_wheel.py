@@ -162,7 +162,7 @@ def test_the_sdist_holds_what_builds_and_tests_the_wheel(published: Published) -
     with tarfile.open(published.sdist) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     # The wheel of these tests was built from this sdist, so what it needs is there; the tests and the demo need more.
-    assert {"LICENSE", "README.md", "Makefile", "constraints.txt", "pyproject.toml"} <= names
+    assert {"LICENSE", "README.md", "Makefile", "constraints.txt", "constraints-torch.txt", "pyproject.toml"} <= names
     assert {"export/nano/model.safetensors", "tests/conftest.py", "tests/test_wheel.py", "benchmarks/demo.py"} <= names
     assert not [name for name in names if name.startswith((".venv", ".ci", "build/", "dist/")) or "__pycache__" in name]
 
