@@ -18,7 +18,9 @@ from pip._internal.models.index import PyPI  # the index's address, as pip has i
 from pip._vendor.packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 
 ROOT = Path(__file__).parents[1]
-HEADER = "# Versions that were tested together, with the SHA-256 of their files. `make` installs them; `make constraints` writes this.\n"
+HEADER = """\
+# Versions that were tested together, with the SHA-256 of their files. `make` installs them, and `make constraints` writes them.
+"""
 TORCH = HEADER + "# The files of the package index, and the build for CPUs alone for Linux and Python 3.11.\n"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
