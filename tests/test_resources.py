@@ -374,6 +374,39 @@ for index in [0, count - 1, *seeded.sample(range(count), 50)]:
     run(tmp_path, source, str(count), str(ceiling), deadline=280)
 
 
+@linux
+@pytest.mark.parametrize("threads", [2, 6])
+@pytest.mark.parametrize("limited", ["load", "first call", "later call"])
+def test_too_little_memory_is_an_error_and_never_ends_the_process(tmp_path: Path, limited: str, threads: int) -> None:
+    source = """
+def leave(mib):
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + (mib << 20),) * 2)
+
+texts, limited, mib = ["en by ved sjøen"] * 1000 + [long] * 20, sys.argv[1], int(sys.argv[2])
+try:
+    if limited == "load":
+        leave(mib)
+    reranker = Reranker.load(threads=int(sys.argv[3]))
+    if limited == "first call":
+        leave(mib)
+    reranker.score("by", texts[:3])
+    if limited == "later call":
+        leave(mib)
+    for _ in range(2):
+        reranker.score("by", texts)
+    reranker.close()
+    print("done")
+except InferenceError as error:
+    assert "the limit on address space (RLIMIT_AS, ulimit -v) leaves" in str(error), error
+    print("refused")
+"""
+    outcomes = [run(tmp_path, source, limited, str(mib), str(threads)) for mib in (1, 15, 30, 60, 120, 240, 480, 4000)]
+    assert outcomes[0] == "refused\n"
+    assert outcomes[-1] == "done\n"
+
+
 # Logging
 
 

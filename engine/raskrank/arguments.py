@@ -237,7 +237,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--texts", metavar="FILE", help="passages, as for `rank`; - is standard input (default: our own)")
     command.add_argument("--query", metavar="Q", help="what they are scored for (default: our own)")
     command.add_argument("--passages", metavar="N", type=_count, default=100, help="the most at once (default: 100)")
-    command.add_argument("--threads", metavar="N", type=_count, help="CPUs to use (default: all that this process may)")
+    command.add_argument(
+        "--threads",
+        metavar="N",
+        type=_count,
+        help=f"CPUs to use, at most {MAX_THREADS} (default: {THREADS}, else all that this process may)",
+    )
     command.add_argument(
         "--seconds",
         metavar="S",

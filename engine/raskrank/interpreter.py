@@ -1,18 +1,17 @@
 """Which of the process's Python interpreters this is."""
 
-import importlib
-
 
 def require_main() -> None:
     """Raises ImportError in a subinterpreter. Before numpy is imported, which only warns there; loading a model then hangs."""
-    for name in ("_interpreters", "_xxsubinterpreters"):  # of Python 3.13 and later, and of those before
+    try:
+        import _interpreters as interpreters  # type: ignore[import-not-found, unused-ignore]  # Python 3.13 and later
+    except ImportError:
         try:
-            interpreters = importlib.import_module(name)
+            import _xxsubinterpreters as interpreters  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
-            continue
-        if interpreters.get_current() != interpreters.get_main():
-            raise ImportError(
-                "raskrank cannot be used in a subinterpreter, since numpy and onnxruntime cannot: use the main interpreter "
-                "(for mod_wsgi: WSGIApplicationGroup %{GLOBAL}), or processes"
-            )
-        return
+            return  # this Python makes none
+    if interpreters.get_current() != interpreters.get_main():
+        raise ImportError(
+            "raskrank cannot be used in a subinterpreter, since numpy and onnxruntime cannot: use the main interpreter "
+            "(for mod_wsgi: WSGIApplicationGroup %{GLOBAL}), or processes"
+        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from raskrank import cpu, models, rayon, threads
+from raskrank import cpu, memory, models, rayon, threads
 from raskrank.backend import Backend
 from raskrank.beside import beside
 from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
@@ -16,7 +16,7 @@ from raskrank.calls import loads
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
-from raskrank.manifest import TOKENIZER, Activation, Manifest
+from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Activation, Manifest
 from raskrank.settings import Choice, absolute, choose
 from raskrank.texts import Limits
 from raskrank.tokenizer import load_encoder, tokenizing
@@ -92,6 +92,7 @@ def load(options: Options) -> Loaded:
 
 def _load(options: Options) -> Loaded:
     options.check()
+    memory.need(memory.for_load(cpu.usable_cpus()), "loading a model")
     choice = None if options.checkpoint_alone else choose(options.bundle)
     if choice is None or options.backend == "torch":
         return _load_torch(options, choice, "backend='torch' was asked for")
@@ -144,6 +145,8 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
     with opened_bundle(path, expected_sha256=options.expected_sha256) as bundle:
         manifest, concurrency = bundle.manifest, threads.choose(options.threads)
         _check_target(manifest, path, ignored=options.ignore_target)
+        sizes = (manifest.files[name].size for name in (TOKENIZER, MODEL, WEIGHTS))
+        memory.need(memory.for_files(*sizes), f"loading {path}")
         making = beside(  # for as long as the tokenizer is parsed
             lambda: OnnxBackend(
                 bundle.graph,

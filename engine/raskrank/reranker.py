@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from raskrank import texts
+from raskrank import memory, texts
 from raskrank.backend import Float32Array
 from raskrank.beside import ahead
 from raskrank.errors import ForkError, InputError, NonFiniteScore
@@ -64,7 +64,7 @@ class Reranker:
         self._workers = Workers(loaded.backend.concurrency)
         self._reference: Reference | None = None
         self._reference_lock = threading.Lock()
-        self._rescued = 0
+        self._rescued, self._warm = 0, False  # pairs; whether a call has been made
         self._advance: Callable[[int], None] | None = None  # the command line's progress; called from worker threads
         self._pid = os.getpid()
 
@@ -101,7 +101,8 @@ class Reranker:
         limits: upper bounds on one call.
 
         Raises InputError, also for a settings file that cannot be used; MissingFile, Corrupt, Incompatible, or BundleError for
-        a file that may not be read; with PyTorch also CheckpointError, or MissingExtra where it is not installed.
+        a file that may not be read; InferenceError where a limit on memory, or this thread's stack, is too small for it; with
+        PyTorch also CheckpointError, or MissingExtra where it is not installed.
         """
         options = Options(
             bundle=path_text(bundle, "bundle"),
@@ -242,7 +243,11 @@ class Reranker:
         """`function()`, which `close` waits for. Not a context manager: an interrupt within one could leave the call open."""
         if os.getpid() != self._pid:
             raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
-        return self._workers.call(function)
+        backend = self._loaded.backend
+        memory.need(memory.for_call(backend.concurrency, backend.hidden_size, first=not self._warm), "a call")
+        result = self._workers.call(function)
+        self._warm = True
+        return result
 
 
 def _reload(options: Options) -> Reranker:

@@ -67,14 +67,14 @@ def start(
     def found() -> None:
         try:
             _fill(threads, target, count, name, daemon=daemon)
-        except RuntimeError:
-            pass  # the system has no more threads, or Python is exiting
+        except (RuntimeError, MemoryError):
+            pass  # the system has no more threads, or no memory for one, or Python is exiting
         finally:
             ready.put(None)
 
     try:
         _thread.start_new_thread(found, ())
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         return threads
     ready.get()
     return threads
