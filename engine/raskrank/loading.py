@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from raskrank import cpu, models
+from raskrank.activation import Activation
 from raskrank.backend import Backend
 from raskrank.beside import beside
 from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
-from raskrank.manifest import TOKENIZER, Activation, Manifest
+from raskrank.manifest import TOKENIZER, Manifest
 from raskrank.settings import Choice, absolute, choose
 from raskrank.texts import Limits, positive
 from raskrank.tokenizer import load_encoder, tokenizing
