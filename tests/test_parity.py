@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raskrank.activation import sigmoid
 from raskrank.backend import Float32Array
-from raskrank.parity import SAMPLE_PAIRS, Parity, compare, kendall_tau, sigmoid
+from raskrank.parity import SAMPLE_PAIRS, Parity, compare, kendall_tau
 
 
 def floats(*values: float) -> Float32Array:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from raskrank import cpu, memory, models, rayon, threads
+from raskrank.activation import Activation
 from raskrank.backend import Backend
 from raskrank.beside import beside
 from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
@@ -16,7 +17,7 @@ from raskrank.calls import loads
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
-from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Activation, Manifest
+from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Manifest
 from raskrank.settings import Choice, absolute, choose
 from raskrank.texts import Limits
 from raskrank.tokenizer import load_encoder, tokenizing

@@ -8,6 +8,7 @@ import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union
 
+from raskrank.activation import Activation
 from raskrank.errors import Corrupt, Incompatible
 
 MANIFEST, MODEL, WEIGHTS, TOKENIZER = "manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"
@@ -15,7 +16,6 @@ FILES = (MODEL, WEIGHTS, TOKENIZER)
 FORMAT = (1, 0)  # (major, minor): a newer major format is refused; a newer minor one may have keys that are ignored
 MAX_INTEGER = 1 << 63  # exclusive
 
-Activation = Literal["sigmoid", "identity"]
 Precision = Literal["int8", "fp32"]
 
 

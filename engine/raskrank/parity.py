@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raskrank.activation import sigmoid
 from raskrank.backend import Float32Array
 
 # For verify() without pairs of its own: short and long, Norwegian and English, near misses beside answers.
@@ -138,12 +139,6 @@ def compare(
         reference_logits=reference[1],
         candidate_logits=candidate[1],
     )
-
-
-def sigmoid(logits: Float32Array) -> Float32Array:
-    """1 / (1 + exp(-x)), float32, without overflow for any finite x."""
-    small = np.exp(-np.abs(logits.astype(np.float64)))
-    return (np.where(logits >= 0, 1.0, small) / (1.0 + small)).astype(np.float32)
 
 
 def kendall_tau(reference: Float32Array, candidate: Float32Array) -> float:

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Self, TypeVar
 import numpy as np
 
 from raskrank import memory, texts
+from raskrank.activation import activate
 from raskrank.backend import Float32Array
 from raskrank.beside import ahead
 from raskrank.errors import ForkError, InputError, NonFiniteScore
@@ -28,7 +29,7 @@ from raskrank.loading import (
     path_text,
     warn,
 )
-from raskrank.parity import SAMPLE_PAIRS, Parity, compare, sigmoid
+from raskrank.parity import SAMPLE_PAIRS, Parity, compare
 from raskrank.running import Workers, run_pairs
 from raskrank.texts import Limits
 
@@ -204,7 +205,7 @@ class Reranker:
         return _Outcome(logits, truncated)
 
     def _scores(self, logits: Float32Array) -> Float32Array:
-        return sigmoid(logits) if self._loaded.activation == "sigmoid" else logits
+        return activate(self._loaded.activation, logits)
 
     def _rescue(self, pairs: list[tuple[str, str]], outcome: _Outcome, indices: list[int]) -> None:
         outcome.logits[indices] = self._reference_logits([pairs[index] for index in indices])
