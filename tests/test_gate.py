@@ -17,18 +17,20 @@ from raskrank import Reranker
 from raskrank.errors import InputError, ParityError
 from raskrank.gate import check, failures
 from raskrank.manifest import Precision
-from raskrank.parity import Parity, compare
+from raskrank.parity import NO_ORDER, Parity, compare
 from raskrank_export import ExportReport, Thresholds, export, graph
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import EMBEDDING_MAX
 
-LOOSE = Thresholds(max_fp32_logit_difference=100, min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
+LOOSE = Thresholds(max_fp32_error=1e9, min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
 PAIRS = [(query, document) for query in ("a", "b") for document in ("x", "y", "z")]
 REFERENCE = np.array([2, 1, 0, 2, 1, 0], np.float32)
 
 
 def parity(candidate: npt.ArrayLike) -> Parity:
-    return compare(PAIRS, ("torch fp32", REFERENCE), ("onnx int8", np.asarray(candidate, np.float32)))
+    """With a rounding of 2**-20, about 1e-6."""
+    candidate = np.asarray(candidate, np.float32)
+    return compare(PAIRS, ("torch fp32", REFERENCE), ("onnx int8", candidate), rounding=2.0**-20)
 
 
 # Thresholds
@@ -37,7 +39,7 @@ def parity(candidate: npt.ArrayLike) -> Parity:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("max_fp32_logit_difference", -1e-9),
+        ("max_fp32_error", -1e-9),
         ("min_tau", -1.01),
         ("min_tau", 1.01),
         ("min_top1", -0.01),
@@ -57,7 +59,7 @@ def test_thresholds_refuse_what_is_out_of_range(field: str, value: object) -> No
 @pytest.mark.parametrize(
     ("field", "ends"),
     [
-        ("max_fp32_logit_difference", (0, 1e30)),
+        ("max_fp32_error", (0, 1e30)),
         ("min_tau", (-1, 1)),
         ("min_top1", (0, 1)),
         ("max_drift", (0, 1)),
@@ -73,7 +75,7 @@ def test_thresholds_take_both_ends(field: str, ends: tuple[float, float]) -> Non
 
 
 def test_equal_logits_pass_the_strictest_thresholds() -> None:
-    strict = Thresholds(max_fp32_logit_difference=0, min_tau=1, min_top1=1, max_drift=0, max_mean_drift=0)
+    strict = Thresholds(max_fp32_error=0, min_tau=1, min_top1=1, max_drift=0, max_mean_drift=0)
     check(parity(REFERENCE), strict, "fp32")
     assert failures(parity(REFERENCE), strict, "int8") == {}
 
@@ -107,11 +109,34 @@ def test_a_trimmed_graph_is_held_to_the_same_and_all_failures_are_named_together
 
 def test_the_graph_is_judged_by_its_largest_difference_alone() -> None:
     candidate = REFERENCE.copy()
-    candidate[4] += np.float32(0.25)
-    with pytest.raises(ParityError, match=r"largest logit difference 0\.25, allowed <= 0\.2\. .*please report") as caught:
-        check(parity(candidate), replace(LOOSE, max_fp32_logit_difference=0.2), "fp32")
+    candidate[4] += np.float32(2.0**-16)
+    says = r"largest logit difference, in multiples of what fp32 itself rounds, 16, allowed <= 15\. .*please report"
+    with pytest.raises(ParityError, match=says) as caught:
+        check(parity(candidate), replace(LOOSE, max_fp32_error=15), "fp32")
     assert "tau" not in str(caught.value)
-    check(parity(candidate), replace(LOOSE, max_fp32_logit_difference=0.25), "fp32")
+    check(parity(candidate), replace(LOOSE, max_fp32_error=16), "fp32")
+
+
+def test_where_the_rounding_was_not_measured_fp32_fails() -> None:
+    unmeasured = compare(PAIRS, ("torch fp32", REFERENCE), ("onnx fp32", REFERENCE))
+    assert "max_fp32_error" in failures(unmeasured, LOOSE, "fp32")
+
+
+def test_where_no_query_has_an_order_int8_fails_by_name() -> None:
+    equal = np.array([2, 2, 2, 1, 1, 1], np.float32)
+    flat = compare(PAIRS, ("torch fp32", equal), ("onnx int8", equal), rounding=1e-6)
+    assert failures(flat, LOOSE, "int8") == {
+        "min_tau": f"Kendall tau: {NO_ORDER}",
+        "min_top1": f"top-1 agreement: {NO_ORDER}",
+    }
+    assert "tau 1.0" not in str(flat)
+    assert NO_ORDER in str(flat)
+
+
+def test_logits_that_differ_by_rounding_alone_have_no_order() -> None:
+    almost = REFERENCE * np.float32(1e-7)
+    assert compare(PAIRS, ("r", almost), ("c", almost), rounding=1e-6).ranked_queries == 0
+    assert compare(PAIRS, ("r", almost), ("c", almost), rounding=1e-8).ranked_queries == 2
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy's, of arithmetic with NaN

@@ -28,6 +28,7 @@ from raskrank.errors import (
     RaskrankError,
     RaskrankWarning,
 )
+from raskrank.gate import Verification
 from raskrank.info import Info
 from raskrank.parity import Parity
 from raskrank.reranker import Ranked, Reranker
@@ -58,6 +59,7 @@ __all__ = [
     "RaskrankError",
     "RaskrankWarning",
     "Reranker",
+    "Verification",
     "__version__",
 ]
 

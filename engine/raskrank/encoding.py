@@ -28,6 +28,15 @@ class EncodedPair(NamedTuple):
     truncated: bool
 
 
+def kept_tokens(query: int, document: int, *, budget: int, query_share: int) -> tuple[int, int]:
+    """How many leading tokens of each text a pair keeps, of `query` and `document` tokens, with room for `budget` in all.
+
+    Nothing is cut if both fit. Else the query keeps what the document leaves free, at least `query_share` if it has them.
+    """
+    kept = query if query + document <= budget else min(query, max(query_share, budget - document))
+    return kept, min(document, budget - kept)
+
+
 class PairEncoder:
     """Encodes pairs as transformers' fast tokenizers do with truncation="longest_first", except that the query is protected.
 
@@ -46,7 +55,7 @@ class PairEncoder:
         self.budget = max_length - self._layout.specials
         if self.budget < 2:
             raise Incompatible(f"max_length {max_length} leaves no room for text beside {self._layout.specials} special tokens")
-        self._query_share = min(int(max_length * QUERY_SHARE), self.budget - 1)
+        self.query_share = min(int(max_length * QUERY_SHARE), self.budget - 1)
         self._unknown_id: int | None = None
         self._unknown_texts, self._counting = 0, threading.Lock()
 
@@ -81,15 +90,14 @@ class PairEncoder:
         return [self._join(query_ids[query], document) for (query, _), document in zip(pairs, ids[len(queries) :], strict=True)]
 
     def _join(self, query: list[int], document: list[int]) -> EncodedPair:
-        truncated = len(query) + len(document) > self.budget
-        if truncated:
-            query = query[: max(self._query_share, self.budget - len(document))]
-            document = document[: self.budget - len(query)]
+        whole = len(query), len(document)
+        kept = kept_tokens(*whole, budget=self.budget, query_share=self.query_share)
+        query, document = query[: kept[0]], document[: kept[1]]
         layout = self._layout
         ids = [*layout.before, *query, *layout.between, *document, *layout.after]
         types = np.full(len(ids), layout.query_type, np.int64)
         types[len(ids) - len(layout.after) - len(document) :] = layout.document_type
-        return EncodedPair(np.array(ids, np.int64), types, truncated)
+        return EncodedPair(np.array(ids, np.int64), types, kept != whole)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text without special tokens; of a long text at least `budget + 1` of them, if it has as many."""
