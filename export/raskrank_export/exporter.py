@@ -240,9 +240,9 @@ def _check_order(parity: Parity, checkpoint: Checkpoint) -> None:
     ranked, queries = parity.ranked_queries, len(set(parity.queries))
     if ranked < gate.MIN_RANKED:
         raise ExportError(
-            f"{checkpoint.folder}: for {queries - ranked} of {queries} sample queries PyTorch gives all documents the same score, "
-            "up to rounding, so there is no order that a bundle could be compared by. Check that the checkpoint is a trained "
-            "reranker, or give samples whose documents it tells apart, with samples= or --samples"
+            f"{checkpoint.folder}: for {queries - ranked} of {queries} sample queries PyTorch gives all documents the same "
+            "score, up to rounding, so there is no order that a bundle could be compared by. Check that the checkpoint is a "
+            "trained reranker, or give samples whose documents it tells apart, with samples= or --samples"
         )
 
 
