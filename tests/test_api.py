@@ -16,7 +16,7 @@ import pytest
 
 import raskrank
 import raskrank_export
-from raskrank import Info, Limits, NonFiniteScore, Parity, Ranked, Reranker
+from raskrank import Info, Limits, NonFiniteScore, Ranked, Reranker, Verification
 from raskrank.backend import Float32Array
 from raskrank.extras import need
 from raskrank.parity import compare
@@ -50,7 +50,7 @@ def shape(function: object) -> str:
 
 
 def test_the_names_of_the_engine() -> None:
-    others = ["Info", "Limits", "Parity", "Ranked", "Reranker", "__version__"]
+    others = ["Info", "Limits", "Parity", "Ranked", "Reranker", "Verification", "__version__"]
     assert raskrank.__all__ == sorted([*ERRORS, *others])
 
 
@@ -97,7 +97,7 @@ def test_types() -> None:
     assert hints(Reranker.rank) == {"query": str, "documents": Sequence[str], "top_k": int | None, "return": list[Ranked]}
     assert hints(Reranker.score) == {"query": str, "documents": Sequence[str], "return": Float32Array}
     assert hints(Reranker.score_pairs) == {"pairs": Sequence[tuple[str, str]], "return": Float32Array}
-    assert hints(Reranker.verify) == {"pairs": Sequence[tuple[str, str]] | None, "return": Parity}
+    assert hints(Reranker.verify) == {"pairs": Sequence[tuple[str, str]] | None, "return": Verification}
     assert hints(Reranker.info) == {"return": Info}
     assert hints(Reranker.load) == {
         "bundle": str | Path | None,
@@ -129,9 +129,11 @@ def test_the_keys_of_a_parity_summary() -> None:
     assert list(compare([("q", "d")], ("a", logits), ("b", logits)).summary()) == [
         "reference",
         "candidate",
+        "part",
         "pairs",
         "queries",
         "logit_spread",
+        "rounding",
         "max_logit_difference",
         "mean_logit_difference",
         "max_drift",

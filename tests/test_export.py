@@ -27,9 +27,8 @@ from raskrank import Reranker, bundle
 from raskrank.bundle import read_manifest
 from raskrank.errors import BundleError, CheckpointError, ExportError, InputError, NotACrossEncoder, RaskrankError
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
-from raskrank.parity import SAMPLE_PAIRS
 from raskrank_export import ExportReport, Thresholds, export, graph
-from raskrank_export.describe import MAKERS, SELF_TEST_TOLERANCE
+from raskrank_export.describe import MAKERS, SELF_TEST_PAIR, SELF_TEST_TOLERANCE
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import PORTABLE
 
@@ -42,6 +41,7 @@ STEPS = [
     "score with PyTorch",
     "export to ONNX",
     "score with ONNX fp32",
+    "score with PyTorch fp64",
     "quantize to int8",
     "score with ONNX int8",
     "write bundle",
@@ -136,7 +136,7 @@ def test_the_manifest_is_right(tiny: Tiny, family: Family, precision: Precision)
     assert manifest.recipe.per_channel is (precision == "int8")
     assert manifest.recipe.instruction_set == "portable"
     assert manifest.versions == {package: version(package) for package in MAKERS}
-    assert (manifest.self_test.query, manifest.self_test.document) == SAMPLE_PAIRS[0]
+    assert (manifest.self_test.query, manifest.self_test.document) == SELF_TEST_PAIR
     assert manifest.self_test.tolerance == SELF_TEST_TOLERANCE[precision]
     assert manifest.parity["thresholds"] == asdict(LOOSE)
     assert manifest.parity["samples"] == tiny.samples.name

@@ -35,12 +35,15 @@ from raskrank import (
     Ranked,
     RaskrankWarning,
     Reranker,
+    Verification,
 )
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.bundle import record
+from raskrank.cli import main
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.reranker import CHUNK_PAIRS
+from raskrank.samples import as_pairs, read_samples
 from raskrank_export import Thresholds, export
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
@@ -447,7 +450,7 @@ def test_verify_compares_with_pytorch(tiny: Tiny, precision: Any) -> None:
         scores = reranker.score_pairs(PAIRS)
     assert isinstance(report, Parity)
     assert (report.reference, report.candidate) == ("torch fp32", f"onnx {precision}")
-    assert (len(report.queries), len(set(report.queries))) == (14, 4)
+    assert len(report.queries) == len(as_pairs(read_samples())) == 422
     limit = FP32_TOLERANCE if precision == "fp32" else 1.0
     assert 0 < report.max_logit_difference < limit
     assert report.mean_logit_difference <= report.max_logit_difference
@@ -468,9 +471,44 @@ def test_verify_of_the_embedded_model(nano: Reranker, monkeypatch: pytest.Monkey
     assert report.logit_spread > 1
 
 
-def test_verify_of_no_pairs(tiny: Tiny) -> None:
-    with Reranker.load(tiny.bundle("bert", "int8")) as reranker:
-        assert reranker.verify([]).summary()["pairs"] == 0
+def test_no_pairs_verify_nothing(tiny: Tiny) -> None:
+    with Reranker.load(tiny.bundle("bert", "int8")) as reranker, pytest.raises(InputError, match="nothing to verify"):
+        reranker.verify([])
+
+
+def test_pairs_in_a_script_that_the_tokenizer_does_not_know_verify_nothing(tiny: Tiny) -> None:
+    with (
+        Reranker.load(tiny.bundle("bert", "int8")) as reranker,
+        pytest.raises(InputError, match=r"does not know \d\d% of the pairs' tokens, at most 10% is allowed.*--pairs"),
+    ):
+        reranker.verify([("東京の天気", "大阪は晴れです"), ("東京の天気", "明日は雨でしょう")])
+
+
+def test_verify_says_whether_it_passed(tiny: Tiny, tmp_path: Path) -> None:
+    with Reranker.load(tiny.bundle("bert", "fp32")) as reranker:
+        report = reranker.verify()
+    assert isinstance(report, Verification)
+    assert (report.passed, report.failed) == (True, {})
+    assert report.thresholds == {"max_fp32_error": 10}
+    assert str(report).splitlines()[-1] == "passed: max_fp32_error 10"
+    folder = Path(shutil.copytree(tiny.bundle("bert", "int8"), tmp_path / "strict"))
+    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    manifest["parity"]["thresholds"] |= {"max_drift": 0, "min_tau": 1}
+    (folder / MANIFEST).write_text(json.dumps(manifest), "utf-8")
+    with Reranker.load(folder) as reranker:
+        report = reranker.verify(PAIRS)
+    assert not report.passed
+    assert set(report.failed) == {"min_tau", "max_drift"} or set(report.failed) == {"max_drift"}
+    assert report.thresholds == {"min_tau": 1, "min_top1": 0, "max_drift": 0, "max_mean_drift": 1}
+    assert str(report).splitlines()[-1] == "failed: " + "; ".join(report.failed.values())
+
+
+def test_what_verify_says_is_what_the_command_says(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tiny.bundle("bert", "fp32")
+    with Reranker.load(bundle) as reranker:
+        said = str(reranker.verify())
+    assert main(["verify", "--bundle", str(bundle)]) == 0
+    assert capsys.readouterr().out == f"{said}\n"
 
 
 def test_verify_without_the_checkpoint(nano: Reranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from raskrank.errors import (
     RaskrankError,
     RaskrankWarning,
 )
+from raskrank.gate import Verification
 from raskrank.info import Info
 from raskrank.parity import Parity
 from raskrank.reranker import Ranked, Reranker
@@ -62,6 +63,7 @@ __all__ = [
     "RaskrankError",
     "RaskrankWarning",
     "Reranker",
+    "Verification",
     "__version__",
 ]
 

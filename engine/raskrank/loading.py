@@ -18,6 +18,7 @@ from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
 from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Manifest
+from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
 from raskrank.settings import Choice, absolute, choose
 from raskrank.texts import Limits
 from raskrank.tokenizer import load_encoder, tokenizing
@@ -109,14 +110,17 @@ def _load(options: Options) -> Loaded:
 
 
 class Reference(NamedTuple):
-    """PyTorch on a checkpoint, and the checkpoint's own tokenizer, which a bundle may have only a part of."""
+    """PyTorch on a checkpoint, and its tokenizer, which a bundle may have only a part of: as the engine and as transformers
+    runs it."""
 
     backend: Backend
     encoder: PairEncoder
+    judge: ReferenceEncoder
 
 
 def load_reference(manifest: Manifest, checkpoint: str | None) -> Reference:
-    """The checkpoint that a bundle was made from. Raises MissingExtra, CheckpointError or Incompatible."""
+    """The checkpoint that a bundle was made from. Raises MissingExtra, CheckpointError or Incompatible; CheckpointError, too,
+    where transformers encodes otherwise than the engine."""
     return _reference(_checkpoint(manifest, checkpoint), manifest.max_length)
 
 
@@ -228,7 +232,9 @@ def _reference(checkpoint: Checkpoint, max_length: int) -> Reference:
 
     backend, data = TorchBackend(checkpoint), (checkpoint.folder / TOKENIZER).read_bytes()
     encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=rayon.usable())
-    return Reference(backend, encoder)
+    judge = ReferenceEncoder(checkpoint, encoder)
+    judge.check(PROBES, encoder.encode(PROBES))
+    return Reference(backend, encoder, judge)
 
 
 def _checkpoint(manifest: Manifest | None, folder: str | None) -> Checkpoint:

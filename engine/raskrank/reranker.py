@@ -11,11 +11,13 @@ from typing import Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from raskrank import memory, texts
+from raskrank import gate, memory, texts
 from raskrank.activation import activate
-from raskrank.backend import Float32Array
+from raskrank.backend import Backend, Float32Array
 from raskrank.beside import ahead
+from raskrank.encoding import EncodedPair
 from raskrank.errors import ForkError, InputError, NonFiniteScore
+from raskrank.gate import Verification
 from raskrank.info import Info, describe
 from raskrank.loading import (
     BackendName,
@@ -29,8 +31,9 @@ from raskrank.loading import (
     path_text,
     warn,
 )
-from raskrank.parity import SAMPLE_PAIRS, Parity, compare
+from raskrank.parity import compare
 from raskrank.running import Workers, run_pairs
+from raskrank.samples import as_pairs, read_samples
 from raskrank.texts import Limits
 
 Result = TypeVar("Result")
@@ -141,14 +144,19 @@ class Reranker:
         """float32 (n): the score of each (query, document) pair, in input order. Raises as `rank` does."""
         return self._scores(self._outcome(texts.check_pairs(pairs, self._options.limits)).logits)
 
-    def verify(self, pairs: Sequence[tuple[str, str]] | None = None) -> Parity:
-        """Score (query, document) pairs with PyTorch and with this bundle, and compare. Without pairs, fourteen of our own.
+    def verify(self, pairs: Sequence[tuple[str, str]] | None = None) -> Verification:
+        """Score (query, document) pairs with PyTorch and with this bundle, and judge the bundle as its export was judged.
 
-        Needs the checkpoint. Raises MissingExtra without PyTorch, CheckpointError without the checkpoint, Incompatible if it is
-        another one, InputError for a Reranker that runs PyTorch itself, and as `rank` does.
+        Without pairs, the 422 sample pairs that come with Raskrank. The thresholds are those of the manifest; `passed` and
+        `failed` of what is returned say what came of it. PyTorch is given what transformers' own tokenizer makes of the pairs.
+
+        Needs the checkpoint. Raises MissingExtra without PyTorch, CheckpointError without the checkpoint, or where transformers
+        encodes otherwise than the bundle, Incompatible if it is another one, Corrupt for a manifest without thresholds,
+        InputError for a Reranker that runs PyTorch itself, or for pairs that prove nothing: none, or of words that the model
+        does not know; and as `rank` does.
         """
-        checked = texts.check_pairs(SAMPLE_PAIRS if pairs is None else pairs, self._options.limits)
-        return self._call(lambda: self._compare(checked))
+        checked = texts.check_pairs(as_pairs(read_samples()) if pairs is None else pairs, self._options.limits)
+        return self._call(lambda: self._verify(checked))
 
     def info(self) -> Info:
         """What runs, on what, and why."""
@@ -217,19 +225,33 @@ class Reranker:
         else:
             logger.warning(message)
 
-    def _compare(self, pairs: list[tuple[str, str]]) -> Parity:
-        if self._loaded.backend.name != "onnx":
+    def _verify(self, pairs: list[tuple[str, str]]) -> Verification:
+        manifest, choice = self._loaded.manifest, self._loaded.choice
+        if self._loaded.backend.name != "onnx" or manifest is None or choice is None:
             raise InputError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
-        expected = self._reference_logits(pairs)
-        precision = self._loaded.manifest.precision if self._loaded.manifest else ""
-        return compare(pairs, ("torch fp32", expected), (f"onnx {precision}", self._logits(pairs).logits))
+        if not pairs:
+            raise InputError("pairs: there are none, so there is nothing to verify")
+        thresholds, rounding = gate.recorded(manifest, choice.path)
+        expected = self._expected_logits(pairs)
+        found = self._logits(pairs).logits
+        parity = compare(pairs, ("torch fp32", expected), (f"onnx {manifest.precision}", found), rounding=rounding)
+        return gate.verification(parity, thresholds, gate.judged(manifest))
 
     def _reference_logits(self, pairs: list[tuple[str, str]]) -> Float32Array:
         """float32 (n): what PyTorch gives for checked pairs, in order."""
-        reference, logits = self._load_reference(), np.zeros(len(pairs), np.float32)
-        for index, pair in enumerate(reference.encoder.encode(pairs)):
-            logits[index] = reference.backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
-        return logits
+        reference = self._load_reference()
+        return _one_by_one(reference.backend, reference.encoder.encode(pairs))
+
+    def _expected_logits(self, pairs: list[tuple[str, str]]) -> Float32Array:
+        """float32 (n): what transformers and PyTorch give for checked pairs, in order; raises if they are no evidence."""
+        reference, manifest = self._load_reference(), self._loaded.manifest
+        # A trimmed vocabulary spells otherwise on purpose; then it is the whole one that must agree.
+        whole = manifest is not None and manifest.vocabulary is None
+        ours = self._loaded.encoder if whole else reference.encoder
+        encoded = reference.judge.check(pairs, ours.encode(pairs))
+        if unfamiliar := gate.unfamiliar(reference.judge.unknown_share(encoded)):
+            raise InputError(f"pairs: {unfamiliar}; pass pairs in a language that the model reads (--pairs)")
+        return _one_by_one(reference.backend, encoded, self._advance)
 
     def _load_reference(self) -> Reference:
         with self._reference_lock:
@@ -249,6 +271,16 @@ class Reranker:
         result = self._workers.call(function)
         self._warm = True
         return result
+
+
+def _one_by_one(backend: Backend, encoded: Sequence[EncodedPair], advance: Callable[[int], None] | None = None) -> Float32Array:
+    """float32 (n): the logit of each pair, in order."""
+    logits = np.zeros(len(encoded), np.float32)
+    for index, pair in enumerate(encoded):
+        logits[index] = backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
+        if advance is not None:
+            advance(1)
+    return logits
 
 
 def _reload(options: Options) -> Reranker:
