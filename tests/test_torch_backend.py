@@ -92,8 +92,7 @@ def test_a_checkpoint_by_itself(tiny: Tiny) -> None:
 def test_the_bundles_max_length_holds_in_pytorch_too(tiny: Tiny, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny.bundle("bert", "int8"), bundle)
-    manifest = json.loads((bundle / MANIFEST).read_text("utf-8"))
-    (bundle / MANIFEST).write_text(json.dumps(manifest | {"max_length": 20}), "utf-8")
+    bundles.edit(bundle, max_length=20)
     with Reranker.load(bundle, backend="torch") as reranker:
         assert reranker.info().max_length == 20
         documents = ["kort", "Python " * 20, "Python " * 21]
