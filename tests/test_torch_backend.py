@@ -1,6 +1,5 @@
 """The PyTorch backend behind the same API: the same truncation, activation and errors, and the checkpoint's own logits."""
 
-import json
 import logging
 import shutil
 import sys
@@ -13,6 +12,7 @@ import safetensors.torch
 import torch
 import transformers
 
+import bundles
 from builders import PAIRS, SENTENCES, Family, tiny_checkpoint
 from conftest import Tiny
 from paths import NANO_CHECKPOINT
@@ -29,7 +29,6 @@ from raskrank import (
     Reranker,
 )
 from raskrank.checkpoint import read_checkpoint
-from raskrank.manifest import MANIFEST
 from raskrank.torch_backend import TorchBackend, load_model, local_checkpoint
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
@@ -103,8 +102,7 @@ def test_a_checkpoint_by_itself(tiny: Tiny) -> None:
 def test_the_bundles_max_length_holds_in_pytorch_too(tiny: Tiny, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny.bundle("bert", "int8"), bundle)
-    manifest = json.loads((bundle / MANIFEST).read_text("utf-8"))
-    (bundle / MANIFEST).write_text(json.dumps(manifest | {"max_length": 20}), "utf-8")
+    bundles.edit(bundle, max_length=20)
     with Reranker.load(bundle, backend="torch") as reranker:
         assert reranker.info().max_length == 20
         documents = ["kort", "Python " * 20, "Python " * 21]

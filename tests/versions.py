@@ -106,6 +106,7 @@ def probe() -> dict[str, Any]:
         checkpoint=None,
         expected_sha256=None,
         ignore_target=False,
+        map_weights=True,
         limits=Limits(),
     )
     loaded = load(options)

@@ -8,6 +8,11 @@ for hit in reranker.rank("Hvem kan Python?", documents, top_k=5):
 """
 
 import logging
+import os
+
+# onnxruntime 1.29 and later start telemetry when imported: a thread, files below HOME and TMPDIR, a look-up of the collector's
+# host. Only this prevents it, set before whatever part of Raskrank imports it first. What the user has set stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from raskrank.interpreter import require_main
 

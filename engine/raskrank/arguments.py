@@ -70,6 +70,14 @@ def _parser() -> argparse.ArgumentParser:
             help="load a bundle made for another kind of CPU, though it may score wrong",
         )
 
+    def own_memory(command: _Parser) -> None:
+        command.add_argument(
+            "--no-map-weights",
+            action="store_false",
+            dest="map_weights",
+            help="read the weights into memory instead of mapping their file, which then may be written to",
+        )
+
     bundle = "a bundle's folder, or owner/name of an exported hub model (default: see raskrank --help)"
     needs = "Needs: pip install 'raskrank[export]'"
     checkpoint = "folder of the checkpoint that the bundle was made from; without, where its manifest says"
@@ -166,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--backend", choices=("onnx", "torch"), default="onnx", help="run the bundle, or its checkpoint")
     other_cpu(command)
+    own_memory(command)
     command.add_argument("--checkpoint", metavar="C", help=checkpoint)
 
     command = add(

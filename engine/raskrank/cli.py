@@ -115,6 +115,7 @@ def _rank(arguments: argparse.Namespace) -> int:
         fallback=arguments.fallback,
         checkpoint=arguments.checkpoint,
         ignore_target=arguments.ignore_target,
+        map_weights=arguments.map_weights,
     ) as reranker:
         with _bar("ranking", len(texts)) if len(texts) > PROGRESS_DOCUMENTS else nullcontext() as bar:
             reranker._advance = bar.advance if bar else None

@@ -45,6 +45,7 @@ class Options:
     checkpoint: str | None
     expected_sha256: str | None
     ignore_target: bool
+    map_weights: bool
     limits: Limits
 
     def check(self) -> None:
@@ -60,8 +61,9 @@ class Options:
             raise InputError(f"expected_sha256: expected 64 hexadecimal digits, got {len(self.expected_sha256)} characters")
         if self.expected_sha256 is not None and self.checkpoint_alone:
             raise InputError("expected_sha256: it pins a bundle, and backend='torch' with a checkpoint alone reads none")
-        if not isinstance(self.ignore_target, bool):
-            raise InputError(f"ignore_target: expected bool, got {type(self.ignore_target).__name__}")
+        for name in ("ignore_target", "map_weights"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise InputError(f"{name}: expected bool, got {type(value).__name__}")
         if not isinstance(self.limits, Limits):
             raise InputError(f"limits: expected Limits, got {type(self.limits).__name__}")
 
@@ -147,7 +149,7 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
     from raskrank.onnx_backend import OnnxBackend
 
     path = choice.path
-    with opened_bundle(path, expected_sha256=options.expected_sha256) as bundle:
+    with opened_bundle(path, expected_sha256=options.expected_sha256, map_weights=options.map_weights) as bundle:
         manifest, concurrency = bundle.manifest, threads.choose(options.threads)
         _check_target(manifest, path, ignored=options.ignore_target)
         sizes = (manifest.files[name].size for name in (TOKENIZER, MODEL, WEIGHTS))
@@ -160,13 +162,13 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
                 concurrency=concurrency.number,
                 hidden_size=manifest.hidden_size,
                 groups=manifest.recipe.groups,
+                weights=bundle.weights,
             )
         )
         with making:
             encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=rayon.usable())
             backend = making.result()
-    if backend.weights_identity != bundle.weights_identity:
-        raise Corrupt(f"{path}: another file took the place of the weights while they were loaded; load it again")
+    _check_max_length(backend.max_length, manifest, path)
     _self_test(backend, encoder, manifest, path)
     if manifest.vocabulary is not None:
         encoder.count_unknown(manifest.vocabulary.unknown_id)
@@ -182,6 +184,14 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
         manifest=manifest,
         manifest_sha256=bundle.manifest_sha256,
     )
+
+
+def _check_max_length(positions: int | None, manifest: Manifest, path: Path) -> None:
+    """A pair that is longer than the model has positions for would fail in the middle of a request."""
+    if positions is None:
+        raise Incompatible(f"{path}: its graph does not say how many tokens it has positions for; export the model again")
+    if manifest.max_length > positions:
+        raise Incompatible(f"{path}: its manifest allows {manifest.max_length} tokens, its graph has positions for {positions}")
 
 
 def _check_target(manifest: Manifest, path: Path, *, ignored: bool) -> None:

@@ -83,6 +83,7 @@ class Reranker:
         checkpoint: str | Path | None = None,
         expected_sha256: str | None = None,
         ignore_target: bool = False,
+        map_weights: bool = True,
         limits: Limits | None = None,
     ) -> Self:
         """Load and verify a bundle.
@@ -102,6 +103,10 @@ class Reranker:
         expected_sha256: digest of manifest.json, which in turn pins every file of the bundle.
         ignore_target: load a bundle that was made for CPUs of another kind, whose int8 products overflow on this one, so that
             its scores may be wrong. Default: it is refused (Incompatible). Loading it all the same warns.
+        map_weights: share the weights with every process that maps the bundle's file, and read of them what is needed. Whoever
+            writes into that file in place changes scores, and whoever makes it shorter ends this process. False reads them into
+            this process's own memory, as much as the file is large, and nothing done to the file afterwards matters: for
+            bundles on disks that others write to.
         limits: upper bounds on one call.
 
         Raises InputError, also for a settings file that cannot be used; MissingFile, Corrupt, Incompatible, or BundleError for
@@ -116,6 +121,7 @@ class Reranker:
             checkpoint=absolute_path_text(checkpoint, "checkpoint"),
             expected_sha256=expected_sha256,
             ignore_target=ignore_target,
+            map_weights=map_weights,
             limits=Limits() if limits is None else limits,
         )
         return cls(options, load(options))

@@ -164,7 +164,7 @@ def export(
             recipe = make_recipe(climbed.passed.rung.quantization if climbed else None, target, passes)
             vocabulary = trimmed.vocabulary if trimmed else None
             manifest = make_manifest(folder, source, checkpoint, encoder, inputs, precision, recipe, measured, vocabulary)
-            (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
+            (folder / MANIFEST).write_bytes(manifest.to_json().encode())  # as they are: it has a digest of its bytes
             digest = bundle.record(folder / MANIFEST).sha256
             size = sum(file.stat().st_size for file in folder.iterdir())
     return ExportReport(

@@ -18,6 +18,7 @@ from raskrank.checkpoint import Checkpoint
 from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
+from raskrank.onnx_backend import MAX_LENGTH
 from raskrank_export.passes import PASSES
 from raskrank_export.passes.drop_mask import MASK_INPUT
 from raskrank_export.passes.edit import MICROSOFT
@@ -74,7 +75,7 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     left = [f"{merge_projections.__name__}: {name}" for name in unmerged(model)]
     if not passes[hoist_first_token.__name__]:
         left.append(f"{hoist_first_token.__name__}: no choice of the first token above an attention")
-    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {MAX_LENGTH: str(checkpoint.max_length)})
     return LeanGraph(model, passes, tuple(left))
 
 
