@@ -72,7 +72,7 @@ def test_every_name_is_there(package: object) -> None:
             "(bundle=None, *, threads=None, backend='onnx', fallback=None, checkpoint=None, expected_sha256=None, "
             "ignore_target=False, limits=None)",
         ),
-        (Reranker.rank, "(self, query, documents, top_k=None)"),
+        (Reranker.rank, "(self, query, documents, top_k=None, *, raw_scores=False)"),
         (Reranker.score, "(self, query, documents)"),
         (Reranker.score_pairs, "(self, pairs)"),
         (Reranker.verify, "(self, pairs=None)"),
@@ -94,7 +94,13 @@ def test_signatures(function: object, expected: str) -> None:
 
 def test_types() -> None:
     hints = typing.get_type_hints
-    assert hints(Reranker.rank) == {"query": str, "documents": Sequence[str], "top_k": int | None, "return": list[Ranked]}
+    assert hints(Reranker.rank) == {
+        "query": str,
+        "documents": Sequence[str],
+        "top_k": int | None,
+        "raw_scores": bool,
+        "return": list[Ranked],
+    }
     assert hints(Reranker.score) == {"query": str, "documents": Sequence[str], "return": Float32Array}
     assert hints(Reranker.score_pairs) == {"pairs": Sequence[tuple[str, str]], "return": Float32Array}
     assert hints(Reranker.verify) == {"pairs": Sequence[tuple[str, str]] | None, "return": Verification}

@@ -169,9 +169,11 @@ def test_json_lines_keep_their_ids(name: str, first: str, tmp_path: Path, capsys
     assert "id" not in rows[2]
 
 
-def test_lines_that_only_look_like_json_are_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_that_only_look_like_json_are_ranked_when_it_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = _write(tmp_path / "notes.txt", '{"title": "no text"}\n[1, 2]\n')
-    assert main(["rank", "--json", QUERY, str(file)]) == 0
+    assert main(["rank", "--json", QUERY, str(file)]) == 2
+    assert "--format text (rank, bench) takes each line as it stands" in _error(capsys)
+    assert main(["rank", "--json", "--format", "text", QUERY, str(file)]) == 0
     assert {row["text"] for row in json.loads(capsys.readouterr().out)} == {'{"title": "no text"}', "[1, 2]"}
 
 
@@ -179,9 +181,9 @@ def test_lines_that_only_look_like_json_are_texts(tmp_path: Path, capsys: pytest
     ("bad", "said"),
     [
         (f'{{"text": "{SECRET}"', "not JSON"),
-        (f'"{SECRET}"', 'expected a JSON object with "text"'),
-        (f'{{"text": ["{SECRET}"]}}', 'expected a JSON object with "text"'),
-        (f'{{"title": "{SECRET}"}}', 'expected a JSON object with "text"'),
+        (f'"{SECRET}"', "expected an object, as the first is, got a string"),
+        (f'{{"text": ["{SECRET}"]}}', '"text": expected a string, got an array'),
+        (f'{{"title": "{SECRET}"}}', 'no field "text"; it has the key "title"'),
         (f'{{"text": "{SECRET} \\ud800"}}', "lone surrogate at character 9"),
         (f'{{"text": "{SECRET}", "id": {"9" * 5000}}}', "too long"),
         ("[" * 100_000, "nested too deeply"),
@@ -204,7 +206,7 @@ def test_a_document_that_is_too_long_is_named(
     file = _write(tmp_path / "long.txt", f"kort\n\n{SECRET * 1_250_001}\n")
     assert main(["rank", QUERY, str(file)]) == 2
     error = _error(capsys)
-    assert "line 3: 10000008 characters, more than 10000000" in error
+    assert "line 3: a text of 10000008 characters, more than 10000000" in error
     assert SECRET not in error
 
 

@@ -223,7 +223,7 @@ def test_a_corpus_is_read_text_by_text(tmp_path: Path) -> None:
     file.write_bytes(b'\xef\xbb\xbf{"text": "en"}\r\n\n{"text": "to"}\n{"text": 3}\n')
     documents = stream_documents(file)
     assert [next(documents).text, next(documents).text] == ["en", "to"]
-    with pytest.raises(InputError, match=r'corpus\.jsonl, line 4: expected a JSON object with "text"'):
+    with pytest.raises(InputError, match=r'corpus\.jsonl, line 4: "text": expected a string, got a number'):
         next(documents)
 
 

@@ -10,13 +10,16 @@ from typing import NoReturn
 
 import raskrank
 from raskrank.cpu import TARGETS
+from raskrank.documents import TEXT_FIELDS
 from raskrank.errors import InputError
 from raskrank.models import DEFAULT_MODEL
+from raskrank.rows import FORMATS
 from raskrank.settings import CACHE, ENVIRONMENT, PYPROJECT, SETTINGS, cache_folder
 from raskrank.threads import ENVIRONMENT as THREADS
 from raskrank.threads import MAX_THREADS
 
 WRONG_USE = "wrong use: arguments, input that cannot be read, no such bundle"
+MAX_MESSAGE = 500  # characters of what argparse says, which repeats arguments
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -78,6 +81,15 @@ def _parser() -> argparse.ArgumentParser:
             help="read the weights into memory instead of mapping their file, which then may be written to",
         )
 
+    def documents(command: _Parser) -> None:
+        command.add_argument(
+            "--field",
+            metavar="NAME",
+            help=f"the field that has the text (default: {', '.join(TEXT_FIELDS)}, whichever is there)",
+        )
+        command.add_argument("--title-field", metavar="NAME", help="put this field and a space in front of each text")
+        command.add_argument("--format", choices=FORMATS, help="of the input (default: by its name, else by how it begins)")
+
     bundle = "a bundle's folder, or owner/name of an exported hub model (default: see raskrank --help)"
     needs = "Needs: pip install 'raskrank[export]'"
     checkpoint = "folder of the checkpoint that the bundle was made from; without, where its manifest says"
@@ -138,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CORPUS",
         nargs="+",
         default=(),
-        help="keep only the pieces of the vocabulary that these files use (as for `rank`: a text a line, or JSON Lines): a "
+        help="keep only the pieces of the vocabulary that these files use (in any form that `rank` reads): a "
         "smaller bundle, and the same scores for texts of such pieces",
     )
     command.add_argument(
@@ -153,16 +165,22 @@ def _parser() -> argparse.ArgumentParser:
     command = add(
         "rank",
         "rank documents for a query, best first",
-        "The input is UTF-8 with one document a line; blank lines are no documents. It is read as JSON Lines, each an object "
-        'with "text" and perhaps "id", where the file name ends in .jsonl or the first line is such an object.',
+        "The input is UTF-8: lines of text, each that is not blank a document; JSON Lines (.jsonl, .ndjson), an object with "
+        "a text on each line; a JSON array (.json) of objects or texts; CSV with a header (.csv, between commas, semicolons or "
+        "tabs); or TSV with a header (.tsv, without quotes). An id (id, _id, docid or doc_id) is kept in --json's output. What "
+        "is none of these is refused; --format text ranks any lines as they stand.",
         'raskrank rank "Hvem kan Python?" cvs.txt --top-k 5\n'
         "cat cvs.jsonl | raskrank rank --json -- \"-5 grader\" - | jq '.[0].id'",
         "the bundle is broken, or a score is no number",
     )
     command.add_argument("query", metavar="QUERY", help="what the documents are ranked for; after -- it may begin with -")
     command.add_argument("file", metavar="FILE", nargs="?", help="the documents; - or nothing: standard input")
+    documents(command)
     command.add_argument("--bundle", metavar="B", help=bundle)
     command.add_argument("--top-k", metavar="K", type=_count, help="print only the K best (default: all)")
+    command.add_argument(
+        "--raw-scores", action="store_true", help="print logits, before any sigmoid: they differ where scores round to the same"
+    )
     command.add_argument(
         "--threads",
         metavar="N",
@@ -217,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--data",
         metavar="D",
-        help="a folder with passages.jsonl, queries.jsonl and qrels.tsv, or a file with "
+        help="a folder as BEIR has them (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a file with "
         '{"query": ..., "positives": [...], "negatives": [...]} a line; with "language" there are numbers for each '
         "(default: 68 searches of our own)",
     )
@@ -244,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--against", choices=("torch",), help="also the checkpoint of the first bundle")
     command.add_argument("--checkpoint", metavar="C", help=checkpoint)
     command.add_argument("--texts", metavar="FILE", help="passages, as for `rank`; - is standard input (default: our own)")
+    documents(command)
     command.add_argument("--query", metavar="Q", help="what they are scored for (default: our own)")
     command.add_argument("--passages", metavar="N", type=_count, default=100, help="the most at once (default: 100)")
     command.add_argument(
@@ -296,4 +315,5 @@ class _Parser(argparse.ArgumentParser):
     """Raises its errors as InputError."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see: {self.prog} --help)")
+        short = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "..."
+        raise InputError(f"{short} (see: {self.prog} --help)")

@@ -126,16 +126,17 @@ class Reranker:
         )
         return cls(options, load(options))
 
-    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None, *, raw_scores: bool = False) -> list[Ranked]:
         """The documents by falling logit, ties by input index; only the `top_k` best if given. [] for no documents.
 
-        That is the order of the scores, also where a sigmoid rounds different logits to one score.
+        That is the order of the scores, also where a sigmoid rounds different logits to one score. raw_scores: give the logits
+        themselves as scores.
 
         Raises InputError or LimitError before anything is computed, NonFiniteScore, InferenceError, ClosedError, ForkError.
         """
         count = None if top_k is None else texts.positive(top_k, "top_k")
         outcome = self._outcome(self._with_query(query, documents))
-        scores = self._scores(outcome.logits)
+        scores = outcome.logits if raw_scores else self._scores(outcome.logits)
         order = np.argsort(-outcome.logits, kind="stable")[:count]
         return [Ranked(index, float(scores[index]), outcome.truncated[index]) for index in order.tolist()]
 
