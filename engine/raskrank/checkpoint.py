@@ -8,7 +8,7 @@ from typing import Literal
 
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.families import Layout, recognize
-from raskrank.files import parse_json, read_bytes, read_json
+from raskrank.files import parse_json, read_bytes, read_json, require_utf8
 from raskrank.weights import SUGGESTION, check_weights
 
 # Model cards begin with their front matter; what comes after it is prose.
@@ -69,6 +69,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder. Give the folder that holds the model's config.json.")
+    require_utf8(folder)
     layout, written = recognize(read_json(folder / "config.json", required=True))
     card = read_json(folder / "config_sentence_transformers.json")
     tokenizer = read_json(folder / "tokenizer_config.json")

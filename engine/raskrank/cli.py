@@ -30,13 +30,12 @@ from raskrank.errors import (
 )
 from raskrank.extras import need
 from raskrank.gate import CHECKS, Thresholds, failures, judged
-from raskrank.loading import bundle_path
 from raskrank.manifest import Manifest
 from raskrank.models import DEFAULT_MODEL
 from raskrank.parity import compare
 from raskrank.reranker import Ranked, Reranker
 from raskrank.samples import as_pairs, read_samples
-from raskrank.settings import ENVIRONMENT, default_output, value_for
+from raskrank.settings import ENVIRONMENT, Choice, choose_for_command, default_output, value_for
 from raskrank.terminal import Bar, Steps, columns, is_terminal, safe_lines, say, show, table, to_json
 
 PROGRESS_DOCUMENTS = 200  # fewer are ranked before a bar says anything
@@ -114,8 +113,9 @@ def _rank(arguments: argparse.Namespace) -> int:
         need("--backend torch", *EXPORTER)
     name, documents = read_documents(arguments.file)
     texts = [document.text for document in documents]
+    checkpoint_alone = arguments.backend == "torch" and arguments.bundle is None and arguments.checkpoint is not None
     with Reranker.load(
-        arguments.bundle,
+        None if checkpoint_alone else _choose(arguments),
         threads=arguments.threads,
         backend=arguments.backend,
         fallback=arguments.fallback,
@@ -141,8 +141,9 @@ def _rank(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    manifest, _ = read_manifest(bundle_path(arguments.bundle))
-    with Reranker.load(arguments.bundle, ignore_target=arguments.ignore_target) as reranker:
+    choice = _choose(arguments)
+    manifest, _ = read_manifest(choice.path)
+    with Reranker.load(choice, ignore_target=arguments.ignore_target) as reranker:
         info = reranker.info()
     if arguments.json:
         show(to_json({**asdict(info), "parity": manifest.parity}, indent=2))
@@ -152,7 +153,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    path = bundle_path(arguments.bundle)
+    path = _choose(arguments).path
     manifest, _ = read_manifest(path)
     need("verify", *EXPORTER)
     try:
@@ -201,6 +202,10 @@ def _bench(arguments: argparse.Namespace) -> int:
     from raskrank.bench import command
 
     return command.run(arguments)
+
+
+def _choose(arguments: argparse.Namespace) -> Choice:
+    return choose_for_command(arguments.bundle, say)
 
 
 def _parity_table(manifest: Manifest) -> list[str]:

@@ -25,7 +25,7 @@ from raskrank.loading import (
     load,
     load_reference,
     logger,
-    path_text,
+    named_bundle,
     warn,
 )
 from raskrank.parity import SAMPLE_PAIRS, Parity, compare, sigmoid
@@ -69,7 +69,7 @@ class Reranker:
     @classmethod
     def load(
         cls,
-        bundle: str | Path | None = None,
+        bundle: str | os.PathLike[str] | None = None,
         *,
         threads: int | None = None,
         backend: BackendName = "onnx",
@@ -81,10 +81,10 @@ class Reranker:
     ) -> Self:
         """Load and verify a bundle.
 
-        bundle: its folder, or the id of a hub model, "owner/name", whose bundle `raskrank export owner/name` left in the cache
-            folder (RASKRANK_CACHE, else `raskrank` in the platform's folder for caches). Without, the first of these that
-            names one: the environment variable RASKRANK_MODEL; `model = "..."` in raskrank.toml, or else in [tool.raskrank]
-            of pyproject.toml, in the current folder or the nearest above it that has it; the embedded model.
+        bundle: the id of a hub model, "owner/name", whose bundle `raskrank export owner/name` left in the cache folder
+            (RASKRANK_CACHE, else `raskrank` in the platform's folder for caches), or a bundle's folder. A folder whose path
+            has the form of an id is written "./owner/name", or given as a Path. Without, what the environment variable
+            RASKRANK_MODEL names; else the embedded model. raskrank.toml and pyproject.toml are for the command line alone.
         threads: pairs scored at the same time, one core each; without, the CPUs that affinity and cgroup quota allow.
         backend: "onnx" runs the bundle, "torch" the checkpoint it was made from, with the same truncation and activation.
         fallback: "torch" lets PyTorch rescue pairs whose logits are not finite, or a bundle that cannot be used on this
@@ -96,11 +96,11 @@ class Reranker:
             its scores may be wrong. Default: it is refused (Incompatible). Loading it all the same warns.
         limits: upper bounds on one call.
 
-        Raises InputError, also for a settings file that cannot be used; MissingFile, Corrupt, Incompatible, or BundleError for
-        a file that may not be read; with PyTorch also CheckpointError, or MissingExtra where it is not installed.
+        Raises InputError; MissingFile, Corrupt, Incompatible, or BundleError for a file that may not be read; with PyTorch also
+        CheckpointError, or MissingExtra where it is not installed.
         """
         options = Options(
-            bundle=path_text(bundle, "bundle"),
+            bundle=named_bundle(bundle),
             threads=threads,
             backend=backend,
             fallback=fallback,
