@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def test_types() -> None:
     assert hints(Reranker.verify) == {"pairs": Sequence[tuple[str, str]] | None, "return": Verification}
     assert hints(Reranker.info) == {"return": Info}
     assert hints(Reranker.load) == {
-        "bundle": str | Path | None,
+        "bundle": str | os.PathLike[str] | None,
         "threads": int | None,
         "backend": Literal["onnx", "torch"],
         "fallback": Literal["torch"] | None,

@@ -50,7 +50,7 @@ class Exports:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(ROOT)
             for precision in PRECISIONS:
-                self.reports[precision] = export("export/nano", root / precision, precision=precision)
+                self.reports[precision] = export("./export/nano", root / precision, precision=precision)
 
     def folder(self, precision: Precision) -> Path:
         return Path(self.reports[precision].output)

@@ -14,7 +14,8 @@ from raskrank.documents import TEXT_FIELDS
 from raskrank.errors import InputError
 from raskrank.models import DEFAULT_MODEL
 from raskrank.rows import FORMATS
-from raskrank.settings import CACHE, ENVIRONMENT, PYPROJECT, SETTINGS, cache_folder
+from raskrank.settings import CACHE, ENVIRONMENT, cache_folder
+from raskrank.settings_files import PYPROJECT, SETTINGS
 from raskrank.threads import ENVIRONMENT as THREADS
 from raskrank.threads import MAX_THREADS
 
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--title-field", metavar="NAME", help="put this field and a space in front of each text")
         command.add_argument("--format", choices=FORMATS, help="of the input (default: by its name, else by how it begins)")
 
-    bundle = "a bundle's folder, or owner/name of an exported hub model (default: see raskrank --help)"
+    bundle = "a bundle's folder, such as ./bge, or owner/name of an exported hub model (default: see raskrank --help)"
     needs = "Needs: pip install 'raskrank[export]'"
     checkpoint = "folder of the checkpoint that the bundle was made from; without, where its manifest says"
 
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "repaired, in fp32 if need be, and the report says how and what that costs; where fp32 would, nothing is written.",
         "raskrank export BAAI/bge-reranker-base\n"
         f'{ENVIRONMENT}=BAAI/bge-reranker-base raskrank rank "Hvem kan Python?" cvs.txt\n'
-        "raskrank export checkpoints/mine bundles/mine",
+        "raskrank export ./checkpoints/mine ./bundles/mine",
         "no cross-encoder, or the bundle would rank differently: not written",
         needs,
     )
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "model",
         metavar="MODEL",
         nargs="?",
-        help=f"a checkpoint's folder, or owner/name on the Hugging Face hub (default: {DEFAULT_MODEL})",
+        help=f"a checkpoint's folder, such as ./mine, or owner/name on the Hugging Face hub (default: {DEFAULT_MODEL})",
     )
     command.add_argument(
         "output",
@@ -199,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
         "info",
         "say what runs, on what, and why",
         "Loads the bundle as `rank` does, and adds what its export measured against the checkpoint.",
-        "raskrank info --bundle bundles/bge-reranker-base",
+        "raskrank info --bundle ./bundles/bge-reranker-base",
         "the bundle is broken",
     )
     command.add_argument("--bundle", metavar="B", help=bundle)
@@ -209,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         "verify",
         "compare a bundle with its checkpoint in PyTorch",
         "Scores the same pairs with both, and holds the differences against the thresholds in the bundle's manifest.",
-        "raskrank verify --bundle bundles/bge-reranker-base --pairs pairs.jsonl",
+        "raskrank verify --bundle ./bundles/bge-reranker-base --pairs pairs.jsonl",
         "the bundle fails a threshold or is broken, or the checkpoint is another",
         needs,
     )
@@ -227,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         "compare models on data: size, speed and quality side by side",
         "The models rank the same candidates: of each query the relevant passages, and what BM25 finds best. Then they take "
         "turns on the clock. Prints Markdown.",
-        "raskrank compare bundles/bge-int8 bundles/bge-fp32 --against torch \\\n  --data norquad --chart bge.png",
+        "raskrank compare ./bundles/bge-int8 ./bundles/bge-fp32 --against torch \\\n  --data norquad --chart bge.png",
         "a model is broken or no cross-encoder",
         "Needs: pip install 'raskrank[compare]'; for checkpoints also 'raskrank[export]'",
     )
@@ -254,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
         "measure speed, start and memory on this machine",
         "Scores 1, 10 and 100 passages of a query, and reports times, rates, and what a fresh process needs. Several models "
         "take turns, so that their ratios hold on a busy machine too. No text of yours is printed.",
-        "raskrank bench bundles/bge --against torch --texts cvs.txt",
+        "raskrank bench ./bundles/bge --against torch --texts cvs.txt",
         "a model is broken, a checkpoint is not there, or a score is no number",
         "With --against torch: pip install 'raskrank[export]'",
     )
@@ -284,9 +285,12 @@ def _parser() -> argparse.ArgumentParser:
 def _which_model() -> str:
     return f"""which model runs, the first of these that names one:
   --bundle B       a bundle's folder, or owner/name of a hub model whose
-                   bundle `raskrank export owner/name` left in the cache
+                   bundle `raskrank export owner/name` left in the cache;
+                   a folder of that form is written ./owner/name
   {ENVIRONMENT}   the same, in the environment
-  {SETTINGS}    model = "...", in the current folder or the nearest above
+  {SETTINGS}    model = "...", in the current folder or the nearest above,
+                   up to the repository's root or your home; only if the
+                   file is yours or root's
   {PYPROJECT}   [tool.raskrank] model = "...", in the same folders
   the embedded model
 

@@ -9,7 +9,7 @@ from raskrank.activation import Activation
 from raskrank.conversion import Origin, conversion
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.families import Layout, recognize
-from raskrank.files import is_file, is_folder, named, parse_json, quoted, read_json
+from raskrank.files import is_file, is_folder, named, parse_json, quoted, read_json, require_utf8
 from raskrank.model_card import front_matter
 from raskrank.tokenizer_options import check_options, stated_length
 from raskrank.weights import SUGGESTION, check_weights
@@ -106,6 +106,7 @@ def read_configuration(folder: Path) -> Configuration:
     """
     if not is_folder(folder):
         raise CheckpointError(f"{named(folder)} is not a folder. Give the folder that holds the model's config.json.")
+    require_utf8(folder)
     if is_file(folder / "adapter_config.json"):
         raise CheckpointError(
             f"{folder} has adapter_config.json: the weights are those of another model, which an adapter changes. Merge the "

@@ -27,13 +27,12 @@ from raskrank.errors import (
     RaskrankWarning,
 )
 from raskrank.extras import need
-from raskrank.loading import bundle_path
 from raskrank.manifest import Manifest
 from raskrank.models import DEFAULT_MODEL
 from raskrank.reading import shown
 from raskrank.reranker import Ranked, Reranker
 from raskrank.samples import as_pairs, read_samples
-from raskrank.settings import ENVIRONMENT, default_output, value_for
+from raskrank.settings import ENVIRONMENT, Choice, choose_for_command, default_output, value_for
 from raskrank.terminal import (
     Bar,
     OutputError,
@@ -132,8 +131,9 @@ def _rank(arguments: argparse.Namespace) -> int:
     if any(document.untold_title for document in documents):
         say(f'note: "{TITLE_FIELD}" is not ranked; --title-field {TITLE_FIELD} puts it in front of each text')
     texts = [document.text for document in documents]
+    checkpoint_alone = arguments.backend == "torch" and arguments.bundle is None and arguments.checkpoint is not None
     with Reranker.load(
-        arguments.bundle,
+        None if checkpoint_alone else _choose(arguments),
         threads=arguments.threads,
         backend=arguments.backend,
         fallback=arguments.fallback,
@@ -160,8 +160,9 @@ def _rank(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    manifest, _ = read_manifest(bundle_path(arguments.bundle))
-    with Reranker.load(arguments.bundle, ignore_target=arguments.ignore_target) as reranker:
+    choice = _choose(arguments)
+    manifest, _ = read_manifest(choice.path)
+    with Reranker.load(choice, ignore_target=arguments.ignore_target) as reranker:
         info = reranker.info()
     if arguments.json:
         show(to_json({**asdict(info), "parity": manifest.parity}, indent=2))
@@ -171,7 +172,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    path = bundle_path(arguments.bundle)
+    path = _choose(arguments).path
     need("verify", *EXPORTER)
     pairs = as_pairs(read_samples(None if arguments.pairs is None else Path(arguments.pairs)))
     with Reranker.load(path, checkpoint=arguments.checkpoint) as reranker:
@@ -204,6 +205,10 @@ def _bench(arguments: argparse.Namespace) -> int:
     from raskrank.bench import command
 
     return command.run(arguments)
+
+
+def _choose(arguments: argparse.Namespace) -> Choice:
+    return choose_for_command(arguments.bundle, say)
 
 
 def _parity_table(manifest: Manifest) -> list[str]:

@@ -41,6 +41,14 @@ def is_folder(path: Path) -> bool:
         raise CheckpointError(f"{named(path)} cannot be read: {error.strerror}.") from error
 
 
+def require_utf8(folder: Path) -> None:
+    """Raises CheckpointError for a path that safetensors and tokenizers, which take UTF-8 alone, cannot open."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(f"{str(folder)!r} cannot be opened as a checkpoint: its path is not UTF-8. Rename it.") from None
+
+
 def read_json(path: Path, *, required: bool = False) -> dict[str, object]:
     """The object in `path`; empty where the file is not there and not required."""
     if not is_file(path):

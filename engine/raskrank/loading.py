@@ -38,7 +38,7 @@ def warn(message: str) -> None:
 class Options:
     """What `Reranker.load` was called with; with the Choice that came of it, enough to load the same in another process."""
 
-    bundle: str | Choice | None
+    bundle: str | Path | Choice | None
     threads: int | None
     backend: BackendName
     fallback: Literal["torch"] | None
@@ -140,7 +140,15 @@ def absolute_path_text(value: object, name: str) -> str | None:
     return None if path is None else str(absolute(Path(path)))
 
 
-def bundle_path(bundle: str | None) -> Path:
+def named_bundle(value: object) -> str | Path | Choice | None:
+    """`value` as `settings.choose` takes it, or InputError."""
+    if value is None or isinstance(value, str | Choice):
+        return value
+    text = path_text(value, "bundle")
+    return None if text is None else Path(text)
+
+
+def bundle_path(bundle: str | os.PathLike[str] | None) -> Path:
     """The folder of the bundle that `Reranker.load(bundle)` loads. Raises as `settings.choose` does."""
     return choose(bundle).path
 

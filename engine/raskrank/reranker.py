@@ -28,7 +28,7 @@ from raskrank.loading import (
     load,
     load_reference,
     logger,
-    path_text,
+    named_bundle,
     warn,
 )
 from raskrank.parity import compare
@@ -75,7 +75,7 @@ class Reranker:
     @classmethod
     def load(
         cls,
-        bundle: str | Path | None = None,
+        bundle: str | os.PathLike[str] | None = None,
         *,
         threads: int | None = None,
         backend: BackendName = "onnx",
@@ -88,10 +88,10 @@ class Reranker:
     ) -> Self:
         """Load and verify a bundle.
 
-        bundle: its folder, or the id of a hub model, "owner/name", whose bundle `raskrank export owner/name` left in the cache
-            folder (RASKRANK_CACHE, else `raskrank` in the platform's folder for caches). Without, the first of these that
-            names one: the environment variable RASKRANK_MODEL; `model = "..."` in raskrank.toml, or else in [tool.raskrank]
-            of pyproject.toml, in the current folder or the nearest above it that has it; the embedded model.
+        bundle: the id of a hub model, "owner/name", whose bundle `raskrank export owner/name` left in the cache folder
+            (RASKRANK_CACHE, else `raskrank` in the platform's folder for caches), or a bundle's folder. A folder whose path
+            has the form of an id is written "./owner/name", or given as a Path. Without, what the environment variable
+            RASKRANK_MODEL names; else the embedded model. raskrank.toml and pyproject.toml are for the command line alone.
         threads: pairs scored at the same time, one core each, at most 1024; without, the environment variable RASKRANK_THREADS,
             or else the CPUs that affinity and cgroup quota allow. OMP_NUM_THREADS has no effect. Where the system allows fewer
             threads, those have to do.
@@ -109,12 +109,12 @@ class Reranker:
             bundles on disks that others write to.
         limits: upper bounds on one call.
 
-        Raises InputError, also for a settings file that cannot be used; MissingFile, Corrupt, Incompatible, or BundleError for
-        a file that may not be read; InferenceError where a limit on memory, or this thread's stack, is too small for it; with
-        PyTorch also CheckpointError, or MissingExtra where it is not installed.
+        Raises InputError; MissingFile, Corrupt, Incompatible, or BundleError for a file that may not be read; InferenceError
+        where a limit on memory, or this thread's stack, is too small for it; with PyTorch also CheckpointError, or MissingExtra
+        where it is not installed.
         """
         options = Options(
-            bundle=path_text(bundle, "bundle"),
+            bundle=named_bundle(bundle),
             threads=threads,
             backend=backend,
             fallback=fallback,

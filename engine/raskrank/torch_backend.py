@@ -11,6 +11,7 @@ from raskrank.checkpoint import Checkpoint
 from raskrank.errors import CheckpointError, InferenceError, NotACrossEncoder
 from raskrank.extras import need
 from raskrank.families import STACKED, stored
+from raskrank.settings import HUB_ID
 from raskrank.weights import expected_tensors, read_headers
 
 if TYPE_CHECKING:
@@ -105,13 +106,16 @@ def _renamed_weights(checkpoint: Checkpoint) -> "dict[str, Tensor]":
 
 
 def local_checkpoint(model: str, revision: str | None) -> Path:
-    """The folder of a checkpoint: `model` itself if it is one, else where the hub's cache on this machine has it.
+    """The checkpoint that a manifest names: a folder, or what the hub's cache on this machine has of the hub model owner/name.
 
     Opens no connection. Raises CheckpointError that says to pass the folder.
     """
-    if Path(model).is_dir():
+    folder = not HUB_ID.fullmatch(model)
+    if folder and Path(model).is_dir():
         return Path(model)
     try:
+        if folder:
+            raise NotADirectoryError(model)
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(model, revision=revision, local_files_only=True))

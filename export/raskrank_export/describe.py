@@ -40,6 +40,11 @@ def make_recipe(quantization: Quantization | None, target: cpu.Target, passes: d
     )
 
 
+def recorded_name(file: str | os.PathLike[str]) -> str:
+    """A file's name without its folders, for the manifest, which is UTF-8 whatever the file system allows."""
+    return Path(file).name.encode("utf-8", "backslashreplace").decode()
+
+
 def make_manifest(
     folder: Path,
     source: ResolvedSource,

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,11 +24,12 @@ from raskrank.manifest import MANIFEST, TOKENIZER, Precision
 from raskrank.parity import Parity, compare
 from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
 from raskrank.samples import as_pairs, read_samples
+from raskrank.settings import as_folder
 from raskrank.texts import positive
 from raskrank.torch_backend import TorchBackend
 from raskrank_export import graph
 from raskrank_export.calibrate import channel_magnitudes
-from raskrank_export.describe import make_manifest, make_recipe
+from raskrank_export.describe import make_manifest, make_recipe, recorded_name
 from raskrank_export.halves import halve
 from raskrank_export.ladder import Judge, climb
 from raskrank_export.progress import Clock, Progress, Silent
@@ -44,8 +46,8 @@ CALIBRATE_EVERY = 2  # of samples too few for two halves: constant ranges come f
 
 
 def export(
-    model: str,
-    output: str | Path,
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
     precision: Precision = "int8",
     revision: str | None = None,
@@ -63,7 +65,8 @@ def export(
 
     precision: "int8" that fails the thresholds is repaired as cheaply as possible, and where nothing helps the bundle is
         fp32; the report says what was done and what it costs.
-    model: a local folder or a hub id. revision: branch, tag or commit on the hub.
+    model: a hub id, "owner/name", or a checkpoint's folder; one whose path has the form of an id is written "./owner/name", or
+        given as a Path. revision: branch, tag or commit on the hub.
     max_length: tokens of a pair with its special tokens; without, what the checkpoint allows, which it may not exceed, or
         less for a known hub model that is used with less (512 for BAAI/bge-reranker-v2-m3).
     samples: JSON Lines or TSV of one's own to judge the bundle on (`read_samples`); without, the set that comes with this.
@@ -81,6 +84,7 @@ def export(
     """
     if precision not in ("int8", "fp32"):
         raise InputError(f"precision: expected 'int8' or 'fp32', got {precision!r}")
+    model = model if isinstance(model, str) else as_folder(model)
     limits, shown = thresholds or Thresholds(), progress or Silent()
     clock, levels = Clock(shown), _levels(target, precision)
     if scheme not in get_args(ActivationScheme):
@@ -160,7 +164,7 @@ def export(
         with clock.step("write bundle"):
             (folder / TOKENIZER).write_bytes(tokenizer_json)
             measured["thresholds"] = asdict(limits)
-            measured["samples"] = "default" if samples is None else Path(samples).name
+            measured["samples"] = "default" if samples is None else recorded_name(samples)
             recipe = make_recipe(climbed.passed.rung.quantization if climbed else None, target, passes)
             vocabulary = trimmed.vocabulary if trimmed else None
             manifest = make_manifest(folder, source, checkpoint, encoder, inputs, precision, recipe, measured, vocabulary)

@@ -10,7 +10,7 @@ from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.extras import need
 from raskrank.license import restricts_use
-from raskrank.settings import HUB_ID
+from raskrank.settings import HUB_ID, folder_hint
 from raskrank.weights import SUGGESTION
 
 # What read_checkpoint and the tokenizer need. No pickles, no code, no other formats.
@@ -47,7 +47,9 @@ class ResolvedSource:
 
 
 def resolve(model: str, *, revision: str | None = None, accepted_license: str | None = None) -> ResolvedSource:
-    """The folder `model` names, or else the hub model "owner/name", downloaded into the hub's own cache.
+    """The hub model "owner/name", downloaded into the hub's own cache, or else the folder that `model` names.
+
+    What looks like a hub model is one, whatever folders there are: a folder of that form is written "./owner/name".
 
     `revision` is a branch, tag or commit of a hub model, its main branch by default. With HF_HUB_OFFLINE=1 only the
     cache is read. Raises CheckpointError when there is no such folder or model, it may not be read, or the hub is away; and,
@@ -113,6 +115,8 @@ def _check_license(model: str, license: str | None, accepted: str | None) -> Non
 
 
 def _path_kind(model: str) -> Literal["folder", "file", "nothing"]:
+    if HUB_ID.fullmatch(model):
+        return "nothing"
     path = Path(model)
     try:
         if not model or not path.exists():
@@ -143,8 +147,7 @@ def _download(model: str, revision: str | None) -> Path:
         ) from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"There is neither a folder {model!r} here nor a model of that name on the hub (or it is private: "
-            "log in with `hf auth login`)."
+            f"There is no model {model!r} on the hub (or it is private: log in with `hf auth login`){folder_hint(model)}."
         ) from error
     except RevisionNotFoundError as error:
         raise CheckpointError(f"{model} has no revision {revision!r} on the hub. Give a branch, a tag or a commit.") from error
@@ -155,8 +158,9 @@ def _download(model: str, revision: str | None) -> Path:
             reason = "HF_HUB_OFFLINE is set and the cache does not hold it. Unset it"
         else:
             reason = f"the hub cannot be reached ({type(error.__cause__ or error).__name__}). Try again"
-        raise CheckpointError(f"{asked} was not downloaded: {reason}, or give a local folder.") from error
+        raise CheckpointError(f"{asked} was not downloaded: {reason}, or give a local folder{folder_hint(model)}.") from error
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"{asked} was not downloaded: {type(error).__name__}: {error}. Try again, or give a local folder."
+            f"{asked} was not downloaded: {type(error).__name__}: {error}. Try again, or give a local folder"
+            f"{folder_hint(model)}."
         ) from error

@@ -7,7 +7,8 @@ from raskrank.bench.measure import run as measure
 from raskrank.bench.workloads import QUERY, Workload, from_samples, from_texts
 from raskrank.documents import Form, read_documents
 from raskrank.errors import InputError
-from raskrank.terminal import Steps, is_terminal, safe_lines, show, to_json
+from raskrank.settings import choose_for_command
+from raskrank.terminal import Steps, is_terminal, safe_lines, say, show, to_json
 
 MAX_PASSAGES = 1000  # more say nothing new, and Kendall's tau compares each with each
 
@@ -20,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--checkpoint: only --against torch uses one; add that, or leave it out")
     source, workloads = _workloads(arguments)
     report = measure(
-        arguments.models or [None],
+        [choose_for_command(model, say) for model in arguments.models or [None]],
         workloads,
         QUERY if arguments.query is None else arguments.query,
         source=source,
