@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -71,9 +71,9 @@ def test_every_name_is_there(package: object) -> None:
             "(bundle=None, *, threads=None, backend='onnx', fallback=None, checkpoint=None, expected_sha256=None, "
             "ignore_target=False, limits=None)",
         ),
-        (Reranker.rank, "(self, query, documents, top_k=None)"),
-        (Reranker.score, "(self, query, documents)"),
-        (Reranker.score_pairs, "(self, pairs)"),
+        (Reranker.rank, "(self, query, documents, top_k=None, *, raw_scores=False)"),
+        (Reranker.score, "(self, query, documents, *, raw_scores=False)"),
+        (Reranker.score_pairs, "(self, pairs, *, raw_scores=False)"),
         (Reranker.verify, "(self, pairs=None)"),
         (Reranker.info, "(self)"),
         (Reranker.close, "(self)"),
@@ -93,10 +93,17 @@ def test_signatures(function: object, expected: str) -> None:
 
 def test_types() -> None:
     hints = typing.get_type_hints
-    assert hints(Reranker.rank) == {"query": str, "documents": Sequence[str], "top_k": int | None, "return": list[Ranked]}
-    assert hints(Reranker.score) == {"query": str, "documents": Sequence[str], "return": Float32Array}
-    assert hints(Reranker.score_pairs) == {"pairs": Sequence[tuple[str, str]], "return": Float32Array}
-    assert hints(Reranker.verify) == {"pairs": Sequence[tuple[str, str]] | None, "return": Parity}
+    assert hints(Reranker.rank) == {
+        "query": str,
+        "documents": Collection[str],
+        "top_k": int | None,
+        "raw_scores": bool,
+        "return": list[Ranked],
+    }
+    scores = {"raw_scores": bool, "return": Float32Array}
+    assert hints(Reranker.score) == {"query": str, "documents": Collection[str], **scores}
+    assert hints(Reranker.score_pairs) == {"pairs": Collection[tuple[str, str]], **scores}
+    assert hints(Reranker.verify) == {"pairs": Collection[tuple[str, str]] | None, "return": Parity}
     assert hints(Reranker.info) == {"return": Info}
     assert hints(Reranker.load) == {
         "bundle": str | Path | None,
