@@ -18,6 +18,7 @@ import raskrank
 import raskrank_export
 from raskrank import Info, Limits, NonFiniteScore, Parity, Ranked, Reranker
 from raskrank.backend import Float32Array
+from raskrank.extras import need
 from raskrank.parity import compare
 
 ERRORS = {  # name -> its bases
@@ -222,3 +223,16 @@ def test_ranking_imports_none_of_the_exporters_packages() -> None:
     heavy = {"torch", "transformers", "onnx", "optimum", "safetensors", "huggingface_hub", "raskrank_export"}
     assert imported & heavy == set()
     assert run.stderr == ""
+
+
+def test_a_missing_package_is_an_import_error_with_the_line_that_installs_it() -> None:
+    with pytest.raises(
+        ImportError, match=r"^reading minds needs no_such_module; install it with: pip install 'raskrank\[mind\]'$"
+    ):
+        need("reading minds", "mind", "json", "no_such_module")
+    need("reading files", "mind", "json", "pathlib")
+
+
+@pytest.mark.parametrize("error", [name for name in ERRORS if name != "RaskrankWarning"])
+def test_every_error_is_caught_as_raskranks_own(error: str) -> None:
+    assert issubclass(getattr(raskrank, error), raskrank.RaskrankError)

@@ -24,13 +24,16 @@ from conftest import Tiny
 from paths import NANO_CHECKPOINT
 from raskrank import (
     BundleError,
+    CheckpointError,
+    ClosedError,
     Corrupt,
     Incompatible,
-    InferenceError,
+    InputError,
     MissingFile,
     NonFiniteScore,
     Parity,
     Ranked,
+    RaskrankWarning,
     Reranker,
 )
 from raskrank.backend import Float32Array, Int64Array
@@ -354,13 +357,14 @@ def test_pytorch_rescues_just_these(tiny: Tiny, broken: Path, caplog: pytest.Log
         expected = whole.score(QUERY, MIXED)
     with Reranker.load(broken, fallback="torch") as reranker:
         assert reranker.info().rescued_pairs == 0
-        with caplog.at_level(logging.DEBUG):
+        with caplog.at_level(logging.DEBUG), pytest.warns(RaskrankWarning, match="computed by PyTorch instead") as told:
             scores = reranker.score(QUERY, MIXED)
         assert reranker.info().rescued_pairs == 3
         hits = reranker.rank(QUERY, MIXED)
         assert reranker.info().rescued_pairs == 6
         assert (reranker.info().backend, reranker.info().fallback) == ("onnx", "torch")
     np.testing.assert_allclose(scores, expected, rtol=0, atol=FP32_TOLERANCE)
+    assert len(told) == 1  # of both calls: the log has the second
     untouched = [index for index in range(len(MIXED)) if index not in BROKEN_AT]
     assert scores[untouched].tobytes() == expected[untouched].tobytes()
     assert [hit.index for hit in hits] == np.argsort(-scores, kind="stable").tolist()
@@ -380,7 +384,7 @@ def test_a_rescue_without_the_checkpoint_says_what_to_pass(
     edit_manifest(bundle, source=source | {"model": "nobody/nothing"})
     with Reranker.load(bundle, fallback="torch") as reranker:
         assert np.isfinite(reranker.score(QUERY, ["Python"])).all()
-        with pytest.raises(InferenceError, match=r"nobody/nothing is neither a folder here nor in .*; pass checkpoint=FOLDER"):
+        with pytest.raises(CheckpointError, match=r"nobody/nothing is neither a folder here nor in .*; pass checkpoint=FOLDER"):
             reranker.score(QUERY, MIXED)
 
 
@@ -405,7 +409,7 @@ def test_a_corrupt_bundle_is_replaced_by_pytorch_if_asked_for(
         (bundle / file).write_text("{")
     with pytest.raises(Corrupt):
         Reranker.load(bundle)
-    with caplog.at_level(logging.WARNING, "raskrank"):
+    with caplog.at_level(logging.WARNING, "raskrank"), pytest.warns(RaskrankWarning, match="PyTorch takes its place"):
         fallen = Reranker.load(bundle, fallback="torch", checkpoint=tiny.checkpoint("bert"))
     assert [entry.levelno for entry in caplog.records if entry.name == "raskrank"] == [logging.WARNING]
     assert "PyTorch takes its place" in caplog.text
@@ -426,8 +430,9 @@ def test_an_incompatible_bundle_is_replaced_too(tiny: Tiny, tmp_path: Path) -> N
     edit_manifest(bundle, self_test=self_test | {"logit": self_test["logit"] + 1})
     with pytest.raises(Incompatible, match="self-test"):
         Reranker.load(bundle)
-    # The manifest names the checkpoint, so nothing else is needed.
-    with Reranker.load(bundle, fallback="torch") as reranker:
+    with pytest.warns(RaskrankWarning, match="PyTorch takes its place: .*self-test"):
+        reranker = Reranker.load(bundle, fallback="torch")  # the manifest names the checkpoint, so nothing else is needed
+    with reranker:
         assert reranker.info().backend == "torch"
         assert reranker.info().reason.startswith("fallback='torch', because the bundle cannot be used: ")
 
@@ -511,7 +516,7 @@ def test_verify_of_no_pairs(tiny: Tiny) -> None:
 
 def test_verify_without_the_checkpoint(nano: Reranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # the manifest's relative path leads nowhere here
-    with pytest.raises(InferenceError, match=r"checkpoint export/nano is neither a folder here .* pass checkpoint=FOLDER"):
+    with pytest.raises(CheckpointError, match=r"checkpoint export/nano is neither a folder here .* pass checkpoint=FOLDER"):
         nano.verify()
     assert len(nano.score(QUERY, DOCUMENTS)) == len(DOCUMENTS)
 
@@ -527,7 +532,7 @@ def test_verify_with_another_checkpoint(tiny: Tiny) -> None:
 def test_verify_of_pytorch_itself(tiny: Tiny) -> None:
     with (
         Reranker.load(tiny.bundle("bert", "int8"), backend="torch") as reranker,
-        pytest.raises(InferenceError, match="backend='onnx'"),
+        pytest.raises(InputError, match="backend='onnx'"),
     ):
         reranker.verify()
 
@@ -633,7 +638,7 @@ def test_use_after_close(tiny: Tiny) -> None:
         lambda: reranker.verify(),
     ]
     for call in calls:
-        with pytest.raises(InferenceError, match="closed; load it again"):
+        with pytest.raises(ClosedError, match="closed; load it again"):
             call()
     assert reranker.info().name == "checkpoint-bert"
 
@@ -641,7 +646,7 @@ def test_use_after_close(tiny: Tiny) -> None:
 def test_a_context_manager_closes_on_errors_too(tiny: Tiny) -> None:
     with pytest.raises(KeyError), Reranker.load(tiny.bundle("bert", "int8")) as reranker:
         raise KeyError
-    with pytest.raises(InferenceError, match="closed"):
+    with pytest.raises(ClosedError, match="closed"):
         reranker.score(QUERY, ["a"])
 
 
@@ -664,7 +669,7 @@ def test_close_lets_calls_of_other_threads_end(tiny: Tiny, runs: list[tuple[int,
     def call() -> None:
         try:
             results.append(reranker.score(QUERY, documents).tobytes())
-        except InferenceError as error:  # one that had not begun
+        except ClosedError as error:  # one that had not begun
             refused.append(str(error))
 
     runs.clear()

@@ -9,6 +9,10 @@ for hit in reranker.rank("Hvem kan Python?", documents, top_k=5):
 
 import logging
 
+from raskrank.interpreter import require_main
+
+require_main()
+
 from raskrank.errors import (
     BundleError,
     CheckpointError,

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from raskrank import cpu, models
+from raskrank import cpu, memory, models, rayon, threads
 from raskrank.backend import Backend
 from raskrank.beside import beside
 from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
+from raskrank.calls import loads
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
-from raskrank.manifest import TOKENIZER, Activation, Manifest
+from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Activation, Manifest
 from raskrank.settings import Choice, absolute, choose
-from raskrank.texts import Limits, positive
+from raskrank.texts import Limits
 from raskrank.tokenizer import load_encoder, tokenizing
 
 logger = logging.getLogger("raskrank")
@@ -29,19 +30,6 @@ def warn(message: str) -> None:
     """To the log, and to `warnings`, since a script without logging would not hear of it."""
     logger.warning(message)
     warnings.warn(message, RaskrankWarning, stacklevel=2)
-
-
-# The tokenizer's thread pool does not survive a fork, and waits for its dead threads if the user has forced it on.
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +47,7 @@ class Options:
 
     def check(self) -> None:
         if self.threads is not None:
-            positive(self.threads, "threads")
+            threads.check(self.threads, "threads")
         if self.backend not in ("onnx", "torch"):
             raise InputError(f"backend: expected 'onnx' or 'torch', got {self.backend!r}")
         if self.fallback not in (None, "torch"):
@@ -89,6 +77,7 @@ class Loaded:
     name: str
     activation: Activation
     reason: str  # why this backend
+    threads_reason: str  # why so many threads
     license: str | None
     choice: Choice | None  # of the bundle; None is a checkpoint alone
     manifest: Manifest | None
@@ -96,8 +85,14 @@ class Loaded:
 
 
 def load(options: Options) -> Loaded:
-    """Load what the options ask for. Raises InputError, BundleError, CheckpointError or MissingExtra."""
+    """Load what the options ask for. Raises InputError, BundleError, CheckpointError or MissingExtra; ClosedError while Python
+    exits, which waits for loads that are under way."""
+    return loads.enter(lambda: _load(options))
+
+
+def _load(options: Options) -> Loaded:
     options.check()
+    memory.need(memory.for_load(cpu.usable_cpus()), "loading a model")
     choice = None if options.checkpoint_alone else choose(options.bundle)
     if choice is None or options.backend == "torch":
         return _load_torch(options, choice, "backend='torch' was asked for")
@@ -107,8 +102,9 @@ def load(options: Options) -> Loaded:
         # A pinned digest that differs may be an attack, which nothing may paper over.
         if options.fallback != "torch" or (options.expected_sha256 is not None and isinstance(error, Corrupt)):
             raise
+        loaded = _load_torch(options, choice, f"fallback='torch', because the bundle cannot be used: {error}")
         warn(f"the bundle cannot be used, PyTorch takes its place: {error}")
-        return _load_torch(options, choice, f"fallback='torch', because the bundle cannot be used: {error}")
+        return loaded
 
 
 class Reference(NamedTuple):
@@ -147,20 +143,23 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
 
     path = choice.path
     with opened_bundle(path, expected_sha256=options.expected_sha256) as bundle:
-        manifest, threads = bundle.manifest, options.threads or cpu.usable_cpus()
+        manifest, concurrency = bundle.manifest, threads.choose(options.threads)
         _check_target(manifest, path, ignored=options.ignore_target)
-        graph = beside(  # for as long as the tokenizer is parsed
+        sizes = (manifest.files[name].size for name in (TOKENIZER, MODEL, WEIGHTS))
+        memory.need(memory.for_files(*sizes), f"loading {path}")
+        making = beside(  # for as long as the tokenizer is parsed
             lambda: OnnxBackend(
                 bundle.graph,
                 bundle.folder,
                 manifest.inputs,
-                concurrency=threads,
+                concurrency=concurrency.number,
                 hidden_size=manifest.hidden_size,
                 groups=manifest.recipe.groups,
             )
         )
-        encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=not _forked)
-    backend = graph.result()
+        with making:
+            encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=rayon.usable())
+            backend = making.result()
     if backend.weights_identity != bundle.weights_identity:
         raise Corrupt(f"{path}: another file took the place of the weights while they were loaded; load it again")
     _self_test(backend, encoder, manifest, path)
@@ -172,6 +171,7 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
         name=manifest.name,
         activation=manifest.activation,
         reason="a bundle runs in onnxruntime",
+        threads_reason=concurrency.reason,
         license=manifest.source.license,
         choice=choice,
         manifest=manifest,
@@ -209,6 +209,7 @@ def _load_torch(options: Options, choice: Choice | None, reason: str) -> Loaded:
         name=manifest.name if manifest else checkpoint.folder.name,
         activation=checkpoint.activation,
         reason=reason,
+        threads_reason="PyTorch's own setting spreads each run over the cores",
         license=manifest.source.license if manifest else _license(checkpoint),
         choice=choice,
         manifest=manifest,
@@ -225,7 +226,7 @@ def _reference(checkpoint: Checkpoint, max_length: int) -> Reference:
     from raskrank.torch_backend import TorchBackend
 
     backend, data = TorchBackend(checkpoint), (checkpoint.folder / TOKENIZER).read_bytes()
-    encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=not _forked)
+    encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=rayon.usable())
     return Reference(backend, encoder)
 
 

@@ -17,6 +17,7 @@ from raskrank.bundle import identity
 from raskrank.errors import BundleError, Incompatible, InferenceError
 from raskrank.external import locations
 from raskrank.manifest import MODEL, WEIGHTS
+from raskrank.threads import can_start
 
 INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
 # Its fused CPU kernel takes several times as long as Add and LayerNormalization apart. onnxruntime 1.32 finds no match for it
@@ -80,9 +81,12 @@ class OnnxBackend:
             return self._wide or self._single
 
     def _make_wide(self) -> "onnxruntime.InferenceSession | None":
-        """None where a new bundle has taken this one's place: the folder's weights would not be those of the graph."""
+        """None where a new bundle has taken this one's place: the folder's weights would not be those of the graph.
+
+        None also where its threads cannot be made: a session that gets some of them waits for ever.
+        """
         try:
-            if identity(self._folder / WEIGHTS) == self.weights_identity:
+            if can_start(self.concurrency - 1) and identity(self._folder / WEIGHTS) == self.weights_identity:
                 wide = _session(self._graph, self._folder, threads=self.concurrency)
                 if identity(self._folder / WEIGHTS) == self.weights_identity:
                     return wide

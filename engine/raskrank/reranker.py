@@ -3,15 +3,15 @@
 import os
 import threading
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from raskrank import texts
+from raskrank import memory, texts
 from raskrank.backend import Float32Array
 from raskrank.beside import ahead
 from raskrank.errors import ForkError, InputError, NonFiniteScore
@@ -31,6 +31,8 @@ from raskrank.loading import (
 from raskrank.parity import SAMPLE_PAIRS, Parity, compare, sigmoid
 from raskrank.running import Workers, run_pairs
 from raskrank.texts import Limits
+
+Result = TypeVar("Result")
 
 # Pairs encoded, planned and run together: bounds memory for any number of documents, and is enough for longest-first.
 CHUNK_PAIRS = 512
@@ -65,7 +67,7 @@ class Reranker:
         self._workers = Workers(loaded.backend.concurrency)
         self._reference: Reference | None = None
         self._reference_lock = threading.Lock()
-        self._rescued = 0
+        self._rescued, self._warm = 0, False  # pairs; whether a call has been made
         self._advance: Callable[[int], None] | None = None  # the command line's progress; called from worker threads
         self._pid = os.getpid()
 
@@ -88,7 +90,9 @@ class Reranker:
             folder (RASKRANK_CACHE, else `raskrank` in the platform's folder for caches). Without, the first of these that
             names one: the environment variable RASKRANK_MODEL; `model = "..."` in raskrank.toml, or else in [tool.raskrank]
             of pyproject.toml, in the current folder or the nearest above it that has it; the embedded model.
-        threads: pairs scored at the same time, one core each; without, the CPUs that affinity and cgroup quota allow.
+        threads: pairs scored at the same time, one core each, at most 1024; without, the environment variable RASKRANK_THREADS,
+            or else the CPUs that affinity and cgroup quota allow. OMP_NUM_THREADS has no effect. Where the system allows fewer
+            threads, those have to do.
         backend: "onnx" runs the bundle, "torch" the checkpoint it was made from, with the same truncation and activation.
         fallback: "torch" lets PyTorch rescue pairs whose logits are not finite, or a bundle that cannot be used on this
             machine. The first rescue warns (RaskrankWarning), each is logged and shown by `info()`.
@@ -100,7 +104,8 @@ class Reranker:
         limits: upper bounds on one call.
 
         Raises InputError, also for a settings file that cannot be used; MissingFile, Corrupt, Incompatible, or BundleError for
-        a file that may not be read; with PyTorch also CheckpointError, or MissingExtra where it is not installed.
+        a file that may not be read; InferenceError where a limit on memory, or this thread's stack, is too small for it; with
+        PyTorch also CheckpointError, or MissingExtra where it is not installed.
         """
         options = Options(
             bundle=path_text(bundle, "bundle"),
@@ -155,12 +160,7 @@ class Reranker:
         another one, InputError for a Reranker that runs PyTorch itself, and as `rank` does.
         """
         checked = texts.check_pairs(SAMPLE_PAIRS if pairs is None else pairs, self._options.limits)
-        with self._call():
-            if self._loaded.backend.name != "onnx":
-                raise InputError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
-            expected = self._reference_logits(checked)
-            precision = self._loaded.manifest.precision if self._loaded.manifest else ""
-            return compare(checked, ("torch fp32", expected), (f"onnx {precision}", self._logits(checked).logits))
+        return self._call(lambda: self._compare(checked))
 
     def info(self) -> Info:
         """What runs, on what, and why."""
@@ -193,12 +193,14 @@ class Reranker:
 
     def _outcome(self, pairs: list[tuple[str, str]]) -> _Outcome:
         """Finite logits of checked pairs, rescued if that was asked for."""
-        with self._call():
-            outcome = self._logits(pairs)
+        return self._call(lambda: self._finite(pairs))
+
+    def _finite(self, pairs: list[tuple[str, str]]) -> _Outcome:
+        outcome = self._logits(pairs)
+        broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
+        if broken and self._options.fallback == "torch" and self._loaded.backend.name != "torch":
+            self._rescue(pairs, outcome, broken)
             broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
-            if broken and self._options.fallback == "torch" and self._loaded.backend.name != "torch":
-                self._rescue(pairs, outcome, broken)
-                broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
         if broken:
             shown = ", ".join(map(str, broken[:10])) + (", ..." if len(broken) > 10 else "")
             raise NonFiniteScore(f"{len(broken)} of {len(pairs)} scores are NaN or infinite, at {shown}", broken)
@@ -227,6 +229,13 @@ class Reranker:
         else:
             logger.warning(message)
 
+    def _compare(self, pairs: list[tuple[str, str]]) -> Parity:
+        if self._loaded.backend.name != "onnx":
+            raise InputError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
+        expected = self._reference_logits(pairs)
+        precision = self._loaded.manifest.precision if self._loaded.manifest else ""
+        return compare(pairs, ("torch fp32", expected), (f"onnx {precision}", self._logits(pairs).logits))
+
     def _reference_logits(self, pairs: list[tuple[str, str]]) -> Float32Array:
         """float32 (n): what PyTorch gives for checked pairs, in order."""
         reference, logits = self._load_reference(), np.zeros(len(pairs), np.float32)
@@ -243,10 +252,15 @@ class Reranker:
                 self._reference = load_reference(manifest, self._options.checkpoint)
             return self._reference
 
-    def _call(self) -> AbstractContextManager[None]:
+    def _call(self, function: Callable[[], Result]) -> Result:
+        """`function()`, which `close` waits for. Not a context manager: an interrupt within one could leave the call open."""
         if os.getpid() != self._pid:
             raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
-        return self._workers.call()
+        backend = self._loaded.backend
+        memory.need(memory.for_call(backend.concurrency, backend.hidden_size, first=not self._warm), "a call")
+        result = self._workers.call(function)
+        self._warm = True
+        return result
 
 
 def _reload(options: Options) -> Reranker:
