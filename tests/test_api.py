@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -74,8 +74,8 @@ def test_every_name_is_there(package: object) -> None:
             "ignore_target=False, limits=None)",
         ),
         (Reranker.rank, "(self, query, documents, top_k=None, *, raw_scores=False)"),
-        (Reranker.score, "(self, query, documents)"),
-        (Reranker.score_pairs, "(self, pairs)"),
+        (Reranker.score, "(self, query, documents, *, raw_scores=False)"),
+        (Reranker.score_pairs, "(self, pairs, *, raw_scores=False)"),
         (Reranker.verify, "(self, pairs=None)"),
         (Reranker.info, "(self)"),
         (Reranker.close, "(self)"),
@@ -97,14 +97,15 @@ def test_types() -> None:
     hints = typing.get_type_hints
     assert hints(Reranker.rank) == {
         "query": str,
-        "documents": Sequence[str],
+        "documents": Collection[str],
         "top_k": int | None,
         "raw_scores": bool,
         "return": list[Ranked],
     }
-    assert hints(Reranker.score) == {"query": str, "documents": Sequence[str], "return": Float32Array}
-    assert hints(Reranker.score_pairs) == {"pairs": Sequence[tuple[str, str]], "return": Float32Array}
-    assert hints(Reranker.verify) == {"pairs": Sequence[tuple[str, str]] | None, "return": Verification}
+    scores = {"raw_scores": bool, "return": Float32Array}
+    assert hints(Reranker.score) == {"query": str, "documents": Collection[str], **scores}
+    assert hints(Reranker.score_pairs) == {"pairs": Collection[tuple[str, str]], **scores}
+    assert hints(Reranker.verify) == {"pairs": Collection[tuple[str, str]] | None, "return": Verification}
     assert hints(Reranker.info) == {"return": Info}
     assert hints(Reranker.load) == {
         "bundle": str | os.PathLike[str] | None,

@@ -259,6 +259,47 @@ def test_the_activation_in_pytorch_is_the_same(raw: Path) -> None:
     assert expected.min() < 0
 
 
+@pytest.fixture(scope="module")
+def sharp(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    """The fp32 bundle of a model that is sure of everything: its logits are 30 higher than the tiny BERT's."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("sharp")
+    weights = tiny_checkpoint(folder / "checkpoint") / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["classifier.bias"] += 30
+    save_file(tensors, weights, metadata={"format": "pt"})
+    export(str(folder / "checkpoint"), folder / "bundle", precision="fp32", samples=tiny.samples, thresholds=LOOSE)
+    return folder / "bundle"
+
+
+def test_a_models_logits_sort_where_its_scores_are_all_one(sharp: Path) -> None:
+    with Reranker.load(sharp) as reranker:
+        scores, logits = reranker.score(QUERY, DOCUMENTS), reranker.score(QUERY, DOCUMENTS, raw_scores=True)
+        hits, raw_hits = reranker.rank(QUERY, DOCUMENTS), reranker.rank(QUERY, DOCUMENTS, raw_scores=True)
+        by_pair = reranker.score_pairs([(QUERY, document) for document in DOCUMENTS], raw_scores=True)
+    assert set(scores.tolist()) == {1.0}
+    assert len(set(logits.tolist())) == len(DOCUMENTS)
+    assert logits.dtype == by_pair.dtype == np.float32
+    assert logits.tobytes() == by_pair.tobytes()
+    assert [hit.index for hit in hits] == [hit.index for hit in raw_hits] == np.argsort(-logits, kind="stable").tolist()
+    assert [hit.score for hit in raw_hits] == sorted(logits.tolist(), reverse=True)
+    assert [hit.truncated for hit in hits] == [hit.truncated for hit in raw_hits]
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_raw_scores_are_the_logits_whatever_the_activation(tiny: Tiny, raw: Path, backend: Any) -> None:
+    squashed = tiny.bundle("bert", "fp32")
+    with Reranker.load(raw, backend=backend) as identity, Reranker.load(squashed, backend=backend) as sigmoids:
+        logits = identity.score_pairs(PAIRS)
+        np.testing.assert_array_equal(identity.score_pairs(PAIRS, raw_scores=True), logits)
+        np.testing.assert_array_equal(sigmoids.score_pairs(PAIRS, raw_scores=True), logits)
+        assert not np.array_equal(sigmoids.score_pairs(PAIRS, raw_scores=False), logits)
+        raw_scores = sigmoids.score(QUERY, [], raw_scores=True)
+    assert raw_scores.shape == (0,)
+    assert raw_scores.dtype == np.float32
+
+
 # Scores that are not finite
 
 BROKEN = "kvittering"  # a word whose embedding is NaN

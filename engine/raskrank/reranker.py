@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,10 @@ CHUNK_PAIRS = 512
 
 
 class Ranked(NamedTuple):
-    """A document's place in a ranking. index: its position in the caller's list. truncated: not all of it was read."""
+    """A document's place in a ranking. index: its position in the caller's list. truncated: not all of the pair was read.
+
+    score: after the model's activation, or the logit itself where `raw_scores` was asked for.
+    """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     score: float
@@ -126,32 +129,41 @@ class Reranker:
         )
         return cls(options, load(options))
 
-    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None, *, raw_scores: bool = False) -> list[Ranked]:
+    def rank(
+        self, query: str, documents: Collection[str], top_k: int | None = None, *, raw_scores: bool = False
+    ) -> list[Ranked]:
         """The documents by falling logit, ties by input index; only the `top_k` best if given. [] for no documents.
 
-        That is the order of the scores, also where a sigmoid rounds different logits to one score. raw_scores: give the logits
-        themselves as scores.
+        That is the order of the scores, also where a sigmoid rounds different logits to one score. raw_scores: `Ranked.score`
+        is the logit itself.
 
+        documents: str in a list, tuple, NumPy array, pandas column or whatever else has a length and an order.
         Raises InputError or LimitError before anything is computed, NonFiniteScore, InferenceError, ClosedError, ForkError.
         """
-        count = None if top_k is None else texts.positive(top_k, "top_k")
+        count, raw = None if top_k is None else texts.positive(top_k, "top_k"), texts.flag(raw_scores, "raw_scores")
         outcome = self._outcome(self._with_query(query, documents))
-        scores = outcome.logits if raw_scores else self._scores(outcome.logits)
+        scores = self._scores(outcome.logits, raw=raw)
         order = np.argsort(-outcome.logits, kind="stable")[:count]
         return [Ranked(index, float(scores[index]), outcome.truncated[index]) for index in order.tolist()]
 
-    def score(self, query: str, documents: Sequence[str]) -> Float32Array:
+    def score(self, query: str, documents: Collection[str], *, raw_scores: bool = False) -> Float32Array:
         """float32 (n): the score of each document, in input order. In [0, 1] for sigmoid, unbounded for identity.
 
-        Raises as `rank` does.
+        raw_scores: the logits themselves, without activation. They still differ where a sharp model's scores are all 1.0.
+        Takes documents and raises as `rank` does.
         """
-        return self._scores(self._outcome(self._with_query(query, documents)).logits)
+        raw = texts.flag(raw_scores, "raw_scores")
+        return self._scores(self._outcome(self._with_query(query, documents)).logits, raw=raw)
 
-    def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> Float32Array:
-        """float32 (n): the score of each (query, document) pair, in input order. Raises as `rank` does."""
-        return self._scores(self._outcome(texts.check_pairs(pairs, self._options.limits)).logits)
+    def score_pairs(self, pairs: Collection[tuple[str, str]], *, raw_scores: bool = False) -> Float32Array:
+        """float32 (n): the score of each (query, document) pair, in input order. raw_scores: as for `score`.
 
-    def verify(self, pairs: Sequence[tuple[str, str]] | None = None) -> Verification:
+        pairs: in a list or the like, as `rank` takes documents, or a NumPy array of shape (n, 2). Raises as `rank` does.
+        """
+        raw = texts.flag(raw_scores, "raw_scores")
+        return self._scores(self._outcome(texts.check_pairs(pairs, self._options.limits)).logits, raw=raw)
+
+    def verify(self, pairs: Collection[tuple[str, str]] | None = None) -> Verification:
         """Score (query, document) pairs with PyTorch and with this bundle, and judge the bundle as its export was judged.
 
         Without pairs, the 422 sample pairs that come with Raskrank. The thresholds are those of the manifest; `passed` and
@@ -219,8 +231,8 @@ class Reranker:
                 truncated += [pair.truncated for pair in encoded]
         return _Outcome(logits, truncated)
 
-    def _scores(self, logits: Float32Array) -> Float32Array:
-        return activate(self._loaded.activation, logits)
+    def _scores(self, logits: Float32Array, *, raw: bool) -> Float32Array:
+        return logits if raw else activate(self._loaded.activation, logits)
 
     def _rescue(self, pairs: list[tuple[str, str]], outcome: _Outcome, indices: list[int]) -> None:
         outcome.logits[indices] = self._reference_logits([pairs[index] for index in indices])
