@@ -15,6 +15,8 @@ from raskrank.errors import InputError
 from raskrank.models import DEFAULT_MODEL
 from raskrank.rows import FORMATS
 from raskrank.settings import CACHE, ENVIRONMENT, PYPROJECT, SETTINGS, cache_folder
+from raskrank.threads import ENVIRONMENT as THREADS
+from raskrank.threads import MAX_THREADS
 
 WRONG_USE = "wrong use: arguments, input that cannot be read, no such bundle"
 MAX_MESSAGE = 500  # characters of what argparse says, which repeats arguments
@@ -79,6 +81,14 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--title-field", metavar="NAME", help="put this field and a space in front of each text")
         command.add_argument("--format", choices=FORMATS, help="of the input (default: by its name, else by how it begins)")
+
+    def own_memory(command: _Parser) -> None:
+        command.add_argument(
+            "--no-map-weights",
+            action="store_false",
+            dest="map_weights",
+            help="read the weights into memory instead of mapping their file, which then may be written to",
+        )
 
     bundle = "a bundle's folder, or owner/name of an exported hub model (default: see raskrank --help)"
     needs = "Needs: pip install 'raskrank[export]'"
@@ -171,12 +181,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--raw-scores", action="store_true", help="print logits, before any sigmoid: they differ where scores round to the same"
     )
-    command.add_argument("--threads", metavar="N", type=_count, help="CPUs to use (default: all that this process may)")
+    command.add_argument(
+        "--threads",
+        metavar="N",
+        type=_count,
+        help=f"CPUs to use, at most {MAX_THREADS} (default: {THREADS}, else all that this process may)",
+    )
     command.add_argument(
         "--fallback", choices=("torch",), help="let PyTorch score what the bundle cannot; each time it does is a warning"
     )
     command.add_argument("--backend", choices=("onnx", "torch"), default="onnx", help="run the bundle, or its checkpoint")
     other_cpu(command)
+    own_memory(command)
     command.add_argument("--checkpoint", metavar="C", help=checkpoint)
 
     command = add(
@@ -249,7 +265,12 @@ def _parser() -> argparse.ArgumentParser:
     documents(command)
     command.add_argument("--query", metavar="Q", help="what they are scored for (default: our own)")
     command.add_argument("--passages", metavar="N", type=_count, default=100, help="the most at once (default: 100)")
-    command.add_argument("--threads", metavar="N", type=_count, help="CPUs to use (default: all that this process may)")
+    command.add_argument(
+        "--threads",
+        metavar="N",
+        type=_count,
+        help=f"CPUs to use, at most {MAX_THREADS} (default: {THREADS}, else all that this process may)",
+    )
     command.add_argument(
         "--seconds",
         metavar="S",
@@ -268,6 +289,9 @@ def _which_model() -> str:
   {SETTINGS}    model = "...", in the current folder or the nearest above
   {PYPROJECT}   [tool.raskrank] model = "...", in the same folders
   the embedded model
+
+how many CPUs it uses, at most {MAX_THREADS}: {THREADS} in the environment, else
+all that affinity and cgroup quota allow; OMP_NUM_THREADS has no effect
 
 the cache, unless {CACHE} names another:
   {cache_folder()}"""

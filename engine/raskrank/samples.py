@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raskrank.errors import InputError
+from raskrank.gate import MIN_RANKED
 from raskrank.reading import check_text, read_lines, read_objects, readable, shown
 
 DEFAULT = importlib.resources.files("raskrank") / "samples.jsonl"
 FORMATS = '{"query": ..., "documents": [...]} a line, or a .tsv file with query, tab and document a line'
-MIN_QUERIES = 2  # fewer say nothing about order
 
 
 class Sample(NamedTuple):
@@ -30,10 +30,8 @@ def read_samples(file: Path | None = None) -> list[Sample]:
     line.
     """
     if file is None:
-        name, samples = (
-            "the default samples",
-            [_parse(json.loads(line), "") for line in DEFAULT.read_text("utf-8").splitlines()],
-        )
+        name = "the default samples"
+        samples = [_parse(json.loads(line), name) for line in DEFAULT.read_text("utf-8").splitlines()]
     else:
         name, suffix = shown(file), file.suffix.lower()
         if suffix == ".csv":
@@ -44,8 +42,8 @@ def read_samples(file: Path | None = None) -> list[Sample]:
             samples = [_parse(value, where) for _, where, value in read_objects(file, FORMATS)]
     documents = Counter(query for query, _ in as_pairs(samples))
     ranked = sum(count > 1 for count in documents.values())
-    if ranked < MIN_QUERIES:
-        raise InputError(f"{name}: {ranked} queries with two or more documents, at least {MIN_QUERIES} are needed")
+    if ranked < MIN_RANKED:
+        raise InputError(f"{name}: {ranked} queries with two or more documents, at least {MIN_RANKED} are needed")
     return samples
 
 
