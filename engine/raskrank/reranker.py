@@ -292,7 +292,9 @@ class Reranker:
         return result
 
 
-def _one_by_one(backend: Backend, encoded: Sequence[EncodedPair], advance: Callable[[int], None] | None = None) -> Float32Array:
+def _one_by_one(
+    backend: Backend, encoded: Collection[EncodedPair], advance: Callable[[int], None] | None = None
+) -> Float32Array:
     """float32 (n): the logit of each pair, in order."""
     logits = np.zeros(len(encoded), np.float32)
     for index, pair in enumerate(encoded):

@@ -30,10 +30,8 @@ def read_samples(file: Path | None = None) -> list[Sample]:
     line.
     """
     if file is None:
-        name, samples = (
-            "the default samples",
-            [_parse(json.loads(line), "") for line in DEFAULT.read_text("utf-8").splitlines()],
-        )
+        name = "the default samples"
+        samples = [_parse(json.loads(line), name) for line in DEFAULT.read_text("utf-8").splitlines()]
     else:
         name, suffix = shown(file), file.suffix.lower()
         if suffix == ".csv":
