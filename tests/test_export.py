@@ -256,7 +256,8 @@ def test_the_report_reads_well(made: tuple[ExportReport, Recorder]) -> None:
 
 def test_the_steps_are_told(made: tuple[ExportReport, Recorder]) -> None:
     report, recorder = made
-    totals = {"score with PyTorch": 12, "score with ONNX fp32": 12, "score with ONNX int8": 12}
+    scored = ("PyTorch", "ONNX fp32", "PyTorch fp64", "ONNX int8")
+    totals = {f"score with {name}": 12 for name in scored}
     assert recorder.steps == [(step, totals.get(step)) for step in STEPS]
     assert recorder.units == {step: totals.get(step, 0) for step in STEPS}
     assert recorder.finished == list(report.seconds.values())

@@ -16,6 +16,7 @@ from builders import PAIRS, tiny_checkpoint
 from conftest import Tiny
 from raskrank import Reranker
 from raskrank.checkpoint import read_checkpoint
+from raskrank.cli import main
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL
 from raskrank.parity import Parity
@@ -235,7 +236,7 @@ def reached(tiny: Tiny, samples: Path, tmp_path: Path, monkeypatch: pytest.Monke
             return {} if kind != "int8" or passes else {"min_tau": "as a test wants it"}
 
         monkeypatch.setattr(raskrank.gate, "failures", failures)
-        return export(str(tiny.checkpoint()), tmp_path / "bundle", samples=samples, scheme=scheme)
+        return export(str(tiny.checkpoint()), tmp_path / "bundle", samples=samples, scheme=scheme, overwrite=True)
 
     return run
 
@@ -329,6 +330,13 @@ def test_what_the_ladder_chose_is_judged_on_pairs_it_did_not_choose_by(hard: Exp
     lines = str(hard).splitlines()
     assert any(line.startswith(f"onnx {passed.rung.name}") and line.endswith("queries, not chosen on them") for line in lines)
     assert f"{len(passed.parity.queries)} pairs (held back); passed" in str(hard)
+
+
+def test_raskrank_info_says_which_half_the_numbers_are_of(hard: ExportReport, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--bundle", hard.output]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert next(line for line in shown if line.startswith("onnx int8")).endswith(f" {len(hard.parity.queries)}*")
+    assert shown[-1] == "* the half of the samples that the repair of int8 was not chosen on"
 
 
 def test_a_rung_that_passes_only_where_it_was_chosen_is_not_the_last(reached: Callable[..., ExportReport]) -> None:

@@ -35,7 +35,7 @@ from raskrank_export.ladder import Judge, climb
 from raskrank_export.progress import Clock, Progress, Silent
 from raskrank_export.quantize import EXACT, PORTABLE, ActivationScheme, Levels, Quantization
 from raskrank_export.report import ExportReport
-from raskrank_export.scoring import fp32_rounding, graph_logits, logits_of
+from raskrank_export.scoring import fp32_rounding, graph_logits, logits_of, rounding_pairs
 from raskrank_export.smoothing import unit_divisors
 from raskrank_export.source import read, resolve
 from raskrank_export.tokenizer import read_tokenizer
@@ -118,8 +118,9 @@ def export(
         graph.save(onnx_model, folder)
         with clock.step("score with ONNX fp32", len(pairs)):
             logits = graph_logits(folder, inputs, encoded, shown)
-        with clock.step("score with PyTorch fp64", None):
-            rounding = fp32_rounding(checkpoint, expected, reference[1], np.abs(logits - reference[1]), shown)
+        chosen = rounding_pairs(expected, np.abs(logits - reference[1]))
+        with clock.step("score with PyTorch fp64", len(chosen)):
+            rounding = fp32_rounding(checkpoint, [expected[index] for index in chosen], reference[1][chosen], shown)
             gc.collect()
             fp32_parity = parity = compare(pairs, reference, ("onnx fp32", logits), rounding=rounding)
             gate.check(fp32_parity, limits, "fp32")

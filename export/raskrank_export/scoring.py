@@ -28,29 +28,30 @@ def logits_of(backend: Backend, encoded: Sequence[EncodedPair], progress: Progre
         workers.close()
 
 
-def fp32_rounding(
-    checkpoint: Checkpoint, encoded: Sequence[EncodedPair], logits: Float32Array, differences: Float32Array, progress: Progress
-) -> float:
-    """How far PyTorch's fp32 logits, float32 (n), are from the same model in float64: the largest error on a few pairs.
+def rounding_pairs(encoded: Sequence[EncodedPair], differences: Float32Array) -> list[int]:
+    """The pairs on which to measure what fp32 rounds, at most ROUNDING_PAIRS: half spread over all lengths, half where the
+    ONNX graph differs most from PyTorch.
 
-    differences: float32 (n), of the ONNX graph's logits from those. Half of the pairs are spread over all lengths, half are
-    those where the graph differs most: attention with outliers makes few pairs round a hundred times worse than the others,
-    and there PyTorch does, too, while nothing makes it round worse where a graph is wrong.
+    differences: float32 (n), of their logits. Attention with outliers makes a few pairs round a hundred times worse than the
+    others, in PyTorch as in ONNX; a wrong graph makes nothing round worse, so that it gains nothing by the choice.
     """
     by_length = sorted(range(len(encoded)), key=lambda index: len(encoded[index].input_ids))
     steps = min(ROUNDING_PAIRS // 2, len(by_length))
     spread = [by_length[step * (len(by_length) - 1) // max(steps - 1, 1)] for step in range(steps)]
-    chosen = list(dict.fromkeys([*spread, *np.argsort(-differences)[: ROUNDING_PAIRS // 2].tolist()]))
-    backend = TorchBackend(checkpoint)
+    return list(dict.fromkeys([*spread, *np.argsort(-differences)[: ROUNDING_PAIRS // 2].tolist()]))
+
+
+def fp32_rounding(checkpoint: Checkpoint, encoded: Sequence[EncodedPair], logits: Float32Array, progress: Progress) -> float:
+    """How far PyTorch's fp32 logits, float32 (n), are from the same model in float64: the largest difference."""
+    backend, exact = TorchBackend(checkpoint), np.zeros(len(encoded))
     try:
         backend.model.double()  # in place, tensor by tensor: never twice in memory
-        exact = np.zeros(len(chosen))
-        for place, index in enumerate(chosen):
-            exact[place] = backend.logits(encoded[index].input_ids[None], encoded[index].token_type_ids[None])[0]
+        for index, pair in enumerate(encoded):
+            exact[index] = backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
             progress.advance(1)
     finally:
         backend.close()
-    return max(MIN_ROUNDING, float(np.abs(logits[chosen] - exact).max(initial=0)))
+    return max(MIN_ROUNDING, float(np.abs(logits - exact).max(initial=0)))
 
 
 def graph_logits(
