@@ -403,7 +403,7 @@ def test_verify_passes(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", *options, "--pairs", str(tiny.samples)]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "onnx fp32 against torch fp32, 12 pairs of 3 queries"
-    assert shown[-1] == "passed: max_fp32_logit_difference 0.0001"
+    assert shown[-1] == "passed: max_fp32_error 10"
 
 
 def test_verify_json_says_the_same_as_the_library(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -439,6 +439,7 @@ def test_verify_fails_below_the_thresholds(
     else:
         assert captured.out.startswith("onnx int8 against torch fp32, 12 pairs")
         assert "passed" not in captured.out
+        assert captured.out.splitlines()[-1].startswith("failed: largest score drift")
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
@@ -448,10 +449,10 @@ def test_verify_fails_on_nan(broken: Path, tiny: Tiny, tmp_path: Path, capsys: p
     assert main(["verify", "--json", *options]) == 1
     captured = capsys.readouterr()
     assert json.loads(captured.out)["parity"]["max_logit_difference"] is None
-    assert "largest logit difference nan" in captured.err
+    assert "in multiples of what fp32 itself rounds, nan, allowed" in captured.err
 
 
-@pytest.mark.parametrize("thresholds", [None, {}, {"max_fp32_logit_difference": True}])
+@pytest.mark.parametrize("thresholds", [None, {}, {"max_fp32_error": True}])
 def test_verify_needs_recorded_thresholds(
     thresholds: object, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

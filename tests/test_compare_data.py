@@ -11,7 +11,7 @@ import pytest
 
 from raskrank.compare.candidates import make_tasks
 from raskrank.compare.data import Data, Query, read_data
-from raskrank.errors import InputError, LimitError
+from raskrank.errors import InputError, LimitError, MissingExtra
 
 SECRET = "HEMMELIG"
 PASSAGES = [
@@ -255,6 +255,6 @@ def test_fewer_queries_are_a_part_of_more() -> None:
 
 def test_bm25_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm25s", None)
-    with pytest.raises(InputError, match=r"BM25 needs the package bm25s; install it with: pip install 'raskrank\[compare\]'"):
+    with pytest.raises(MissingExtra, match=r"a search by BM25 needs bm25s; install it with: pip install 'raskrank\[compare\]'"):
         make_tasks(many(1, 3), queries=1, candidates=3)
     assert make_tasks(many(1, 3, negatives=("p1",)), queries=1, candidates=3)

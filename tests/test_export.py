@@ -28,9 +28,8 @@ from raskrank.bundle import read_manifest
 from raskrank.checkpoint import HIDDEN_ACTIVATIONS
 from raskrank.errors import BundleError, CheckpointError, ExportError, InputError, NotACrossEncoder, RaskrankError
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
-from raskrank.parity import SAMPLE_PAIRS
 from raskrank_export import ExportReport, Thresholds, export, graph
-from raskrank_export.describe import MAKERS, SELF_TEST_TOLERANCE
+from raskrank_export.describe import MAKERS, SELF_TEST_PAIR, SELF_TEST_TOLERANCE
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import PORTABLE
 
@@ -43,6 +42,7 @@ STEPS = [
     "score with PyTorch",
     "export to ONNX",
     "score with ONNX fp32",
+    "score with PyTorch fp64",
     "quantize to int8",
     "score with ONNX int8",
     "write bundle",
@@ -137,7 +137,7 @@ def test_the_manifest_is_right(tiny: Tiny, family: Family, precision: Precision)
     assert manifest.recipe.per_channel is (precision == "int8")
     assert manifest.recipe.instruction_set == "portable"
     assert manifest.versions == {package: version(package) for package in MAKERS}
-    assert (manifest.self_test.query, manifest.self_test.document) == SAMPLE_PAIRS[0]
+    assert (manifest.self_test.query, manifest.self_test.document) == SELF_TEST_PAIR
     assert manifest.self_test.tolerance == SELF_TEST_TOLERANCE[precision]
     assert manifest.parity["thresholds"] == asdict(LOOSE)
     assert manifest.parity["samples"] == tiny.samples.name
@@ -444,13 +444,13 @@ def test_labse_is_refused(out: Path) -> None:
 
 
 def test_a_model_that_is_not_there(out: Path) -> None:
-    with pytest.raises(ExportError, match="There is no folder"):
+    with pytest.raises(CheckpointError, match="There is no folder"):
         export("no such folder", out / "bundle")
     assert contents(out) == {}
 
 
 def test_a_folder_has_no_revision(tiny: Tiny, out: Path) -> None:
-    with pytest.raises(ExportError, match="is a folder, which has no revision 'main'"):
+    with pytest.raises(CheckpointError, match="is a folder, which has no revision 'main'"):
         loose_export(tiny, out / "bundle", revision="main")
     assert contents(out) == {}
 
@@ -786,7 +786,7 @@ def test_of_two_exports_at_once_one_wins(children: dict[str, Any]) -> None:
     said, names = children["race"]
     assert sorted(kind for kind, _ in said) == ["ExportError", "done"]
     (message,) = [text for kind, text in said if kind == "ExportError"]
-    assert "bundle exists; pass overwrite=True" in message
+    assert "pass overwrite=True or --overwrite" in message  # whether it is found before the rename, or at it
     assert names == ["bundle"]
     bundle.open_bundle(children["root"] / "race" / "bundle")
 

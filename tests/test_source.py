@@ -16,13 +16,13 @@ import pytest
 
 from builders import tiny_checkpoint
 from raskrank.checkpoint import CONFIGURATION, read_checkpoint
-from raskrank.errors import CheckpointError
+from raskrank.errors import CheckpointError, MissingExtra
 from raskrank_export.source import ResolvedSource, read, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROGRAM = """
 import json, sys
-from raskrank.errors import CheckpointError
+from raskrank.errors import CheckpointError, MissingExtra
 from raskrank_export.source import resolve
 for model, revision in json.loads(sys.argv[1]):
     try:
@@ -150,7 +150,7 @@ def test_folder_needs_no_hub_library(checkpoint: Path) -> None:
 
 def test_hub_library_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match=r"pip install 'raskrank\[export\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'raskrank\[export\]'"):
         resolve("owner/name")
 
 

@@ -13,6 +13,8 @@ from raskrank.cpu import TARGETS
 from raskrank.errors import InputError
 from raskrank.models import DEFAULT_MODEL
 from raskrank.settings import CACHE, ENVIRONMENT, PYPROJECT, SETTINGS, cache_folder
+from raskrank.threads import ENVIRONMENT as THREADS
+from raskrank.threads import MAX_THREADS
 
 WRONG_USE = "wrong use: arguments, input that cannot be read, no such bundle"
 
@@ -66,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
             "--ignore-target",
             action="store_true",
             help="load a bundle made for another kind of CPU, though it may score wrong",
+        )
+
+    def own_memory(command: _Parser) -> None:
+        command.add_argument(
+            "--no-map-weights",
+            action="store_false",
+            dest="map_weights",
+            help="read the weights into memory instead of mapping their file, which then may be written to",
         )
 
     bundle = "a bundle's folder, or owner/name of an exported hub model (default: see raskrank --help)"
@@ -153,12 +163,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", metavar="FILE", nargs="?", help="the documents; - or nothing: standard input")
     command.add_argument("--bundle", metavar="B", help=bundle)
     command.add_argument("--top-k", metavar="K", type=_count, help="print only the K best (default: all)")
-    command.add_argument("--threads", metavar="N", type=_count, help="CPUs to use (default: all that this process may)")
+    command.add_argument(
+        "--threads",
+        metavar="N",
+        type=_count,
+        help=f"CPUs to use, at most {MAX_THREADS} (default: {THREADS}, else all that this process may)",
+    )
     command.add_argument(
         "--fallback", choices=("torch",), help="let PyTorch score what the bundle cannot; each time it does is a warning"
     )
     command.add_argument("--backend", choices=("onnx", "torch"), default="onnx", help="run the bundle, or its checkpoint")
     other_cpu(command)
+    own_memory(command)
     command.add_argument("--checkpoint", metavar="C", help=checkpoint)
 
     command = add(
@@ -230,7 +246,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--texts", metavar="FILE", help="passages, as for `rank`; - is standard input (default: our own)")
     command.add_argument("--query", metavar="Q", help="what they are scored for (default: our own)")
     command.add_argument("--passages", metavar="N", type=_count, default=100, help="the most at once (default: 100)")
-    command.add_argument("--threads", metavar="N", type=_count, help="CPUs to use (default: all that this process may)")
+    command.add_argument(
+        "--threads",
+        metavar="N",
+        type=_count,
+        help=f"CPUs to use, at most {MAX_THREADS} (default: {THREADS}, else all that this process may)",
+    )
     command.add_argument(
         "--seconds",
         metavar="S",
@@ -249,6 +270,9 @@ def _which_model() -> str:
   {SETTINGS}    model = "...", in the current folder or the nearest above
   {PYPROJECT}   [tool.raskrank] model = "...", in the same folders
   the embedded model
+
+how many CPUs it uses, at most {MAX_THREADS}: {THREADS} in the environment, else
+all that affinity and cgroup quota allow; OMP_NUM_THREADS has no effect
 
 the cache, unless {CACHE} names another:
   {cache_folder()}"""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raskrank.errors import InputError
+from raskrank.gate import MIN_RANKED
 
 DEFAULT = importlib.resources.files("raskrank") / "samples.jsonl"
-MIN_QUERIES = 2  # fewer say nothing about order
 
 
 class Sample(NamedTuple):
@@ -46,8 +46,8 @@ def read_samples(file: Path | None = None) -> list[Sample]:
         samples = [_parse(line, f"{name}, line {number}") for number, line in lines]
     documents = Counter(query for query, _ in as_pairs(samples))
     ranked = sum(count > 1 for count in documents.values())
-    if ranked < MIN_QUERIES:
-        raise InputError(f"{name}: {ranked} queries with two or more documents, at least {MIN_QUERIES} are needed")
+    if ranked < MIN_RANKED:
+        raise InputError(f"{name}: {ranked} queries with two or more documents, at least {MIN_RANKED} are needed")
     return samples
 
 

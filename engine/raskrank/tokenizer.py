@@ -1,5 +1,6 @@
 """From tokenizer.json to an encoder. What does not fit the model is refused here and not in the middle of a request."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,16 @@ def tokenizing(path: Path) -> Iterator[None]:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise Incompatible(f"{path}: tokenizers {tokenizers.__version__} cannot use its {TOKENIZER}: {error}") from error
         raise
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The id that stands for what the vocabulary lacks, or None for a tokenizer without, as those of bytes are."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model["type"] == "Unigram":
+        id: int | None = model["unk_id"]
+        return id
+    piece = model.get("unk_token")
+    return None if piece is None else tokenizer.token_to_id(piece)
 
 
 def _id_count(tokenizer: Tokenizer) -> int:

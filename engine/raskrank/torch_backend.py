@@ -66,7 +66,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     model_class = getattr(transformers, checkpoint.architecture)
     config = model_class.config_class(**checkpoint.config)
     config._attn_implementation = "eager"  # the exporter fuses attention itself; eager is its plain form
-    with _quiet():
+    with quiet():
         try:
             renamed = None if checkpoint.layout == "transformers" else _renamed_weights(checkpoint)
             model, report = model_class.from_pretrained(
@@ -123,8 +123,8 @@ def local_checkpoint(model: str, revision: str | None) -> Path:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' log at errors only while a checkpoint loads: what it warns of is checked here and raised."""
+def quiet() -> Iterator[None]:
+    """transformers' log at errors only while a checkpoint or tokenizer loads: what it warns of is checked here and raised."""
     import logging as levels
 
     from transformers.utils import logging

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import onnx
 
 from raskrank.checkpoint import Checkpoint
-from raskrank.errors import ExportError
+from raskrank.errors import ExportError, ParityError
+from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
+from raskrank.onnx_backend import MAX_LENGTH
 from raskrank_export.passes import PASSES
 from raskrank_export.passes.drop_mask import MASK_INPUT
 from raskrank_export.passes.edit import MICROSOFT
@@ -83,8 +86,21 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     left += [f"{merge_projections.__name__}: {name}" for name in unmerged(model)]
     if not passes[hoist_first_token.__name__]:
         left.append(f"{hoist_first_token.__name__}: no choice of the first token above an attention")
-    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {MAX_LENGTH: str(checkpoint.max_length)})
     return LeanGraph(model, passes, tuple(left))
+
+
+def check_epsilons(model: onnx.ModelProto, checkpoint: Checkpoint) -> None:
+    """Raises ParityError unless every layer normalization adds the checkpoint's epsilon: in logits it may drown in rounding."""
+    expected = np.float32(str(checkpoint.config["layer_norm_eps"]))
+    for node in model.graph.node:
+        if node.op_type == "LayerNormalization":
+            found = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
+            if np.float32(found) != expected:
+                raise ParityError(
+                    f"{node.output[0]} in the ONNX graph has the epsilon {found:.3g}, the checkpoint {expected:.3g}. Nothing "
+                    f"was written; {ADVICE['fp32']}"
+                )
 
 
 def save(model: onnx.ModelProto, folder: Path) -> None:
