@@ -27,6 +27,7 @@ import onnx
 import pytest
 from tokenizers import Tokenizer
 
+import bundles
 import raskrank
 from conftest import Tiny
 from paths import NANO_CHECKPOINT
@@ -307,7 +308,7 @@ def broken(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     digest = hashlib.sha256((folder / "model.onnx.data").read_bytes()).hexdigest()
     manifest["files"]["model.onnx.data"]["sha256"] = digest
-    _write(folder / "manifest.json", json.dumps(manifest))
+    bundles.write(folder, manifest)
     return folder
 
 
@@ -379,7 +380,7 @@ def _edited(bundle: Path, folder: Path, edit: Callable[[dict[str, Any]], None]) 
     shutil.copytree(bundle, copy)
     manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     edit(manifest)
-    _write(copy / "manifest.json", json.dumps(manifest))
+    bundles.write(copy, manifest)
     return copy
 
 
