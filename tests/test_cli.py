@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import pty
 import re
@@ -26,6 +27,7 @@ import onnx
 import pytest
 from tokenizers import Tokenizer
 
+import bundles
 import raskrank
 from conftest import Tiny
 from paths import NANO_CHECKPOINT
@@ -110,6 +112,17 @@ def test_rank_json_says_the_same_as_the_library(lines: Path, capsys: pytest.Capt
         }
         for rank, hit in enumerate(hits, 1)
     ]
+
+
+def test_raw_scores_are_logits_in_the_same_order(tiny: Tiny, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--bundle", str(tiny.bundle()), QUERY, str(lines)]
+    assert main(["rank", "--json", *options]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert main(["rank", "--json", "--raw-scores", *options]) == 0
+    logits = json.loads(capsys.readouterr().out)
+    assert [row["index"] for row in logits] == [row["index"] for row in scores]
+    assert [1 / (1 + math.exp(-row["score"])) for row in logits] == pytest.approx([row["score"] for row in scores], abs=1e-6)
+    assert logits != scores
 
 
 def test_ties_stand_in_the_order_of_the_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,7 +308,7 @@ def broken(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     digest = hashlib.sha256((folder / "model.onnx.data").read_bytes()).hexdigest()
     manifest["files"]["model.onnx.data"]["sha256"] = digest
-    _write(folder / "manifest.json", json.dumps(manifest))
+    bundles.write(folder, manifest)
     return folder
 
 
@@ -367,7 +380,7 @@ def _edited(bundle: Path, folder: Path, edit: Callable[[dict[str, Any]], None]) 
     shutil.copytree(bundle, copy)
     manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     edit(manifest)
-    _write(copy / "manifest.json", json.dumps(manifest))
+    bundles.write(copy, manifest)
     return copy
 
 
@@ -678,6 +691,54 @@ def test_a_full_disk_is_an_error(lines: Path) -> None:
     assert done.stderr == b"raskrank: error: standard output: No space left on device\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rank", "--help"], ["info"], ["info", "--json"]])
+def test_help_into_a_full_disk_is_an_error(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([EXECUTABLE, *arguments], stdout=full, stderr=subprocess.PIPE, timeout=DEADLINE, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"raskrank: error: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [[], ["rank", QUERY, "absent.txt"]])
+def test_messages_into_a_full_disk_change_no_exit_code(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([EXECUTABLE, *arguments], stdout=full, stderr=full, timeout=DEADLINE, check=False)
+    assert done.returncode == 2
+
+
+def test_nothing_that_is_printed_gets_into_a_file_that_is_written(tmp_path: Path) -> None:
+    code = "import os; from raskrank.cli import main; main(['--version']); print(os.open('file', os.O_CREAT | os.O_WRONLY))"
+    script = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- 2>&-"
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, timeout=DEADLINE, check=True)
+    assert int(done.stdout.split()[-1]) > 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["rank", QUERY, "{name}"],
+        ["rank", QUERY, "-", "--bundle", "{name}"],
+        ["info", "--bundle", "{name}"],
+        ["info", "--bundle", "owner/{name}"],
+        ["verify", "--pairs", "{name}"],
+        ["export", "model", "bundle", "--samples", "{name}"],
+        ["compare", "--data", "{name}"],
+        ["bench", "--texts", "{name}"],
+        ["bench", "{name}"],
+    ],
+)
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 5000, "nul\0", "\udcff", "two\nlines\x1b[2J"], ids=ascii)
+def test_odd_names_are_an_error_line(
+    name: str, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _stdin(monkeypatch, b"Python")
+    monkeypatch.setenv("RASKRANK_CACHE", str(tmp_path))
+    assert main([part.format(name=name) for part in command]) in (1, 2)
+    assert len(_error(capsys)) < 2500
+
+
 def test_closed_standard_streams(lines: Path) -> None:
     command = f"{shlex.quote(EXECUTABLE)} rank x"
     for redirection, code in ((f"{shlex.quote(str(lines))} >&-", 0), ("<&-", 2), ("absent.txt 2>&-", 2)):
@@ -794,3 +855,13 @@ def test_nobody_types_documents_by_accident(terminal_of: Callable[[int], Termina
     )
     assert done.returncode == 2
     assert done.stderr.startswith(b"raskrank: error: no documents: name a FILE")
+
+
+# attacks
+
+
+def test_no_hostile_argument_or_file_ends_in_a_traceback() -> None:
+    attack = Path(__file__).parent / "attacks" / "command_line.py"
+    done = subprocess.run([sys.executable, str(attack), "--count", "25"], capture_output=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout.decode()
+    assert done.stdout.endswith(b"; 0 failed\n")

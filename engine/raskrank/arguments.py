@@ -20,7 +20,6 @@ from raskrank.threads import ENVIRONMENT as THREADS
 from raskrank.threads import MAX_THREADS
 
 WRONG_USE = "wrong use: arguments, input that cannot be read, no such bundle"
-MAX_MESSAGE = 500  # characters of what argparse says, which repeats arguments
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -319,5 +318,4 @@ class _Parser(argparse.ArgumentParser):
     """Raises its errors as InputError."""
 
     def error(self, message: str) -> NoReturn:
-        short = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "..."
-        raise InputError(f"{short} (see: {self.prog} --help)")
+        raise InputError(f"{message} (see: {self.prog} --help)")

@@ -80,7 +80,8 @@ def _run(argv: Sequence[str]) -> int:
     try:
         arguments = parse(argv)
     except SystemExit as done:  # how argparse ends --help and --version
-        show("", end="")
+        if not done.code:
+            show("", end="")  # argparse lets what it wrote wait
         return int(done.code or 0)
     return COMMANDS[arguments.command](arguments)
 

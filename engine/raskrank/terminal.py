@@ -19,6 +19,7 @@ COLUMNS = 80  # where the output is no terminal
 MIN_TEXT_COLUMNS = 10  # on a narrower terminal lines wrap: less text than this says nothing
 MAX_CHARS = 4096  # of a text that is to be shortened; more than a line holds, whatever is invisible in it
 MAX_MARKS = 8  # combining marks on one character; more of them would be drawn over other lines
+MAX_SAID = 1000  # characters at each end of a message; one may repeat an argument or a path of any length
 ELLIPSIS = "…"
 _JOINERS = "\u200c\u200d"  # invisible, but without them Persian words and emoji of several parts fall apart
 _EMOJI_STYLE = "\ufe0f"
@@ -49,7 +50,7 @@ def say(message: str) -> None:
         return
     try:
         # What an interrupted bar, or ^C, left on the line goes.
-        line = ("\r\x1b[K" if is_terminal(sys.stderr) else "") + f"raskrank: {plain(message)}"
+        line = ("\r\x1b[K" if is_terminal(sys.stderr) else "") + f"raskrank: {_both_ends(plain(message))}"
         if (tqdm := sys.modules.get("tqdm")) is not None:
             tqdm.tqdm.write(line, file=sys.stderr)
         else:
@@ -200,6 +201,10 @@ def open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _both_ends(message: str) -> str:
+    return message if len(message) <= 2 * MAX_SAID else f"{message[:MAX_SAID]} {ELLIPSIS} {message[-MAX_SAID:]}"
 
 
 def _give_up(stream: TextIO) -> None:
