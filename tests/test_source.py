@@ -132,12 +132,16 @@ def test_folder_is_used_as_it_is(checkpoint: Path) -> None:
     assert sorted(path.name for path in checkpoint.iterdir()) == before
 
 
-def test_relative_folder_wins_over_a_hub_id(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_folder_is_named_as_one(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, offline_hub: Path) -> None:
     monkeypatch.chdir(checkpoint.parent.parent)
     name = f"{checkpoint.parent.name}/{checkpoint.name}"
-    source = resolve(name)
-    assert (source.name, source.revision) == (name, None)
+    source = resolve(f"./{name}")
+    assert (source.name, source.revision) == (f"./{name}", None)
     assert read_checkpoint(source.folder).layers == 2
+    with pytest.raises(
+        CheckpointError, match=rf"{name} was not downloaded: .*; for the folder of that name write \./{name}\.$"
+    ):
+        resolve(name)
 
 
 def test_folder_needs_no_hub_library(checkpoint: Path) -> None:
@@ -257,14 +261,14 @@ def test_what_the_hub_refuses(hub: FakeHub, tmp_path: Path) -> None:
         ("a--b/c", None),
     )
     absent, gated, revision, down, name = resolve_elsewhere(tmp_path, *requests, HF_ENDPOINT=hub.endpoint)
-    assert "neither a folder 'owner/absent' here nor a model of that name" in absent["error"]
+    assert "There is no model 'owner/absent' on the hub" in absent["error"]
     assert absent["cause"] == "RepositoryNotFoundError"
     assert "owner/gated is gated" in gated["error"]
     assert "HF_TOKEN" in gated["error"]
     assert gated["cause"] == "GatedRepoError"
     assert "owner/tiny has no revision 'v9'" in revision["error"]
     assert "owner/down was not downloaded: the hub cannot be reached" in down["error"]
-    assert "There is no folder 'a--b/c'" in name["error"]
+    assert "The hub allows no such name as 'a--b/c'" in name["error"]
 
 
 def test_download_that_breaks_off(hub: FakeHub, tmp_path: Path) -> None:

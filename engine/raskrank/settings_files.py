@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from raskrank.errors import InputError
 
 SETTINGS, PYPROJECT = "raskrank.toml", "pyproject.toml"
-# The largest published pyproject.toml are some 100 kB. TOML of this size is parsed in a second, of a hundred times more not.
-MAX_SETTINGS_BYTES = 1 << 20
+# The largest published pyproject.toml have some 100 kB. The time to parse TOML may grow with the square of its size.
+MAX_SETTINGS_BYTES = 1 << 18
 _REPOSITORY = ".git"  # a folder, or a file in a worktree
 
 

@@ -153,7 +153,7 @@ def _download(model: str, revision: str | None, files: tuple[str, ...], commit: 
     except RevisionNotFoundError as error:
         raise CheckpointError(f"{model} has no revision {revision!r} on the hub. Give a branch, a tag or a commit.") from error
     except HFValidationError as error:
-        raise CheckpointError(f"There is no folder {model!r}, and the hub allows no such name.") from error
+        raise CheckpointError(f"The hub allows no such name as {model!r}{folder_hint(model)}.") from error
     except LocalEntryNotFoundError as error:
         if isinstance(error.__cause__, OfflineModeIsEnabled):
             reason = "HF_HUB_OFFLINE is set and the cache does not hold it. Unset it"
