@@ -69,7 +69,7 @@ def test_every_name_is_there(package: object) -> None:
         (
             Reranker.load,
             "(bundle=None, *, threads=None, backend='onnx', fallback=None, checkpoint=None, expected_sha256=None, "
-            "ignore_target=False, limits=None)",
+            "ignore_target=False, map_weights=True, limits=None)",
         ),
         (Reranker.rank, "(self, query, documents, top_k=None)"),
         (Reranker.score, "(self, query, documents)"),
@@ -106,6 +106,7 @@ def test_types() -> None:
         "checkpoint": str | Path | None,
         "expected_sha256": str | None,
         "ignore_target": bool,
+        "map_weights": bool,
         "limits": Limits | None,
         "return": typing.Self,
     }

@@ -1,6 +1,5 @@
 """The PyTorch backend behind the same API: the same truncation, activation and errors, and the checkpoint's own logits."""
 
-import json
 import logging
 import shutil
 import sys
@@ -13,12 +12,12 @@ import safetensors.torch
 import torch
 import transformers
 
+import bundles
 from builders import PAIRS, SENTENCES, Family, tiny_checkpoint
 from conftest import Tiny
 from paths import NANO_CHECKPOINT
 from raskrank import CheckpointError, Incompatible, InferenceError, InputError, MissingFile, NotACrossEncoder, Ranked, Reranker
 from raskrank.checkpoint import read_checkpoint
-from raskrank.manifest import MANIFEST
 from raskrank.torch_backend import TorchBackend, load_model, local_checkpoint
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import warnings
+from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -162,7 +163,10 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
                 weights=bundle.weights,
             )
         )
-        encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=not _forked)
+        try:
+            encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=not _forked)
+        finally:
+            wait([graph])  # nothing uses the bundle after this has raised
     backend = graph.result()
     _check_max_length(backend.max_length, manifest, path)
     _self_test(backend, encoder, manifest, path)
