@@ -5,16 +5,21 @@ BIN := $(VENV)/bin
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-versions bench bench-suite lint clean
+.PHONY: demo test test-all test-versions bench bench-suite constraints lint clean
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+# Every file is checked against its digest. torch by itself: of its builds pip shall take the one for CPUs alone, where an index
+# or a folder of wheels has it. The last line adds this project, and what torch needs beside that on another system.
+$(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,compare,bi-encoder,dev]'
+	$(PIP) install --quiet --require-hashes --no-deps --requirement constraints.txt
+	$(PIP) download --quiet --no-deps --dest $(VENV)/wheels $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints-torch.txt)
+	$(PIP) install --quiet --require-hashes --no-deps --no-index --find-links $(VENV)/wheels --requirement constraints-torch.txt
+	rm -r $(VENV)/wheels
+	$(PIP) install --quiet --no-build-isolation --editable '.[export,compare,bi-encoder,dev,bench]'
 	touch $@
 
-$(VENV)/.bench: $(VENV)/.ready
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,compare,bi-encoder,dev,bench]'
-	touch $@
+constraints: $(VENV)/.ready  ## write the files of constraints anew from the packages of .venv, with the digests of their files
+	$(BIN)/python tests/constraints.py
 
 demo: $(VENV)/.ready  ## checkpoint -> int8 bundle -> parity -> ranking -> speed, offline
 	$(BIN)/python benchmarks/demo.py
@@ -34,11 +39,11 @@ test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntim
 	$(BIN)/python tests/versions.py
 
 MODEL ?= nano
-bench: $(VENV)/.bench  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`
+bench: $(VENV)/.ready  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`
 	-$(BIN)/python benchmarks/environments.py
 	$(BIN)/python benchmarks/compare.py --model $(MODEL) $(BENCH)
 
-bench-suite: $(VENV)/.bench  ## pytest-benchmark, to compare commits: BENCH=--benchmark-save=NAME, BENCH=--benchmark-compare
+bench-suite: $(VENV)/.ready  ## pytest-benchmark, to compare commits: BENCH=--benchmark-save=NAME, BENCH=--benchmark-compare
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only $(BENCH)
 
 clean:

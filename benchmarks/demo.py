@@ -19,12 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from raskrank import Reranker, cpu
+from raskrank.activation import sigmoid
 from raskrank.backend import Float32Array
-from raskrank.parity import kendall_tau, sigmoid
+from raskrank.parity import kendall_tau
 from raskrank.terminal import Bar, Steps, table
 
 ROOT = Path(__file__).parents[1]
-CHECKPOINT = "export/nano"
+CHECKPOINT = "./export/nano"
 COLUMNS = 80
 PASSAGES, ROUNDS = 100, 5
 MAX_CHARS = 600  # of a text that passages are put together from; the samples hold a few very long ones

@@ -3,14 +3,12 @@
     python examples/test_reranking.py            # prints both orders
     pytest examples/test_reranking.py            # is the best candidate first?
 
-To try another model, change MODEL: a bundle's folder, or the id of a hub model after `raskrank export ID`.
+To try another model, change MODEL: a bundle's folder, "./mine", or the id of a hub model after `raskrank export ID`.
 """
 
 from raskrank import Reranker
 
-MODEL: str | None = (
-    None  # such as "BAAI/bge-reranker-base"; None: what RASKRANK_MODEL or raskrank.toml say, or the embedded one
-)
+MODEL: str | None = None  # such as "BAAI/bge-reranker-base"; None: what RASKRANK_MODEL says, or the embedded one
 
 # Candidates as the retrieval found them; BEST has the place, from 1, of the one who should be asked first.
 SEARCHES = {

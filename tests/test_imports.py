@@ -16,7 +16,14 @@ from processes import run_script
 ENGINE = ROOT / "engine" / "raskrank"
 FILES = {file.relative_to(ENGINE).as_posix(): file for file in sorted(ENGINE.rglob("*.py"))}
 HEAVY = {"huggingface_hub", "onnx", "optimum", "pandas", "raskrank_export", "safetensors", "scipy", "torch", "transformers"}
-LAZY_PLACES = {"torch_backend.py", "loading.py", "cli.py", "compare/contenders.py", "bench/entries.py"}
+LAZY_PLACES = {
+    "torch_backend.py",
+    "reference_tokenizer.py",
+    "loading.py",
+    "cli.py",
+    "compare/contenders.py",
+    "bench/entries.py",
+}
 # They may name the standard streams: those of the command line, or of a process that is started to be measured.
 COMMAND_LINE = {
     "__main__.py",

@@ -13,11 +13,11 @@ from conftest import SAMPLES
 from paths import shared
 from published import BGE_BASE, BGE_M3, CONFIGS, FOLDERS, JINA, MMARCO, MS_MARCO, tensors, tiny_published_checkpoint
 from raskrank import Reranker
+from raskrank.activation import sigmoid
 from raskrank.checkpoint import read_checkpoint
 from raskrank.cli import main
 from raskrank.errors import CheckpointError, InputError, NotACrossEncoder
-from raskrank.models import DEFAULT_MODEL, known, known_models, of_layout, refused_models
-from raskrank.parity import sigmoid
+from raskrank.models import DEFAULT_MODEL, canonical, known, known_models, of_layout, refused, refused_models
 from raskrank.weights import SUGGESTION
 from raskrank_export import ExportReport, Thresholds, export
 from raskrank_export.source import read, resolve
@@ -58,7 +58,7 @@ def accepted(model: str) -> str | None:
 def test_the_registry_holds_together() -> None:
     models = known_models()
     ids = [name for model in models for name in (model.id, *model.aliases)] + [model.id for model in refused_models()]
-    assert len(set(ids)) == len(ids)
+    assert len({name.lower() for name in ids}) == len(ids)
     assert known(DEFAULT_MODEL) is models[0]
     assert known("cross-encoder/ms-marco-MiniLM-L6-v2") is known(MS_MARCO)
     assert known("owner/unheard") is None
@@ -69,6 +69,19 @@ def test_the_registry_holds_together() -> None:
         assert model.activation in ("sigmoid", "identity")
         assert 0 < model.export_length <= model.max_length
         assert all(len(reference.documents) == len(reference.logits) for reference in model.reference)
+
+
+def test_an_alias_and_any_letter_case_are_the_same_model() -> None:
+    for name in ("cross-encoder/ms-marco-MiniLM-L6-v2", "Cross-Encoder/MS-MARCO-minilm-l6-v2", MS_MARCO, MS_MARCO.upper()):
+        assert canonical(name) == MS_MARCO
+        assert known(name) is known(MS_MARCO)
+    assert canonical("baai/BGE-reranker-base") == BGE_BASE
+    found = refused("Sentence-Transformers/labse")
+    assert found is not None
+    assert found.id == "sentence-transformers/LaBSE"
+    for other in ("Owner/Unheard", "./BAAI/bge-reranker-base", "bge-reranker-base", "", "Ünknown/ß"):
+        assert canonical(other) == other
+        assert (known(other), refused(other)) == (None, None)
 
 
 def test_reference_scores_are_the_published_ones() -> None:

@@ -16,7 +16,18 @@ import bundles
 from builders import PAIRS, SENTENCES, Family, tiny_checkpoint
 from conftest import Tiny
 from paths import NANO_CHECKPOINT
-from raskrank import CheckpointError, Incompatible, InferenceError, InputError, MissingFile, NotACrossEncoder, Ranked, Reranker
+from raskrank import (
+    CheckpointError,
+    ClosedError,
+    Incompatible,
+    InferenceError,
+    InputError,
+    MissingExtra,
+    MissingFile,
+    NotACrossEncoder,
+    Ranked,
+    Reranker,
+)
 from raskrank.checkpoint import read_checkpoint
 from raskrank.torch_backend import TorchBackend, load_model, local_checkpoint
 
@@ -47,7 +58,7 @@ def test_the_same_api(tiny: Tiny) -> None:
     assert scores.tobytes() == pairs.tobytes()
     assert scores[1] == scores[3]
     assert [hit.index for hit in hits] == np.argsort(-scores, kind="stable").tolist()
-    with pytest.raises(InferenceError, match="closed"):
+    with pytest.raises(ClosedError, match="closed"):
         reranker.score(QUERY, DOCUMENTS)
 
 
@@ -80,7 +91,7 @@ def test_a_checkpoint_by_itself(tiny: Tiny) -> None:
     ):
         assert alone.score_pairs(PAIRS).tobytes() == bundled.score_pairs(PAIRS).tobytes()
         info = alone.info()
-        with pytest.raises(InferenceError, match="PyTorch itself"):
+        with pytest.raises(InputError, match="PyTorch itself"):
             alone.verify()
     assert (info.name, info.bundle, info.manifest_sha256) == ("checkpoint-bert", None, None)
     assert info.source == str(checkpoint)
@@ -113,10 +124,10 @@ def test_a_bundle_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["torch", "transformers"])
 def test_without_pytorch_the_error_says_what_to_install(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InferenceError, match=r"pip install 'raskrank\[export\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'raskrank\[export\]'"):
         Reranker.load(tiny.bundle("bert", "int8"), backend="torch")
     with Reranker.load(tiny.bundle("bert", "int8")) as reranker:
-        with pytest.raises(InferenceError, match=r"pip install 'raskrank\[export\]'"):
+        with pytest.raises(MissingExtra, match=r"pip install 'raskrank\[export\]'"):
             reranker.verify()
         assert len(reranker.score(QUERY, DOCUMENTS)) == len(DOCUMENTS)
 
@@ -203,5 +214,5 @@ def test_a_local_folder_is_its_own_checkpoint(tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     for model in ("nobody/nothing", "not a name at all", "/no/such/folder"):
-        with pytest.raises(InferenceError, match="neither a folder here nor in the hub's cache; pass checkpoint=FOLDER"):
+        with pytest.raises(CheckpointError, match="neither a folder here nor in the hub's cache; pass checkpoint=FOLDER"):
             local_checkpoint(model, None)

@@ -16,24 +16,28 @@ from types import ModuleType
 
 import pytest
 
+import bundles
+from paths import ROOT
 from raskrank.errors import ExportError
 from raskrank_export import write
 from raskrank_export.write import bundle_folder
 
 pytestmark = pytest.mark.timeout(60)
 
-OLD = {"model.onnx": "old graph", "manifest.json": "old"}
-NEW = {"model.onnx": "new graph", "model.onnx.data": "new weights", "manifest.json": "new"}
+NANO = ROOT / "engine" / "raskrank" / "nano"
+MANIFEST = (NANO / "manifest.json").read_text("utf-8")
+OLD = {"model.onnx": "old graph", "manifest.json": MANIFEST}
+NEW = {"model.onnx": "new graph", "model.onnx.data": "new weights", "manifest.json": MANIFEST}
 
 
 def fill(folder: Path, files: dict[str, str] = NEW) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, "utf-8")
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {path.name: path.read_text("utf-8") for path in folder.iterdir()}
 
 
 def names(folder: Path) -> list[str]:
@@ -226,7 +230,7 @@ def test_a_parent_that_cannot_be_written_to() -> None:
     "name",
     [
         *("with space", "norsk æøå 日本 🏃", "-rf", ".hidden", "a.b.c", "new\nline", 'it\'s "quoted"', "*[a-z]?("),
-        *("x" * 200, "slash/", "./dot", "sub/../bundle", "\udcff"),
+        *("x" * 200, "slash/", "./dot", "sub/../bundle"),
     ],
 )
 def test_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -260,11 +264,19 @@ def test_a_parent_that_is_a_link_is_followed(tmp_path: Path) -> None:
     assert names(tmp_path / "real") == ["bundle"]
 
 
-@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "not UTF-8 \udcff", "\udcff/bundle"])
 def test_impossible_names(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ExportError, match="cannot name a folder"):
+    with pytest.raises(ExportError, match="cannot name a bundle's folder: it holds NUL or is not UTF-8"):
         export(tmp_path / name)
     assert names(tmp_path) == []
+
+
+def test_a_current_folder_that_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "\udcff").mkdir()
+    monkeypatch.chdir(tmp_path / "\udcff")
+    with pytest.raises(ExportError, match="cannot name a bundle's folder"):
+        export(Path("bundle"))
+    assert names(tmp_path / "\udcff") == []
 
 
 def test_a_name_too_long_for_the_file_system(tmp_path: Path) -> None:
@@ -320,8 +332,23 @@ def make(target: Path, kind: str) -> None:
     elif kind == "home":
         fill(target, {"letter.txt": "mine"})
     elif kind == "project":
-        fill(target, {"manifest.json": "{}"})
+        fill(target)
         fill(target / "src", {"main.js": "mine"})
+    elif kind == "bundle and notes":
+        fill(target, {**OLD, "notes.txt": "mine"})
+    elif kind == "bundle and pipe":
+        fill(target, {"manifest.json": MANIFEST})
+        os.mkfifo(target / "model.onnx")
+    elif kind == "browser extension":
+        fill(target, {"manifest.json": '{"manifest_version": 3, "name": "Mine", "version": "1.0"}', "background.js": "mine"})
+    elif kind == "bare extension":
+        fill(target, {"manifest.json": '{"manifest_version": 3, "name": "Mine", "version": "1.0"}'})
+    elif kind == "another program's format":
+        fill(target, {"manifest.json": '{"format": "3.0", "files": {}, "name": "Mine"}'})
+    elif kind == "damaged manifest":
+        fill(target, {**OLD, "manifest.json": MANIFEST[:-100]})
+    elif kind == "large manifest":
+        fill(target, {"manifest.json": MANIFEST + " " * 2**20})
     elif kind == "manifest folder":
         (target / "manifest.json").mkdir(parents=True)
 
@@ -333,7 +360,14 @@ def make(target: Path, kind: str) -> None:
         ("link", "symbolic link"),
         ("dangling link", "symbolic link"),
         ("home", "no manifest.json"),
-        ("project", "holds folders"),
+        ("project", "holds 'src', as no bundle does"),
+        ("bundle and notes", "holds 'notes.txt', as no bundle does"),
+        ("bundle and pipe", "holds 'model.onnx', as no bundle does"),
+        ("browser extension", "holds 'background.js', as no bundle does"),
+        ("bare extension", "damaged or not Raskrank's .*remove it yourself"),
+        ("another program's format", "a manifest.json that is not Raskrank's"),
+        ("damaged manifest", "damaged or not Raskrank's .*remove it yourself"),
+        ("large manifest", "damaged or not Raskrank's .*remove it yourself"),
         ("manifest folder", "no manifest.json"),
     ],
 )
@@ -365,6 +399,31 @@ def test_overwrite_replaces(tmp_path: Path, swap: str, kind: str) -> None:
     export(tmp_path / "bundle", overwrite=True)
     assert content(tmp_path / "bundle") == NEW
     assert names(tmp_path) == ["bundle"]
+
+
+def test_overwrite_replaces_a_bundle_of_links(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    for file in NANO.iterdir():
+        (tmp_path / "bundle" / file.name).symlink_to(file)
+    export(tmp_path / "bundle", overwrite=True)
+    assert content(tmp_path / "bundle") == NEW
+    assert (NANO / "manifest.json").read_text("utf-8") == MANIFEST
+
+
+@pytest.mark.parametrize("number", ["0.9", "99.0"])
+def test_overwrite_replaces_a_bundle_of_another_format(tmp_path: Path, number: str) -> None:
+    bundles.edit(bundles.copy_bundle(NANO, tmp_path / "bundle"), format=number)
+    export(tmp_path / "bundle", overwrite=True)
+    assert content(tmp_path / "bundle") == NEW
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_overwrite_refuses_a_bundle_that_may_not_be_written_to(tmp_path: Path) -> None:
+    fill(tmp_path / "bundle", OLD)
+    (tmp_path / "bundle").chmod(0o500)
+    with pytest.raises(ExportError, match="may not be written to"):
+        export(tmp_path / "bundle", overwrite=True)
+    assert content(tmp_path / "bundle") == OLD
 
 
 def test_the_swap_is_one_step_where_the_file_system_offers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,7 +529,7 @@ def test_a_target_that_appears_at_the_last_moment_is_not_replaced(
 
 def test_a_bundle_that_becomes_something_else_meanwhile_is_kept(tmp_path: Path) -> None:
     fill(tmp_path / "bundle", OLD)
-    with pytest.raises(ExportError, match="holds folders"):
+    with pytest.raises(ExportError, match="holds 'notes', as no bundle does"):
         export(
             tmp_path / "bundle",
             overwrite=True,
@@ -498,7 +557,8 @@ from raskrank_export.write import bundle_folder
 target, text, overwrite = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
 try:
     with bundle_folder(target, overwrite=overwrite) as temp:
-        (temp / "manifest.json").write_text(text)
+        (temp / "manifest.json").write_text(Path(sys.argv[4]).read_text("utf-8"), "utf-8")
+        (temp / "model.onnx").write_text(text)
         print(temp.name, flush=True)
         input()
 except ExportError as error:
@@ -514,8 +574,8 @@ def test_two_processes_at_once(tmp_path: Path, overwrite: bool) -> None:
     if overwrite:
         fill(target, OLD)
     with (
-        running(EXPORT_ON_COMMAND, target, "one", overwrite) as one,
-        running(EXPORT_ON_COMMAND, target, "two", overwrite) as two,
+        running(EXPORT_ON_COMMAND, target, "one", overwrite, NANO / "manifest.json") as one,
+        running(EXPORT_ON_COMMAND, target, "two", overwrite, NANO / "manifest.json") as two,
     ):
         assert one.stdout is not None
         assert two.stdout is not None
@@ -528,7 +588,7 @@ def test_two_processes_at_once(tmp_path: Path, overwrite: bool) -> None:
         outputs = {"one": one.communicate(timeout=30)[0], "two": two.communicate(timeout=30)[0]}
         assert one.returncode == two.returncode == 0
     winners = [name for name, output in outputs.items() if output == "won\n"]
-    assert content(target).get("manifest.json") in winners
+    assert content(target).get("model.onnx") in winners
     # Where swapping takes two renames, one of two overwriting exports may lose as well.
     assert len(winners) == 1 or (overwrite and len(winners) == 2)
     assert all(output == "won\n" or str(target) in output for output in outputs.values())
@@ -537,7 +597,7 @@ def test_two_processes_at_once(tmp_path: Path, overwrite: bool) -> None:
 
 def test_a_live_export_is_left_alone_and_a_killed_one_is_not(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
-    with running(EXPORT_ON_COMMAND, target, "one", False) as live:
+    with running(EXPORT_ON_COMMAND, target, "one", False, NANO / "manifest.json") as live:
         assert live.stdout is not None
         name = live.stdout.readline().strip()
         export(target)
@@ -611,12 +671,98 @@ def test_what_merely_looks_like_a_temporary_folder_is_left_alone(tmp_path: Path)
         "bundle.tmp-1-01234567",
     ]
     kept += [".bundle2.tmp-1-01234567", ".bundle.tmp-x-01234567", "x.bundle.tmp-1-01234567", ".bundle.tmp-1-0123456g"]
-    for name in [*kept, ".bundle.tmp-1-01234567"]:
+    kept += [".bundle.tmp-2-01234567"]  # without a lock
+    for name in kept:
         fill(tmp_path / name)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / ".bundle.tmp-2-01234567").symlink_to("elsewhere")
+    leave_stale(tmp_path / "bundle")
     export(tmp_path / "bundle")
-    assert names(tmp_path) == sorted([*kept, "bundle", "elsewhere", ".bundle.tmp-2-01234567"])
+    assert names(tmp_path) == sorted([*kept, "bundle"])
+
+
+# Others may write into the folder around the target, too
+
+TEMP = ".bundle.tmp-1-01234567"
+
+
+def plant(folder: Path, what: str) -> None:
+    """What another user may put where exports of folder/bundle look for leftovers."""
+    lock, elsewhere = folder / f"{TEMP}.lock", folder / "elsewhere"
+    fill(elsewhere, {"letter.txt": "mine"})
+    if what == "lock is a dangling link":
+        lock.symlink_to(folder / "new file")
+    elif what == "lock is a link to a file":
+        lock.symlink_to(elsewhere / "letter.txt")
+    elif what == "lock is a folder":
+        lock.mkdir()
+    elif what == "lock is a pipe":
+        os.mkfifo(lock)
+    elif what == "lock is somebody's file":
+        lock.write_text("mine")
+    else:
+        lock.touch()
+        place = folder / (TEMP if what.startswith("folder") else f"{TEMP}.old")
+        place.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "lock is a dangling link",
+        "lock is a link to a file",
+        "lock is a folder",
+        "lock is a pipe",
+        "lock is somebody's file",
+        "folder is a link",
+        "old bundle is a link",
+    ],
+)
+def test_cleaning_up_follows_no_link_and_makes_nothing(tmp_path: Path, what: str) -> None:
+    plant(tmp_path, what)
+    before = [(path, path.lstat()) for path in sorted(tmp_path.rglob("*"))]
+    with pytest.raises(ZeroDivisionError):
+        export(tmp_path / "bundle", meanwhile=raising(ZeroDivisionError()))
+    after = [(path, path.lstat()) for path in sorted(tmp_path.rglob("*"))]
+    assert [(path, status.st_ino) for path, status in after] == [(path, status.st_ino) for path, status in before]
+    assert content(tmp_path / "elsewhere") == {"letter.txt": "mine"}
+
+
+@pytest.mark.parametrize("part", ["", ".lock", ".old"])
+def test_what_another_user_left_behind_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    leave_stale(tmp_path / "bundle")
+    fill(tmp_path / f"{TEMP}.old", OLD)
+    theirs = tmp_path / f"{TEMP}{part}"
+    if os.geteuid() == 0:
+        os.chown(theirs, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    before = names(tmp_path)
+    export(tmp_path / "bundle")
+    assert names(tmp_path) == sorted([*before, "bundle"])
+    assert content(tmp_path / "bundle") == NEW
+
+
+def test_a_link_put_in_place_of_the_temporary_folder_is_not_followed(tmp_path: Path) -> None:
+    fill(tmp_path / "elsewhere", {"letter.txt": "mine"})
+
+    def exchange(temp: Path) -> None:
+        temp.rename(tmp_path / "stolen")
+        temp.symlink_to(tmp_path / "elsewhere")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        export(tmp_path / "bundle", meanwhile=exchange)
+    assert content(tmp_path / "elsewhere") == {"letter.txt": "mine"}
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_leftover_that_cannot_be_removed_keeps_its_lock(tmp_path: Path) -> None:
+    leave_stale(tmp_path / "bundle")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        write._remove_stale(tmp_path / "bundle")
+    assert names(tmp_path) == [TEMP, f"{TEMP}.lock"]
+    export(tmp_path / "bundle")
+    assert names(tmp_path) == ["bundle"]
 
 
 # Killed at each step
@@ -681,7 +827,7 @@ for step in range(1, 1000):
 
 @pytest.mark.parametrize("mode", ["new", "exchange", "two renames"])
 def test_killed_at_any_step_the_target_is_whole_or_absent(tmp_path: Path, mode: str) -> None:
-    after = {"manifest.json": "after", "other": "after"}
+    after = {"manifest.json": MANIFEST, "model.onnx": "after"}
     lines = answer(KILL, tmp_path / "base", mode, json.dumps([OLD, NEW, after])).splitlines()
     runs = [json.loads(line) for line in lines]
     prefix = "parent/bundle" if mode == "new" else "bundle"

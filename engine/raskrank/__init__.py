@@ -14,6 +14,10 @@ import os
 # host. Only this prevents it, set before whatever part of Raskrank imports it first. What the user has set stays.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+from raskrank.interpreter import require_main
+
+require_main()
+
 from raskrank.errors import (
     BundleError,
     CheckpointError,
@@ -33,6 +37,7 @@ from raskrank.errors import (
     RaskrankError,
     RaskrankWarning,
 )
+from raskrank.gate import Verification
 from raskrank.info import Info
 from raskrank.parity import Parity
 from raskrank.reranker import Ranked, Reranker
@@ -63,6 +68,7 @@ __all__ = [
     "RaskrankError",
     "RaskrankWarning",
     "Reranker",
+    "Verification",
     "__version__",
 ]
 

@@ -8,7 +8,6 @@ tokenizer.json     Hugging Face tokenizers' format
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +81,7 @@ def opened_bundle(path: Path, *, expected_sha256: str | None = None, map_weights
         weights = Contents(folder / WEIGHTS, mapped=map_weights)
         _check_size(folder, WEIGHTS, len(weights), manifest)  # of what was opened, whatever lies there by now
         graph, tokenizer = ((folder / name).read_bytes() for name in (MODEL, TOKENIZER))
-    weights_digest = beside(weights.sha256)
-    try:
+    with beside(weights.sha256) as weights_digest:  # at its end nothing reads the file any more: it may be replaced then
         for name, content in ((MODEL, graph), (TOKENIZER, tokenizer)):
             _check_digest(folder, name, hashlib.sha256(content).hexdigest(), manifest)
         yield Bundle(
@@ -94,9 +92,7 @@ def opened_bundle(path: Path, *, expected_sha256: str | None = None, map_weights
             tokenizer=tokenizer,
             weights=weights,
         )
-    finally:
-        wait([weights_digest])  # nothing reads the file after this has raised: it may be replaced then
-    _check_digest(folder, WEIGHTS, weights_digest.result(), manifest)
+        _check_digest(folder, WEIGHTS, weights_digest.result(), manifest)
     weights.release_pages()
 
 

@@ -4,21 +4,23 @@ import logging
 import os
 import re
 import warnings
-from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from raskrank import cpu, models
+from raskrank import cpu, memory, models, rayon, threads
+from raskrank.activation import Activation
 from raskrank.backend import Backend
 from raskrank.beside import beside
 from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
+from raskrank.calls import loads
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
-from raskrank.manifest import TOKENIZER, Activation, Manifest
+from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Manifest
+from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
 from raskrank.settings import Choice, absolute, choose
-from raskrank.texts import Limits, positive
+from raskrank.texts import Limits
 from raskrank.tokenizer import load_encoder, tokenizing
 
 logger = logging.getLogger("raskrank")
@@ -32,24 +34,11 @@ def warn(message: str) -> None:
     warnings.warn(message, RaskrankWarning, stacklevel=2)
 
 
-# The tokenizer's thread pool does not survive a fork, and waits for its dead threads if the user has forced it on.
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What `Reranker.load` was called with; with the Choice that came of it, enough to load the same in another process."""
 
-    bundle: str | Choice | None
+    bundle: str | Path | Choice | None
     threads: int | None
     backend: BackendName
     fallback: Literal["torch"] | None
@@ -61,7 +50,7 @@ class Options:
 
     def check(self) -> None:
         if self.threads is not None:
-            positive(self.threads, "threads")
+            threads.check(self.threads, "threads")
         if self.backend not in ("onnx", "torch"):
             raise InputError(f"backend: expected 'onnx' or 'torch', got {self.backend!r}")
         if self.fallback not in (None, "torch"):
@@ -92,6 +81,7 @@ class Loaded:
     name: str
     activation: Activation
     reason: str  # why this backend
+    threads_reason: str  # why so many threads
     license: str | None
     choice: Choice | None  # of the bundle; None is a checkpoint alone
     manifest: Manifest | None
@@ -99,8 +89,14 @@ class Loaded:
 
 
 def load(options: Options) -> Loaded:
-    """Load what the options ask for. Raises InputError, BundleError, CheckpointError or MissingExtra."""
+    """Load what the options ask for. Raises InputError, BundleError, CheckpointError or MissingExtra; ClosedError while Python
+    exits, which waits for loads that are under way."""
+    return loads.enter(lambda: _load(options))
+
+
+def _load(options: Options) -> Loaded:
     options.check()
+    memory.need(memory.for_load(cpu.usable_cpus()), "loading a model")
     choice = None if options.checkpoint_alone else choose(options.bundle)
     if choice is None or options.backend == "torch":
         return _load_torch(options, choice, "backend='torch' was asked for")
@@ -110,19 +106,23 @@ def load(options: Options) -> Loaded:
         # A pinned digest that differs may be an attack, which nothing may paper over.
         if options.fallback != "torch" or (options.expected_sha256 is not None and isinstance(error, Corrupt)):
             raise
+        loaded = _load_torch(options, choice, f"fallback='torch', because the bundle cannot be used: {error}")
         warn(f"the bundle cannot be used, PyTorch takes its place: {error}")
-        return _load_torch(options, choice, f"fallback='torch', because the bundle cannot be used: {error}")
+        return loaded
 
 
 class Reference(NamedTuple):
-    """PyTorch on a checkpoint, and the checkpoint's own tokenizer, which a bundle may have only a part of."""
+    """PyTorch on a checkpoint, and its tokenizer, which a bundle may have only a part of: as the engine and as transformers
+    runs it."""
 
     backend: Backend
     encoder: PairEncoder
+    judge: ReferenceEncoder
 
 
 def load_reference(manifest: Manifest, checkpoint: str | None) -> Reference:
-    """The checkpoint that a bundle was made from. Raises MissingExtra, CheckpointError or Incompatible."""
+    """The checkpoint that a bundle was made from. Raises MissingExtra, CheckpointError or Incompatible; CheckpointError, too,
+    where transformers encodes otherwise than the engine."""
     return _reference(_checkpoint(manifest, checkpoint), manifest.max_length)
 
 
@@ -140,7 +140,15 @@ def absolute_path_text(value: object, name: str) -> str | None:
     return None if path is None else str(absolute(Path(path)))
 
 
-def bundle_path(bundle: str | None) -> Path:
+def named_bundle(value: object) -> str | Path | Choice | None:
+    """`value` as `settings.choose` takes it, or InputError."""
+    if value is None or isinstance(value, str | Choice):
+        return value
+    text = path_text(value, "bundle")
+    return None if text is None else Path(text)
+
+
+def bundle_path(bundle: str | os.PathLike[str] | None) -> Path:
     """The folder of the bundle that `Reranker.load(bundle)` loads. Raises as `settings.choose` does."""
     return choose(bundle).path
 
@@ -150,24 +158,24 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
 
     path = choice.path
     with opened_bundle(path, expected_sha256=options.expected_sha256, map_weights=options.map_weights) as bundle:
-        manifest, threads = bundle.manifest, options.threads or cpu.usable_cpus()
+        manifest, concurrency = bundle.manifest, threads.choose(options.threads)
         _check_target(manifest, path, ignored=options.ignore_target)
-        graph = beside(  # for as long as the tokenizer is parsed
+        sizes = (manifest.files[name].size for name in (TOKENIZER, MODEL, WEIGHTS))
+        memory.need(memory.for_files(*sizes), f"loading {path}")
+        making = beside(  # for as long as the tokenizer is parsed
             lambda: OnnxBackend(
                 bundle.graph,
                 bundle.folder,
                 manifest.inputs,
-                concurrency=threads,
+                concurrency=concurrency.number,
                 hidden_size=manifest.hidden_size,
                 groups=manifest.recipe.groups,
                 weights=bundle.weights,
             )
         )
-        try:
-            encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=not _forked)
-        finally:
-            wait([graph])  # nothing uses the bundle after this has raised
-    backend = graph.result()
+        with making:
+            encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=rayon.usable())
+            backend = making.result()
     _check_max_length(backend.max_length, manifest, path)
     _self_test(backend, encoder, manifest, path)
     if manifest.vocabulary is not None:
@@ -178,6 +186,7 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
         name=manifest.name,
         activation=manifest.activation,
         reason="a bundle runs in onnxruntime",
+        threads_reason=concurrency.reason,
         license=manifest.source.license,
         choice=choice,
         manifest=manifest,
@@ -223,6 +232,7 @@ def _load_torch(options: Options, choice: Choice | None, reason: str) -> Loaded:
         name=manifest.name if manifest else checkpoint.folder.name,
         activation=checkpoint.activation,
         reason=reason,
+        threads_reason="PyTorch's own setting spreads each run over the cores",
         license=manifest.source.license if manifest else _license(checkpoint),
         choice=choice,
         manifest=manifest,
@@ -239,8 +249,10 @@ def _reference(checkpoint: Checkpoint, max_length: int) -> Reference:
     from raskrank.torch_backend import TorchBackend
 
     backend, data = TorchBackend(checkpoint), (checkpoint.folder / TOKENIZER).read_bytes()
-    encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=not _forked)
-    return Reference(backend, encoder)
+    encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=rayon.usable())
+    judge = ReferenceEncoder(checkpoint, encoder)
+    judge.check(PROBES, encoder.encode(PROBES))
+    return Reference(backend, encoder, judge)
 
 
 def _checkpoint(manifest: Manifest | None, folder: str | None) -> Checkpoint:

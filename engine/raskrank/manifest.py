@@ -14,6 +14,7 @@ import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union
 
+from raskrank.activation import Activation
 from raskrank.errors import Corrupt, Incompatible
 
 MANIFEST, MODEL, WEIGHTS, TOKENIZER = "manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"
@@ -23,7 +24,6 @@ DIGEST = "digest"
 UNSIGNED = "0" * 64  # in place of the digest while it is computed
 MAX_INTEGER = 1 << 63  # exclusive
 
-Activation = Literal["sigmoid", "identity"]
 Precision = Literal["int8", "fp32"]
 
 

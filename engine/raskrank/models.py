@@ -6,8 +6,8 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
+from raskrank.activation import Activation
 from raskrank.families import Layout
-from raskrank.manifest import Activation
 
 DEFAULT_MODEL = "BAAI/bge-reranker-base"
 
@@ -47,9 +47,18 @@ class RefusedModel:
     reason: str
 
 
+def canonical(model_id: str) -> str:
+    """The registry's own id for a known model's id, alias or another letter case of them; any other string as it is.
+
+    The hub takes an id in any letter case and answers with its owner's. Which that is for a model that is not in the registry
+    only the hub knows, so such an id stays as it was written.
+    """
+    return _ids().get(model_id.lower(), model_id)
+
+
 def known(model_id: str) -> KnownModel | None:
-    """The model of that hub id, if it is known."""
-    return next((model for model in known_models() if model_id in (model.id, *model.aliases)), None)
+    """The model of that hub id, alias or another letter case of them, if it is known."""
+    return next((model for model in known_models() if model.id == canonical(model_id)), None)
 
 
 def of_layout(layout: Layout) -> KnownModel | None:
@@ -58,8 +67,15 @@ def of_layout(layout: Layout) -> KnownModel | None:
 
 
 def refused(model_id: str) -> RefusedModel | None:
-    """The model of that hub id, if it is known to be another kind of model."""
-    return next((model for model in refused_models() if model_id == model.id), None)
+    """The model of that hub id in any letter case, if it is known to be another kind of model."""
+    return next((model for model in refused_models() if model.id == canonical(model_id)), None)
+
+
+@functools.cache
+def _ids() -> dict[str, str]:
+    """Every id and alias in lower case, and the id that it leads to."""
+    names = {name.lower(): model.id for model in known_models() for name in (model.id, *model.aliases)}
+    return names | {model.id.lower(): model.id for model in refused_models()}
 
 
 @functools.cache

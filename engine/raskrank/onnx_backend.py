@@ -17,6 +17,7 @@ from raskrank.contents import Contents
 from raskrank.errors import Incompatible, InferenceError
 from raskrank.external import External, external_tensors, relocate
 from raskrank.manifest import MODEL, WEIGHTS
+from raskrank.threads import can_start
 
 INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
 # Its fused CPU kernel takes several times as long as Add and LayerNormalization apart. onnxruntime 1.32 finds no match for it
@@ -80,8 +81,8 @@ class OnnxBackend:
         return result[:, 0]  # (B, 1) -> (B)
 
     def close(self) -> None:
-        del self._single, self._weights  # in this order: a session uses the weights where they are
         self._wide = None
+        del self._single, self._weights  # in this order: sessions use the weights where they are
 
     def _wide_session(self) -> "onnxruntime.InferenceSession":
         with self._wide_lock:
@@ -91,7 +92,11 @@ class OnnxBackend:
             return self._wide or self._single
 
     def _make_wide(self) -> "onnxruntime.InferenceSession | None":
-        """None where the weights' file is gone: onnxruntime asks whether it is there, though it uses what was mapped before."""
+        """None where its threads cannot be made, since a session that gets some of them waits for ever; and where the weights'
+        file is gone, since onnxruntime asks whether it is there, though it uses what was mapped before.
+        """
+        if not can_start(self.concurrency - 1):
+            return None
         try:
             return self._session(threads=self.concurrency)
         except Incompatible:

@@ -1,33 +1,37 @@
 """Which bundle is loaded: one value, named by an argument, the environment or a settings file; else the embedded model.
 
-The value is a bundle's folder, or the id of a hub model, "owner/name", whose bundle an export left in the cache folder:
+The value is the id of a hub model, owner/name, or a bundle's folder. What looks like an id is one, whatever folders there are:
+a folder of that form is written ./owner/name, or given as a Path. The cache folder holds the bundles of hub models:
 
     owner--name--int8      the one that an id means
     owner--name--fp32      what an id means where there is no int8
+
+all in lower case: an id leads to the same model in any letter case, as on the hub.
 """
 
 import importlib.resources
 import os
 import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from raskrank.errors import InputError, MissingFile
 from raskrank.manifest import Precision
+from raskrank.models import canonical
 
 ENVIRONMENT = "RASKRANK_MODEL"
 CACHE = "RASKRANK_CACHE"
-SETTINGS, PYPROJECT = "raskrank.toml", "pyproject.toml"
 ARGUMENT, EMBEDDED = "argument", "embedded model"
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Choice(os.PathLike[str]):
     """A bundle, and what named it. Means the same in any folder and environment, so that it can be sent to other processes."""
 
     folder: Path | None  # absolute; None is the embedded model, wherever this package is installed
@@ -37,28 +41,37 @@ class Choice:
     def path(self) -> Path:
         return Path(str(importlib.resources.files("raskrank") / "nano")) if self.folder is None else self.folder
 
+    def __fspath__(self) -> str:
+        return str(self.path)
 
-def choose(bundle: str | Choice | None) -> Choice:
+
+def choose(bundle: str | os.PathLike[str] | None) -> Choice:
     """The bundle to load. The first of these that names one decides, and what comes after it is not read:
 
-    1. `bundle`; a Choice stays as it is
+    1. `bundle`; a path that is no str is always a folder, and a Choice stays as it is
     2. the environment variable RASKRANK_MODEL, unless empty
-    3. `model` in raskrank.toml, or else in [tool.raskrank] of pyproject.toml: of the current folder, or of the nearest above
-       it where one of them has it
-    4. the embedded model
+    3. the embedded model
 
-    Relative paths start at the current folder, in a settings file at the file's own. Raises MissingFile where the value
-    names no folder and no bundle in the cache, and InputError for a settings file that cannot be used.
+    Relative paths start at the current folder. Raises MissingFile where the value names no folder and no bundle in the cache,
+    and InputError where it cannot be a bundle's path.
     """
-    if isinstance(bundle, Choice):
-        return bundle
-    if bundle is not None:
-        return _find(bundle, Path(), ARGUMENT)
-    if named := os.environ.get(ENVIRONMENT):
-        return _find(named, Path(), f"environment variable {ENVIRONMENT}")
-    for file in _settings_files():
-        if model := _read_model(file):
-            return _find(model, file.parent, str(file))
+    return _named(bundle) or Choice(folder=None, named_by=EMBEDDED)
+
+
+def choose_for_command(bundle: str | os.PathLike[str] | None, tell: Callable[[str], object]) -> Choice:
+    """As `choose`, and before the embedded model the settings files around the current folder (`settings_files.named_model`).
+
+    Relative paths in such a file start at its folder. `tell` gets a line for the user about a model that a file chose, and
+    about files that may not choose one. Raises InputError also for a settings file that cannot be used.
+    """
+    if choice := _named(bundle):
+        return choice
+    from raskrank.settings_files import named_model  # the library reads none
+
+    if named := named_model(absolute(Path()), tell):
+        choice = _find(named.model, named.file.parent, str(named.file))
+        tell(f"model {choice.path}, named by {named.file}")
+        return choice
     return Choice(folder=None, named_by=EMBEDDED)
 
 
@@ -76,18 +89,33 @@ def cache_folder() -> Path:
 
 
 def default_output(model: str, precision: Precision) -> Path:
-    """The folder in the cache for a hub model's bundle. Raises InputError for what is, or could only be, a local folder."""
-    if not HUB_ID.fullmatch(model) or _is_there(Path(model)):
+    """The folder in the cache for a hub model's bundle. Raises InputError for what can only be a local folder."""
+    if not HUB_ID.fullmatch(model):
         raise InputError(
             "OUTPUT is missing, the folder to write to; only bundles of hub models (owner/name) have a place of their own: "
-            f"raskrank export {model} OUTPUT"
+            f"raskrank export {shlex.quote(model)} OUTPUT"
         )
     return _cached(model, precision)
 
 
 def value_for(model: str, output: Path) -> str:
     """What to set as the model to get the bundle at `output`, an export of `model`: the hub id where it leads there."""
-    return model if next(filter(_is_there, _places(model, Path())), None) == output else str(output)
+    leads_to = next(filter(_is_there, _cached_all(model)), None) if HUB_ID.fullmatch(model) else None
+    return model if leads_to == output else as_folder(output)
+
+
+def as_folder(path: str | os.PathLike[str]) -> str:
+    """`path` as text that names a folder wherever a model is named, and never a hub model."""
+    text = os.fspath(path)
+    return f"./{text}" if HUB_ID.fullmatch(text) or text.startswith("~") else text
+
+
+def folder_hint(hub_id: str, base: Path = Path()) -> str:
+    """What to tell whoever meant the folder below `base` that has the form of an id; empty where there is none."""
+    with suppress(OSError):  # a name too long, a parent that may not be searched
+        if (base / hub_id).is_dir():
+            return f"; for the folder of that name write ./{hub_id}"
+    return ""
 
 
 def absolute(path: Path) -> Path:
@@ -98,70 +126,52 @@ def absolute(path: Path) -> Path:
         return path
 
 
-def _find(value: str, base: Path, named_by: str) -> Choice:
-    folder, *cached = places = _places(value, base)
-    if place := next(filter(_is_there, places), None):
-        return Choice(folder=absolute(place), named_by=named_by)
+def _named(bundle: str | os.PathLike[str] | None) -> Choice | None:
+    if isinstance(bundle, Choice):
+        return bundle
+    if bundle is not None:
+        return _find(bundle, Path(), ARGUMENT)
+    if named := os.environ.get(ENVIRONMENT):
+        return _find(named, Path(), f"environment variable {ENVIRONMENT}")
+    return None
+
+
+def _find(value: str | os.PathLike[str], base: Path, named_by: str) -> Choice:
     by = "" if named_by == ARGUMENT else f" (named by {named_by})"
-    command = f"raskrank export MODEL {folder}"
-    if not cached:
-        raise MissingFile(f"no bundle at {folder}{by}; make one with: {command}")
-    raise MissingFile(
-        f"no bundle at {folder}{by}, and none of a hub model {value} in {cache_folder()}; "
-        f"make one with: raskrank export {value}, which puts it into that cache, or: {command}"
-    )
+    if isinstance(value, str) and HUB_ID.fullmatch(value):
+        if place := next(filter(_is_there, _cached_all(value)), None):
+            return Choice(folder=_utf8(absolute(place)), named_by=named_by)
+        raise MissingFile(
+            f"no bundle of the hub model {value} in {cache_folder()}{by}; make one with: raskrank export {value}"
+            f"{folder_hint(value, base)}"
+        )
+    folder = base / _expanded(os.fspath(value))
+    if not _is_there(folder):
+        raise MissingFile(f"no bundle at {folder}{by}; make one with: raskrank export MODEL {shlex.quote(str(folder))}")
+    return Choice(folder=_utf8(absolute(folder)), named_by=named_by)
 
 
-def _places(value: str, base: Path) -> list[Path]:
-    """Where the bundle may lie that `value` names; the first that is there is meant."""
-    cached = [_cached(value, precision) for precision in PRECISIONS] if HUB_ID.fullmatch(value) else []
-    return [base / _expanded(value), *cached]
+def _cached_all(hub_id: str) -> list[Path]:
+    """Where the bundle of a hub model may lie; the first that is there is meant."""
+    return [_cached(hub_id, precision) for precision in PRECISIONS]
 
 
 def _cached(hub_id: str, precision: Precision) -> Path:
     # The hub allows no "--" in a name, so that no two models share a folder.
-    return cache_folder() / f"{hub_id.replace('/', '--')}--{precision}"
+    return cache_folder() / f"{canonical(hub_id).replace('/', '--').lower()}--{precision}"
 
 
-def _settings_files() -> Iterator[Path]:
-    here = absolute(Path())
-    for folder in (here, *here.parents):
-        yield from (folder / name for name in (SETTINGS, PYPROJECT) if _is_file(folder / name))
-
-
-def _read_model(file: Path) -> str | None:
-    """The model that a settings file names, if it does."""
-    import tomllib  # most processes have no file to read
-
+def _utf8(folder: Path) -> Path:
     try:
-        data = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InputError(
-            f"{file} cannot be read for the model to load: {reason}; mend it, or name the model with {ENVIRONMENT}"
-        ) from None
-    table, where = data, f"{file}:"
-    if file.name == PYPROJECT:
-        table, where = _tool_table(data, file), f"{file}: [tool.raskrank]"
-    if unknown := sorted(set(table) - {"model"}):
-        raise InputError(f"{where} unknown key {unknown[0]!r}; the only one is 'model'")
-    model = table.get("model")
-    if model is not None and not isinstance(model, str):
-        raise InputError(f"{where} model: expected a string, a bundle's folder or owner/name, got {type(model).__name__}")
-    if model == "":
-        raise InputError(f"{where} model: expected a bundle's folder or owner/name, got an empty string; remove the line")
-    return model
-
-
-def _tool_table(data: dict[str, Any], file: Path) -> dict[str, Any]:
-    tools = data.get("tool")
-    table = tools.get("raskrank", {}) if isinstance(tools, dict) else {}
-    if not isinstance(table, dict):
-        raise InputError(f"{file}: tool.raskrank: expected a table with the key 'model', got {type(table).__name__}")
-    return table
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{str(folder)!r} cannot be a bundle's path: onnxruntime takes UTF-8 alone; rename it") from None
+    return folder
 
 
 def _expanded(path: str) -> Path:
+    if not path.startswith("~"):  # "./~" is a folder
+        return Path(path)
     try:
         return Path(path).expanduser()
     except (RuntimeError, ValueError):  # no home, no such user, or no path at all
@@ -173,10 +183,3 @@ def _is_there(folder: Path) -> bool:
         return folder.is_dir()
     except OSError:  # a name too long, a parent that may not be searched: whoever reads it says so
         return True
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # in a folder that may not be searched
-        return False

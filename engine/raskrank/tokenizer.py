@@ -104,6 +104,16 @@ def _growth(step: dict[str, Any]) -> float:
     return max(1.0, len(step["content"]) / max(1, len(replaced))) if replaced else 1.0 + len(step["content"])
 
 
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The id that stands for what the vocabulary lacks, or None for a tokenizer without, as those of bytes are."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model["type"] == "Unigram":
+        id: int | None = model["unk_id"]
+        return id
+    piece = model.get("unk_token")
+    return None if piece is None else tokenizer.token_to_id(piece)
+
+
 def _id_count(tokenizer: Tokenizer) -> int:
     """One more than the largest token id. Quick, since it is on the way to every first score.
 

@@ -11,6 +11,7 @@ from raskrank.checkpoint import Checkpoint
 from raskrank.errors import CheckpointError, InferenceError, NotACrossEncoder
 from raskrank.extras import need
 from raskrank.families import STACKED, stored
+from raskrank.settings import HUB_ID
 from raskrank.weights import expected_tensors, read_headers
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     model_class = getattr(transformers, checkpoint.architecture)
     config = model_class.config_class(**checkpoint.config)
     config._attn_implementation = "eager"  # the exporter fuses attention itself; eager is its plain form
-    with _quiet():
+    with quiet():
         try:
             renamed = None if checkpoint.layout == "transformers" else _renamed_weights(checkpoint)
             model, report = model_class.from_pretrained(
@@ -105,13 +106,16 @@ def _renamed_weights(checkpoint: Checkpoint) -> "dict[str, Tensor]":
 
 
 def local_checkpoint(model: str, revision: str | None) -> Path:
-    """The folder of a checkpoint: `model` itself if it is one, else where the hub's cache on this machine has it.
+    """The checkpoint that a manifest names: a folder, or what the hub's cache on this machine has of the hub model owner/name.
 
     Opens no connection. Raises CheckpointError that says to pass the folder.
     """
-    if Path(model).is_dir():
+    folder = not HUB_ID.fullmatch(model)
+    if folder and Path(model).is_dir():
         return Path(model)
     try:
+        if folder:
+            raise NotADirectoryError(model)
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(model, revision=revision, local_files_only=True))
@@ -123,8 +127,8 @@ def local_checkpoint(model: str, revision: str | None) -> Path:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' log at errors only while a checkpoint loads: what it warns of is checked here and raised."""
+def quiet() -> Iterator[None]:
+    """transformers' log at errors only while a checkpoint or tokenizer loads: what it warns of is checked here and raised."""
     import logging as levels
 
     from transformers.utils import logging

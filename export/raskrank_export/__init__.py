@@ -2,7 +2,7 @@
 
 from raskrank_export import Thresholds, export
 
-report = export("BAAI/bge-reranker-base", "bundles/bge-reranker-base")
+report = export("BAAI/bge-reranker-base", "./bundles/bge-reranker-base")
 """
 
 from raskrank.gate import Thresholds

@@ -31,6 +31,7 @@ from raskrank.documents import stream_documents
 from raskrank.encoding import EncodedPair
 from raskrank.errors import ExportError, InputError
 from raskrank.manifest import CorpusFile, Coverage, Vocabulary
+from raskrank_export.describe import recorded_name
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.tensors import replace_values, values
 
@@ -91,7 +92,7 @@ def trim_vocabulary(data: bytes, tokenizer: Tokenizer, corpus: Sequence[Path], *
             kept=len(kept),
             of=tokenizer.get_vocab_size(with_added_tokens=True),
             unknown_id=new[unknown],
-            corpus=tuple(CorpusFile(name=file.name, sha256=record(file).sha256) for file in corpus),
+            corpus=tuple(CorpusFile(name=recorded_name(file), sha256=record(file).sha256) for file in corpus),
             coverage=coverage,
         ),
     )

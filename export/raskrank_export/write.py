@@ -3,23 +3,30 @@
 Beside the target `NAME` lie, while an export runs:
 
     .NAME.tmp-PID-HEX        what the caller fills; renamed to NAME at the end
-    .NAME.tmp-PID-HEX.lock   flock-held by the export; made before the folder and removed after it, so that a folder
-                             whose lock can be taken is stale
+    .NAME.tmp-PID-HEX.lock   empty, and flock-held by the export; made before the folder and removed after it, so that a
+                             folder whose lock can be taken is stale
     .NAME.tmp-PID-HEX.old    the bundle to replace, for the moment between two renames where swapping is not offered
+
+Others may write into the folder around NAME, too: what lies under such names is touched only if it is what an export of this
+user leaves, and no link is followed.
 """
 
 import ctypes
 import errno
+import json
 import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from raskrank.errors import ExportError
+from raskrank.bundle import read_manifest
+from raskrank.errors import BundleError, ExportError, Incompatible
+from raskrank.manifest import FILES, MANIFEST
 
 if sys.platform != "win32":
     import fcntl
@@ -32,6 +39,8 @@ _CLAIM_ATTEMPTS = 100
 _MORE_SPACE = "free some space, or choose a folder on another disk"
 _WRITABLE = "choose a folder that you may write to"
 _TAKEN = "something was put there meanwhile, perhaps by another export; pass overwrite=True or --overwrite"
+# What the manifest of every format has, and hardly one of another program.
+_KEYS = {"format", "name", "source", "recipe", "files", "self_test"}
 _HINTS = {
     errno.ENOSPC: _MORE_SPACE,
     errno.EDQUOT: _MORE_SPACE,
@@ -56,8 +65,8 @@ def bundle_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     killed exports of the same target left behind is removed at the start.
 
     With `overwrite`, an existing bundle is swapped for the new one and then removed; processes that have its files
-    open or mapped keep them. A folder that is no bundle (not empty, and without manifest.json or with folders in it),
-    a file, a link, a mount point and the current folder are refused.
+    open or mapped keep them. Only a folder that is empty, or holds the files of a bundle alone and a manifest of Raskrank's,
+    of whatever format, is replaced. Other folders, a file, a link, a mount point and the current folder are refused.
 
     Raises ExportError: before yielding where `target` exists or may not be overwritten; and for every OSError, also
     one from the block, with that error as its cause.
@@ -79,15 +88,21 @@ def bundle_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def _place(target: Path) -> Path:
     """The absolute path of `target`, its parents free of links and dots."""
+    _refuse_name(target)
+    whole = target.name in ("", "..")
+    place = Path(os.path.realpath(target)) if whole else Path(os.path.realpath(target.parent), target.name)
+    _refuse_name(place)
+    return place
+
+
+def _refuse_name(path: Path) -> None:
+    """PyTorch and onnxruntime, which write and read there, know no names but UTF-8."""
     try:
-        usable = b"\0" not in os.fsencode(target)
+        usable = b"\0" not in str(path).encode()
     except UnicodeEncodeError:
         usable = False
     if not usable:
-        raise ExportError(f"{str(target)!r} cannot name a folder: it holds NUL or invalid Unicode; choose another name")
-    if target.name in ("", ".."):
-        return Path(os.path.realpath(target))
-    return Path(os.path.realpath(target.parent), target.name)
+        raise ExportError(f"{str(path)!r} cannot name a bundle's folder: it holds NUL or is not UTF-8; choose another name")
 
 
 def _refuse_existing(place: Path, target: Path, *, overwrite: bool) -> None:
@@ -109,12 +124,26 @@ def _why_not_replaceable(place: Path) -> str | None:
         return "is a mount point"
     if place in (cwd := Path(os.path.realpath(os.curdir)), *cwd.parents):
         return "is, or holds, the current folder"
-    entries = list(place.iterdir())
-    if entries and not (place / "manifest.json").is_file():
-        return "is not empty and not a bundle (no manifest.json)"
-    # Bundles are flat; a manifest.json with folders beside it is somebody's project.
-    if any(entry.is_dir() for entry in entries):
-        return "holds folders, as no bundle does"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return "may not be written to"
+    entries = sorted(place.iterdir())
+    if not entries:
+        return None
+    if not (place / MANIFEST).is_file():
+        return f"is not empty and not a bundle (no {MANIFEST})"
+    if foreign := [entry.name for entry in entries if entry.name not in (*FILES, MANIFEST) or not entry.is_file()]:
+        return f"holds {foreign[0]!r}, as no bundle does"
+    return _why_not_ours(place)
+
+
+def _why_not_ours(folder: Path) -> str | None:
+    try:
+        read_manifest(folder)
+    except Incompatible:  # of another format: its keys have to do
+        values = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return None if values.keys() >= _KEYS else f"has a {MANIFEST} that is not Raskrank's"
+    except BundleError as error:
+        return f"has a {MANIFEST} that is damaged or not Raskrank's ({error})"
     return None
 
 
@@ -183,30 +212,51 @@ def _take(lock: int) -> bool:
 
 def _remove_stale(place: Path) -> None:
     """Tidies up after killed exports of `place`; those that still run, here or in another process, are left alone."""
-    pattern = re.compile(rf"(\.{re.escape(place.name)}\.tmp-[0-9]+-[0-9a-f]{{8}})(\.lock|\.old)?")
+    if sys.platform == "win32":
+        return  # without locks nobody can tell which are stale
+    pattern = re.compile(rf"(\.{re.escape(place.name)}\.tmp-[0-9]+-[0-9a-f]{{8}})\.lock")
     found: set[str] = set()
     with suppress(OSError):
         found = {match[1] for path in place.parent.iterdir() if (match := pattern.fullmatch(path.name))}
     for name in sorted(found):
         temp = place.with_name(name)
         with suppress(OSError):
-            lock = os.open(_beside(temp, ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+            # Not blocking: a pipe would wait for its other end.
+            lock = os.open(_beside(temp, ".lock"), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                if _take(lock):
+                if _is_stale(temp, lock):
                     _tidy(temp, place)
             finally:
                 os.close(lock)
 
 
+def _is_stale(temp: Path, lock: int) -> bool:
+    """Whether no export holds `lock`, now held here, and under `temp`'s names lies only what one of this user leaves."""
+    status = os.fstat(lock)
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and not status.st_size
+        and _take(lock)
+        and all(_is_own_folder(path) for path in (temp, _beside(temp, ".old")) if os.path.lexists(path))
+    )
+
+
+def _is_own_folder(path: Path) -> bool:
+    status = path.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
 def _tidy(temp: Path, place: Path) -> None:
     """Removes what lies under `temp`'s names, the lock last; an old bundle that nothing has replaced is put back."""
     old = _beside(temp, ".old")
-    if old.is_dir() and not os.path.lexists(place):
+    if not old.is_symlink() and old.is_dir() and not os.path.lexists(place):
         old.rename(place)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(temp, ignore_errors=True)
-    with suppress(OSError):  # the next export tries again
-        _beside(temp, ".lock").unlink()
+    for path in (old, temp):
+        shutil.rmtree(path, ignore_errors=True)  # follows no link, nor one that is put there meanwhile
+    if not (os.path.lexists(old) or os.path.lexists(temp)):
+        with suppress(OSError):  # the next export tries again, as long as there is a lock
+            _beside(temp, ".lock").unlink()
 
 
 def _put_in_place(temp: Path, place: Path, *, overwrite: bool) -> None:

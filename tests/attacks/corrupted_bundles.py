@@ -2,9 +2,10 @@
 
 python tests/attacks/corrupted_bundles.py [--count N] [--seed S]
 
-Every second one is only damaged: a flipped bit, a cut, zeros, other bytes, a file in another's place. Of the others the manifest
-was made to fit again, as an attacker would; their scores may be any, but no such bundle may end the process, hang, or raise
-what is no RaskrankError. Bundles are loaded in child processes, so that a crash is counted. Exits with 1 if a promise was broken.
+Every second one is only damaged: a flipped bit, a cut, zeros, other bytes, a file in another's place. Of the others the
+manifest was made to fit again, as an attacker would; their scores may be any, but no such bundle may end the process, hang, or
+raise what is no RaskrankError. Bundles are loaded in child processes, so that a crash is counted. Exits with 1 if a promise was
+broken.
 """
 
 import argparse

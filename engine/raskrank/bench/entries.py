@@ -1,5 +1,6 @@
 """The models of a benchmark: bundles, and the checkpoint of the first in PyTorch."""
 
+import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,7 +36,12 @@ class Entry:
 
 @contextmanager
 def loaded(
-    bundles: Sequence[str | None], *, threads: int, against_torch: bool, checkpoint: str | None, progress: Steps | None
+    bundles: Sequence[str | os.PathLike[str] | None],
+    *,
+    threads: int,
+    against_torch: bool,
+    checkpoint: str | None,
+    progress: Steps | None,
 ) -> Iterator[list[Entry]]:
     """The bundles in order, then perhaps PyTorch, all in memory until the block ends. Raises as `Reranker.load` does."""
     with ExitStack() as opened:

@@ -1,5 +1,6 @@
 """The benchmark itself: models in turn on the same passages, within a time budget."""
 
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ FRESH_SHARE = 0.2  # of the time, after which no further round of fresh processe
 
 
 def run(
-    bundles: Sequence[str | None],
+    bundles: Sequence[str | os.PathLike[str] | None],
     workloads: Sequence[Workload],
     query: str,
     *,

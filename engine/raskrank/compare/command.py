@@ -17,6 +17,7 @@ from raskrank.compare.data import read_data, read_samples
 from raskrank.compare.measure import measure
 from raskrank.compare.report import About, to_dict, to_markdown
 from raskrank.errors import InputError
+from raskrank.settings import choose_for_command
 from raskrank.terminal import Bar, is_terminal, safe_lines, say, show, to_json
 
 MIN_CANDIDATES = 2  # of fewer there is no order
@@ -34,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     data = read_data(Path(arguments.data)) if arguments.data else read_samples()
     tasks = make_tasks(data, queries=arguments.queries, candidates=arguments.candidates)
     against_torch = arguments.against == "torch"
-    with loaded(arguments.models, against_torch=against_torch, bi_encoder=arguments.bi_encoder) as contenders:
+    models = [choose_for_command(model, say) for model in arguments.models or [None]]
+    with loaded(models, against_torch=against_torch, bi_encoder=arguments.bi_encoder) as contenders:
         for contender in contenders:
             if note := license.note(contender.name, contender.license):
                 say(note)

@@ -1,5 +1,6 @@
 """What is compared: bundles, and checkpoints in PyTorch, behind the little that a comparison asks of a model."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -110,7 +111,9 @@ class CrossEncoder:
 
 
 @contextmanager
-def loaded(models: Sequence[str], *, against_torch: bool, bi_encoder: str | None = None) -> Iterator[list[Contender]]:
+def loaded(
+    models: Sequence[str | os.PathLike[str]], *, against_torch: bool, bi_encoder: str | None = None
+) -> Iterator[list[Contender]]:
     """The contenders, all in memory until the block ends.
 
     models: each a bundle as `Reranker.load` takes it, or the folder of a checkpoint; none: the bundle that it takes without
