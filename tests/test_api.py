@@ -71,7 +71,7 @@ def test_every_name_is_there(package: object) -> None:
         (
             Reranker.load,
             "(bundle=None, *, threads=None, backend='onnx', fallback=None, checkpoint=None, expected_sha256=None, "
-            "ignore_target=False, limits=None)",
+            "ignore_target=False, map_weights=True, limits=None)",
         ),
         (Reranker.rank, "(self, query, documents, top_k=None, *, raw_scores=False)"),
         (Reranker.score, "(self, query, documents, *, raw_scores=False)"),
@@ -115,6 +115,7 @@ def test_types() -> None:
         "checkpoint": str | Path | None,
         "expected_sha256": str | None,
         "ignore_target": bool,
+        "map_weights": bool,
         "limits": Limits | None,
         "return": typing.Self,
     }

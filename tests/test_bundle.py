@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import random
+import re
+import subprocess
+import sys
 import typing
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 
 import bundles
 from conftest import Tiny
+from processes import run_script
 from raskrank import BundleError, Corrupt, Incompatible, MissingFile, Reranker
 from raskrank.bundle import MAX_MANIFEST_BYTES, open_bundle, read_manifest
 from raskrank.loading import bundle_path
@@ -562,3 +566,44 @@ def test_other_files_in_the_folder_do_not_matter(folder: Path) -> None:
     (folder / "onnx").mkdir()
     after = open_bundle(folder)
     assert (after.manifest, after.graph, after.tokenizer) == (before.manifest, before.graph, before.tokenizer)
+
+
+# Attacks
+
+
+def test_corrupted_bundles_are_refused_or_score_as_before() -> None:
+    # In child processes, which a crash would end: tests/attacks has the long run.
+    script = Path(__file__).parent / "attacks" / "corrupted_bundles.py"
+    command = [sys.executable, str(script), "--count", "120", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^120 corrupted bundles in \d+ s, 0 that broke the promise$", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_after_a_failed_load_nothing_reads_the_files(folder: Path, tmp_path: Path) -> None:
+    # A check of the weights that ran on beside the caller died, with the whole process, when a sound copy was put there.
+    source = """
+        import sys
+        from pathlib import Path
+        from raskrank import Corrupt, Incompatible, Reranker
+
+        folder = Path(sys.argv[1])
+        weights = folder / "model.onnx.data"
+        size = weights.stat().st_size
+        for _ in range(50):
+            try:
+                Reranker.load(folder)
+            except (Corrupt, Incompatible):
+                with weights.open("r+b") as file:
+                    file.truncate(0)
+                    file.truncate(size)
+            else:
+                raise SystemExit("loaded")
+    """
+    (folder / TOKENIZER).write_bytes(b"{}")
+    with (folder / WEIGHTS).open("ab") as file:
+        file.truncate(64 << 20)
+    bundles.sign(folder)  # the digest of the weights is right at first, and the tokenizer's always
+    run_script(tmp_path, source, str(folder))
+    (folder / TOKENIZER).write_bytes(b"[]")  # now not even its digest fits
+    run_script(tmp_path, source, str(folder))

@@ -65,8 +65,8 @@ def small_graph(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
-IDS = (TensorProto.INT64, FREE)
-LOGITS = (TensorProto.FLOAT, ["batch_size", 1])
+IDS: tuple[int, list[Any]] = (TensorProto.INT64, FREE)
+LOGITS: tuple[int, list[Any]] = (TensorProto.FLOAT, ["batch_size", 1])
 
 
 def test_a_small_graph_runs(tmp_path: Path) -> None:
@@ -539,7 +539,7 @@ def test_odd_encodings_are_read_as_protobuf_reads_them(entry: bytes) -> None:
     (tensor,) = ModelProto.FromString(graph).graph.initializer
     assert [item.value for item in tensor.external_data if item.key == "location"] == ["x"]
     (found,) = external_tensors(graph)
-    assert found == ("stored", "float32", (4,), "x", 0, 16)
+    assert tuple(found) == ("stored", "float32", (4,), "x", 0, 16)
     (moved,) = external_tensors(relocate(graph, "elsewhere"))
     assert moved == found._replace(location="elsewhere")
     with pytest.raises(ValueError, match="two initializers have the same name"):
@@ -625,11 +625,20 @@ def _same_as_onnx(content: bytes) -> None:
             tensor.name,
             helper.tensor_dtype_to_np_dtype(tensor.data_type).name,
             tuple(tensor.dims),
-            *({entry.key: entry.value for entry in tensor.external_data}[key] for key in ("location",)),
-            *(int({entry.key: entry.value for entry in tensor.external_data}[key]) for key in ("offset", "length")),
+            *(_read(value) for value in map(_entries(tensor).get, ("location", "offset", "length"))),
         )
         for tensor in expected
     )
+
+
+def _entries(tensor: TensorProto) -> dict[str, str]:
+    # protobuf gives bytes where they are no UTF-8.
+    texts = ((entry.key, entry.value) for entry in tensor.external_data)
+    return {key: value.decode(errors="replace") if isinstance(value, bytes) else value for key, value in texts}
+
+
+def _read(value: str | None) -> str | int | None:
+    return int(value) if value is not None and value.isdecimal() else value
 
 
 def _tensors(message: Any) -> Iterator[TensorProto]:

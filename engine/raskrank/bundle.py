@@ -18,7 +18,9 @@ from raskrank.errors import BundleError, Corrupt, MissingFile
 from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS, FileRecord, Manifest
 
 MAX_MANIFEST_BYTES = 1 << 20  # a manifest is a few kilobytes; a larger file is not one, and is not parsed
-MAX_SMALL_BYTES = 1 << 28  # graph and tokenizer are read into memory whole; the largest known are 34 megabytes
+# Read into memory whole. A graph without its weights has some hundred kilobytes; the largest tokenizer known, of 256,000
+# pieces with their merges, has 34 megabytes, and parsing one may take hundreds of times its size.
+MAX_SMALL_BYTES = {MODEL: 1 << 28, TOKENIZER: 1 << 26}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +80,19 @@ def opened_bundle(path: Path, *, expected_sha256: str | None = None, map_weights
             _check_file(folder, name, manifest)
         weights = Contents(folder / WEIGHTS, mapped=map_weights)
         _check_size(folder, WEIGHTS, len(weights), manifest)  # of what was opened, whatever lies there by now
-        weights_digest = beside(weights.sha256)
         graph, tokenizer = ((folder / name).read_bytes() for name in (MODEL, TOKENIZER))
-    for name, content in ((MODEL, graph), (TOKENIZER, tokenizer)):
-        _check_digest(folder, name, hashlib.sha256(content).hexdigest(), manifest)
-    yield Bundle(
-        folder=folder,
-        manifest=manifest,
-        manifest_sha256=digest,
-        graph=graph,
-        tokenizer=tokenizer,
-        weights=weights,
-    )
-    _check_digest(folder, WEIGHTS, weights_digest.result(), manifest)
+    with beside(weights.sha256) as weights_digest:  # at its end nothing reads the file any more: it may be replaced then
+        for name, content in ((MODEL, graph), (TOKENIZER, tokenizer)):
+            _check_digest(folder, name, hashlib.sha256(content).hexdigest(), manifest)
+        yield Bundle(
+            folder=folder,
+            manifest=manifest,
+            manifest_sha256=digest,
+            graph=graph,
+            tokenizer=tokenizer,
+            weights=weights,
+        )
+        _check_digest(folder, WEIGHTS, weights_digest.result(), manifest)
     weights.release_pages()
 
 
@@ -110,8 +112,8 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> None:
     if not file.is_file():
         raise MissingFile(f"{file} is missing; copy the whole bundle, or make it again with: raskrank export")
     _check_size(folder, name, file.stat().st_size, manifest)
-    if name != WEIGHTS and manifest.files[name].size > MAX_SMALL_BYTES:
-        raise Corrupt(f"{file}: {manifest.files[name].size} bytes, at most {MAX_SMALL_BYTES} are read")
+    if name in MAX_SMALL_BYTES and manifest.files[name].size > MAX_SMALL_BYTES[name]:
+        raise Corrupt(f"{file}: {manifest.files[name].size} bytes, at most {MAX_SMALL_BYTES[name]} are read")
 
 
 def _check_size(folder: Path, name: str, found: int, manifest: Manifest) -> None:

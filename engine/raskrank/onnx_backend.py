@@ -5,6 +5,8 @@ import os
 import reprlib
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +27,10 @@ DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
 # score is not delayed, nor a process that scores one pair and ends.
 SPREAD_ALONE = 1
 MAX_LENGTH = "max_length"  # key in the graph's own properties
+GRAPH_SETTINGS = "ORT_LOAD_CONFIG_FROM_MODEL"
 FATAL = 4  # failures reach the caller as exceptions; onnxruntime's own log on stderr is left out
 
+_environment = threading.Lock()  # held while a variable of the process is taken out
 _live: "weakref.WeakSet[OnnxBackend]" = weakref.WeakSet()
 
 
@@ -77,8 +81,8 @@ class OnnxBackend:
         return result[:, 0]  # (B, 1) -> (B)
 
     def close(self) -> None:
-        del self._single, self._weights  # in this order: a session uses the weights where they are
         self._wide = None
+        del self._single, self._weights  # in this order: sessions use the weights where they are
 
     def _wide_session(self) -> "onnxruntime.InferenceSession":
         with self._wide_lock:
@@ -161,14 +165,29 @@ def session_options(folder: Path, *, threads: int) -> "onnxruntime.SessionOption
 
 def make_session(graph: bytes, options: "onnxruntime.SessionOptions") -> "onnxruntime.InferenceSession":
     """Every session is made here. Raises what onnxruntime raises."""
-    return onnxruntime.InferenceSession(
-        graph,
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=DISABLED_OPTIMIZERS,
-        enable_fallback=0,  # there is no other provider to try, and it would print
-        read_config_from_model=0,  # else ORT_LOAD_CONFIG_FROM_MODEL in the environment puts the graph's settings over ours
-    )
+    with _graph_settings_ignored():
+        return onnxruntime.InferenceSession(
+            graph,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=DISABLED_OPTIMIZERS,
+            enable_fallback=0,  # there is no other provider to try, and it would print
+        )
+
+
+@contextmanager
+def _graph_settings_ignored() -> Iterator[None]:
+    """Where this variable is 1, onnxruntime puts settings inside a graph over ours, or else refuses; only its absence helps."""
+    if os.environ.get(GRAPH_SETTINGS) is None:
+        yield
+        return
+    with _environment:
+        asked = os.environ.pop(GRAPH_SETTINGS, None)
+        try:
+            yield
+        finally:
+            if asked is not None:
+                os.environ[GRAPH_SETTINGS] = asked
 
 
 def _max_length(session: "onnxruntime.InferenceSession") -> int | None:
