@@ -5,16 +5,19 @@ BIN := $(VENV)/bin
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-versions bench bench-suite lint clean
+.PHONY: demo test test-all test-versions soak bench bench-suite lint constraints clean
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+# Every extra: constraints.txt is the whole environment. `pip check` says what it lacks.
+$(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,compare,bi-encoder,dev]'
+	$(PIP) install --quiet --require-hashes --only-binary :all: --no-deps --requirement constraints.txt
+	$(PIP) install --quiet --only-binary :all: --requirement constraints-torch.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check
 	touch $@
 
-$(VENV)/.bench: $(VENV)/.ready
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[export,compare,bi-encoder,dev,bench]'
-	touch $@
+constraints:  ## the digests of the versions in constraints.txt, from the package index
+	$(PYTHON) tests/lock.py
 
 demo: $(VENV)/.ready  ## checkpoint -> int8 bundle -> parity -> ranking -> speed, offline
 	$(BIN)/python benchmarks/demo.py
@@ -34,11 +37,11 @@ test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntim
 	$(BIN)/python tests/versions.py
 
 MODEL ?= nano
-bench: $(VENV)/.bench  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`
+bench: $(VENV)/.ready  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`
 	-$(BIN)/python benchmarks/environments.py
 	$(BIN)/python benchmarks/compare.py --model $(MODEL) $(BENCH)
 
-bench-suite: $(VENV)/.bench  ## pytest-benchmark, to compare commits: BENCH=--benchmark-save=NAME, BENCH=--benchmark-compare
+bench-suite: $(VENV)/.ready  ## pytest-benchmark, to compare commits: BENCH=--benchmark-save=NAME, BENCH=--benchmark-compare
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only $(BENCH)
 
 clean:

@@ -1,7 +1,9 @@
 """What is published: the sdist, the wheel, and the wheel alone in an empty environment on each Python."""
 
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from typing import NamedTuple
 import pytest
 from packaging.requirements import Requirement
 
+import lock
 import raskrank
 import versions
 from paths import ROOT
@@ -82,7 +85,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 def index(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Skips where pip cannot reach a package index."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "0", "--timeout", "10"]
-    target = ["--dest", str(tmp_path_factory.mktemp("index")), "--constraint", str(ROOT / "constraints.txt"), "tqdm"]
+    target = ["--dest", str(tmp_path_factory.mktemp("index")), next(pin for pin in lock.pins() if pin.startswith("tqdm=="))]
     result = subprocess.run([*command, *target], capture_output=True, text=True, timeout=DEADLINE, check=False)
     if result.returncode:
         pytest.skip(f"needs a package index, and pip reaches none: {result.stderr.strip().splitlines()[-1]}")
@@ -96,7 +99,9 @@ def alone(
     if python is None:
         pytest.skip(f"needs Python {request.param} on PATH or in ~/.pyenv/versions")
     folder = tmp_path_factory.mktemp(f"python{request.param}")
-    arguments = [str(published.wheel), "--constraint", str(ROOT / "constraints.txt")]
+    # Digests would make pip refuse the wheel, which has none.
+    (folder / "pins.txt").write_text("\n".join(lock.pins()), "utf-8")
+    arguments = [str(published.wheel), "--constraint", str(folder / "pins.txt")]
     yield Alone(versions.install(python, folder / "venv", *arguments), folder)
     shutil.rmtree(folder)  # pytest keeps its temporary folders, and this one takes 150 MB
 
@@ -137,6 +142,19 @@ def test_the_wheel_is_small(published: Published) -> None:
     assert published.wheel.stat().st_size < MAX_WHEEL_BYTES
 
 
+def test_every_dependency_is_pinned_with_digests() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = {Requirement(line).name for line in [*project["dependencies"], *itertools.chain(*extras)]}
+    pinned = {pin.split("==")[0] for pin in lock.pins()}
+    assert {name.replace("_", "-") for name in wanted - {"torch"}} <= {name.replace("_", "-") for name in pinned}
+    blocks = re.split(r"\n(?=[^ #])", (ROOT / "constraints.txt").read_text("utf-8").strip())[1:]
+    assert len(blocks) == len(pinned)
+    for block in blocks:
+        assert re.fullmatch(r"[\w.-]+==[\w.]+( \\\n    --hash=sha256:[0-9a-f]{64})+", block), block[:100]
+    assert re.search(r"^torch==[\d.]+$", (ROOT / "constraints-torch.txt").read_text("utf-8"), re.MULTILINE)
+
+
 def test_the_wheel_states_what_pyproject_does(published: Published) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     with zipfile.ZipFile(published.wheel) as wheel:
@@ -153,7 +171,7 @@ def test_the_sdist_holds_what_builds_and_tests_the_wheel(published: Published) -
     with tarfile.open(published.sdist) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     # The wheel of these tests was built from this sdist, so what it needs is there; the tests and the demo need more.
-    assert {"LICENSE", "README.md", "Makefile", "constraints.txt", "pyproject.toml"} <= names
+    assert {"LICENSE", "README.md", "Makefile", "constraints.txt", "constraints-torch.txt", "pyproject.toml"} <= names
     assert {"export/nano/model.safetensors", "tests/conftest.py", "tests/test_wheel.py", "benchmarks/demo.py"} <= names
     assert not [name for name in names if name.startswith((".venv", ".ci", "build/", "dist/")) or "__pycache__" in name]
 
