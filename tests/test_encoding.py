@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +17,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from builders import NORWEGIAN, SENTENCES, Family, bytelevel_tokenizer, unigram_tokenizer, wordpiece_tokenizer
 from conftest import Tiny
-from paths import NANO_CHECKPOINT, shared
+from paths import NANO_CHECKPOINT, ROOT, shared
+from processes import environment
 from raskrank import encoding
 from raskrank.encoding import MAX_UNBROKEN, EncodedPair, PairEncoder, kept_tokens
 from raskrank.errors import Incompatible
@@ -580,6 +583,14 @@ def test_other_threads_run_while_a_long_text_is_tokenized() -> None:
     thread.join()
     # With the library's `encode` they stand still for most of the time.
     assert min(shares) < 0.4
+
+
+def test_the_attack_with_texts(tmp_path: Path) -> None:
+    attack = [sys.executable, "-W", "error", str(ROOT / "tests" / "attacks" / "texts.py"), "--count", "400", "--share", "0.04"]
+    run = subprocess.run(attack, capture_output=True, text=True, timeout=120, env=environment(tmp_path), check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("400 random texts, ")
+    assert "0 encoded otherwise than whole" in run.stdout
 
 
 @pytest.mark.parametrize("parallel", [True, False])
