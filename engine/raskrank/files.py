@@ -12,6 +12,7 @@ MAX_JSON_BYTES = 16 * 2**20
 # A message quotes what a file says, which may be 100 kB; the longest sound value, a class's full name, has 70 characters.
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 100
+MAX_NAMED = 300
 
 
 def quoted(value: object) -> str:
@@ -20,9 +21,9 @@ def quoted(value: object) -> str:
 
 
 def named(value: object) -> str:
-    """str() of a name from a file, shortened for a message."""
+    """str() of names from a file, or of another library's error that quotes one, shortened for a message."""
     text = str(value)
-    return text if len(text) <= _repr.maxstring else f"{text[: _repr.maxstring]}..."
+    return text if len(text) <= MAX_NAMED else f"{text[:MAX_NAMED]}..."
 
 
 def is_file(path: Path) -> bool:
@@ -73,6 +74,13 @@ def decode_json(path: Path, content: bytes) -> object:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} does not hold valid JSON ({named(error)}). Was it downloaded whole?") from error
+
+
+def read_whole(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_bytes(path: Path, size: int, start: int = 0) -> bytes:

@@ -17,6 +17,7 @@ from raskrank.calls import loads
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
+from raskrank.files import read_whole
 from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Manifest
 from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
 from raskrank.settings import Choice, absolute, choose
@@ -248,7 +249,7 @@ def _license(checkpoint: Checkpoint) -> str | None:
 def _reference(checkpoint: Checkpoint, max_length: int) -> Reference:
     from raskrank.torch_backend import TorchBackend
 
-    backend, data = TorchBackend(checkpoint), (checkpoint.folder / TOKENIZER).read_bytes()
+    backend, data = TorchBackend(checkpoint), read_whole(checkpoint.folder / TOKENIZER)
     encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=rayon.usable())
     judge = ReferenceEncoder(checkpoint, encoder)
     judge.check(PROBES, encoder.encode(PROBES))

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from raskrank.checkpoint import Checkpoint
 from raskrank.encoding import EncodedPair, PairEncoder, kept_tokens
 from raskrank.errors import CheckpointError
-from raskrank.files import read_json
+from raskrank.files import named, read_json
 from raskrank.manifest import TOKENIZER
 from raskrank.tokenizer import unknown_id
+from raskrank.tokenizer_parts import differing_parts
 from raskrank.torch_backend import quiet
 
 # As transformers' AutoTokenizer chooses where no class is named.
@@ -64,17 +66,20 @@ class ReferenceEncoder:
         theirs = self.encode(pairs)
         both = list(zip(ours, theirs, strict=True))
         where = f"{self._folder / TOKENIZER} and {CONFIG} disagree: transformers' {type(self._tokenizer).__name__}"
+        advice = "save the tokenizer again with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         if ids := sum(not np.array_equal(one.input_ids, other.input_ids) for one, other in both):
-            raise CheckpointError(
-                f"{where} gives other ids for {ids} of {len(both)} pairs; save the tokenizer again with transformers' "
-                "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-            )
+            raise CheckpointError(f"{where} gives other ids for {ids} of {len(both)} pairs; {advice}")
         if types := sum(self._types and not np.array_equal(one.token_type_ids, other.token_type_ids) for one, other in both):
             raise CheckpointError(
                 f"{where} passes other token types to the model for {types} of {len(both)} pairs, so that it would score them "
                 f"otherwise; if {TOKENIZER} is right, correct tokenizer_class and model_input_names in {CONFIG}, else save the "
                 "tokenizer again with the class that the model was trained with"
             )
+        own = Tokenizer.from_file(str(self._folder / TOKENIZER))
+        if parts := differing_parts(own, self._tokenizer.backend_tokenizer):
+            raise CheckpointError(f"{where} has other {', '.join(parts)}, which gives other ids for some texts; {advice}")
+        if self._tokenizer.truncation_side != "right":
+            raise CheckpointError(f"{where} cuts texts at their start, and Raskrank at their end; {advice}")
         return theirs
 
     def unknown_share(self, encoded: Sequence[EncodedPair]) -> float:
@@ -107,13 +112,13 @@ def _load(checkpoint: Checkpoint) -> Any:
         with quiet():
             return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a strange tokenizer_config.json makes it raise
-        raise CheckpointError(f"{folder}: transformers cannot load this tokenizer: {error}") from error
+        raise CheckpointError(f"{folder}: transformers cannot load this tokenizer: {named(error)}") from error
 
 
 def _class_name(checkpoint: Checkpoint) -> str:
     """The fast class that AutoTokenizer would take: of a fixed list, never code that the folder brings."""
     folder = checkpoint.folder
-    stated = next((named for file in (CONFIG, "config.json") if (named := _stated(folder / file)) is not None), None)
+    stated = next((value for file in (CONFIG, "config.json") if (value := _stated(folder / file)) is not None), None)
     if stated is None:
         return f"{_BY_MODEL_TYPE[checkpoint.model_type]}TokenizerFast"
     stem = str(stated).removesuffix("Fast").removesuffix("Tokenizer")

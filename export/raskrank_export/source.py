@@ -10,6 +10,7 @@ from raskrank.checkpoint import CONFIGURATION, Checkpoint, read_checkpoint, read
 from raskrank.conversion import Origin
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.extras import need
+from raskrank.files import quoted
 from raskrank.license import restricts_use
 from raskrank.settings import HUB_ID, folder_hint
 from raskrank.weights import SUGGESTION
@@ -51,12 +52,12 @@ def resolve(model: str, *, revision: str | None = None, accepted_license: str | 
     there = _path_kind(model)
     if there == "folder":
         if revision is not None:
-            raise CheckpointError(f"{model} is a folder, which has no revision {revision!r}. Leave the revision out.")
+            raise CheckpointError(f"{model} is a folder, which has no revision {quoted(revision)}. Leave the revision out.")
         return ResolvedSource(folder=Path(model), name=model, revision=None)
     if there == "file":
         raise CheckpointError(f"{model} is not a folder. Give the folder that holds the model's config.json.")
     if not HUB_ID.fullmatch(model):
-        raise CheckpointError(f"There is no folder {model!r}. Give a checkpoint's folder, or a hub model as owner/name.")
+        raise CheckpointError(f"There is no folder {quoted(model)}. Give a checkpoint's folder, or a hub model as owner/name.")
     if refused := models.refused(model):
         raise NotACrossEncoder(f"{model} is {refused.reason}. {SUGGESTION}")
     known = models.known(model)
@@ -99,7 +100,7 @@ def _check_facts(source: ResolvedSource, known: models.KnownModel, checkpoint: C
         expected, found = getattr(known, fact), getattr(checkpoint, fact)
         if found != expected:
             raise CheckpointError(
-                f"{source.name}: the {fact} of this checkpoint is {found!r}, that of the published model {expected!r}. "
+                f"{source.name}: the {fact} of this checkpoint is {quoted(found)}, that of the published model {expected!r}. "
                 f"To take it as it is, export its folder: {source.folder}"
             )
 
@@ -137,7 +138,7 @@ def _download(model: str, revision: str | None, files: tuple[str, ...], commit: 
         RevisionNotFoundError,
     )
 
-    asked = model if revision is None else f"{model} at {revision!r}"
+    asked = model if revision is None else f"{model} at {quoted(revision)}"
     try:
         return Path(
             snapshot_download(model, revision=commit or revision, allow_patterns=[*files], ignore_patterns=[*HUB_FILES_LEFT])
@@ -148,12 +149,14 @@ def _download(model: str, revision: str | None, files: tuple[str, ...], commit: 
         ) from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"There is no model {model!r} on the hub (or it is private: log in with `hf auth login`){folder_hint(model)}."
+            f"There is no model {quoted(model)} on the hub (or it is private: log in with `hf auth login`){folder_hint(model)}."
         ) from error
     except RevisionNotFoundError as error:
-        raise CheckpointError(f"{model} has no revision {revision!r} on the hub. Give a branch, a tag or a commit.") from error
+        raise CheckpointError(
+            f"{model} has no revision {quoted(revision)} on the hub. Give a branch, a tag or a commit."
+        ) from error
     except HFValidationError as error:
-        raise CheckpointError(f"The hub allows no such name as {model!r}{folder_hint(model)}.") from error
+        raise CheckpointError(f"The hub allows no such name as {quoted(model)}{folder_hint(model)}.") from error
     except LocalEntryNotFoundError as error:
         if isinstance(error.__cause__, OfflineModeIsEnabled):
             reason = "HF_HUB_OFFLINE is set and the cache does not hold it. Unset it"

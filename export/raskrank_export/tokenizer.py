@@ -4,6 +4,7 @@ from tokenizers import Tokenizer
 
 from raskrank.checkpoint import Checkpoint
 from raskrank.errors import CheckpointError
+from raskrank.files import named, read_whole
 from raskrank.manifest import TOKENIZER
 from raskrank.reference_tokenizer import PROBES
 
@@ -14,11 +15,11 @@ def read_tokenizer(checkpoint: Checkpoint) -> tuple[bytes, Tokenizer]:
     Whether transformers gives the same is for `ReferenceEncoder.check`.
     """
     file = checkpoint.folder / TOKENIZER
-    data = file.read_bytes()
+    data = read_whole(file)
     try:
         tokenizer = Tokenizer.from_buffer(data)
     except Exception as error:  # tokenizers raises Exception itself
-        raise CheckpointError(f"{file}: not a tokenizer that tokenizers can read: {error}") from error
+        raise CheckpointError(f"{file}: not a tokenizer that tokenizers can read: {named(error)}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
