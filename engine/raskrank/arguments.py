@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "--samples",
         metavar="FILE",
         help='judge the bundle on these: {"query": ..., "documents": [...]} a line, or .tsv with query and document a line '
-        "(default: a set in Norwegian and English)",
+        "(default: a set in Norwegian and English); a repair of int8 needs 8 queries",
     )
     command.add_argument(
         "--trim-vocab",
@@ -208,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     command = add(
         "verify",
         "compare a bundle with its checkpoint in PyTorch",
-        "Scores the same pairs with both, and holds the differences against the thresholds in the bundle's manifest.",
+        "Scores the same pairs with both, PyTorch on what transformers' own tokenizer makes of them, and holds the differences "
+        "against the thresholds in the bundle's manifest.",
         "raskrank verify --bundle ./bundles/bge-reranker-base --pairs pairs.jsonl",
         "the bundle fails a threshold or is broken, or the checkpoint is another",
         needs,

@@ -35,7 +35,8 @@ from raskrank_export.ladder import Judge, climb
 from raskrank_export.progress import Clock, Progress, Silent
 from raskrank_export.quantize import EXACT, PORTABLE, ActivationScheme, Levels, Quantization
 from raskrank_export.report import ExportReport
-from raskrank_export.scoring import fp32_rounding, graph_logits, logits_of, rounding_pairs
+from raskrank_export.rounding import fp32_rounding, rounding_pairs
+from raskrank_export.scoring import graph_logits, logits_of
 from raskrank_export.smoothing import unit_divisors
 from raskrank_export.source import read, resolve
 from raskrank_export.tokenizer import read_tokenizer
@@ -64,7 +65,8 @@ def export(
     """Turn a cross-encoder into a bundle that ranks the same, or raise and write nothing.
 
     precision: "int8" that fails the thresholds is repaired as cheaply as possible, and where nothing helps the bundle is
-        fp32; the report says what was done and what it costs.
+        fp32; the report says what was done and what it costs. A repair is chosen on one half of the samples and judged on the
+        other.
     model: a hub id, "owner/name", or a checkpoint's folder; one whose path has the form of an id is written "./owner/name", or
         given as a Path. revision: branch, tag or commit on the hub.
     max_length: tokens of a pair with its special tokens; without, what the checkpoint allows, which it may not exceed, or
