@@ -403,43 +403,19 @@ def test_long_texts_among_short_ones_stay_in_place(kind: Kind) -> None:
 MEGABYTE = 1_000_000
 
 
-def test_a_megabyte_of_norwegian_takes_milliseconds() -> None:
+def test_a_megabyte_of_norwegian_takes_no_longer_than_its_beginning() -> None:
     encoder = PairEncoder(Tokenizer.from_file(str(NANO_CHECKPOINT / "tokenizer.json")), 512)
-    document = " ".join(NORWEGIAN * 600)
-    assert len(document) >= MEGABYTE
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        encoder.encode([(NORWEGIAN[0], document)])
-        times.append(time.perf_counter() - start)
-    # It takes 5 ms; the whole text would take more than a second.
-    assert min(times) < 0.05
+    whole = " ".join(NORWEGIAN * 600)
+    assert len(whole) >= MEGABYTE
 
+    def seconds(document: str) -> float:
+        start = time.process_time()
+        for _ in range(10):
+            encoder.encode([(NORWEGIAN[0], document)])
+        return time.process_time() - start
 
-HOSTILE = {
-    "spaces": " ",
-    "marks": "\u0301",
-    "letters": "abcdefghij",
-    "cjk": "漢字",
-    "zero width": "a\u200b",
-    "nul": "\x00",
-    "newlines": "\n",
-    "dots": ".",
-    "emoji": "👩‍👩‍👧‍👦",
-    "special tokens": "<mask>[SEP]</s>",
-}
-
-
-@pytest.mark.parametrize("kind", ["nano", "bge-reranker-base-BAAI"], indirect=True)
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_text_takes_time_in_proportion(kind: Kind, name: str) -> None:
-    # A quarter of 5 s for a quarter of a megabyte; of CPU, since other processes are none of our business.
-    text = "a" + HOSTILE[name] * (MEGABYTE // 4 // len(HOSTILE[name])) + "b"
-    encoder = kind.encoder(512)
-    start = time.process_time()
-    (found,) = encoder.encode([("kort", text)])
-    assert time.process_time() - start < 5 / 4
-    assert 0 < len(found.input_ids) <= 512
+    # 1.1 times; as long as tokenizing it whole would be 50 times.
+    assert min(seconds(whole) for _ in range(3)) < 5 * min(seconds(whole[: MEGABYTE // 50]) for _ in range(3))
 
 
 # What a prefix cannot know of what follows it.

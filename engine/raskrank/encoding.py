@@ -18,7 +18,7 @@ CHARS_PER_TOKEN = 8
 # Characters before a prefix's end whose tokens are not trusted, beside the longest added token: what the text goes on with
 # may change them. Letters that join to one, and a normalizer's replacements, are far shorter.
 CUT_MARGIN = 64
-# No more of a text is read, so that none takes a second or a gigabyte: 2.5 us and 0.6 kB a character where it has no
+# No more of a text is read, so that none takes a second or a gigabyte: 2 to 4 us and 0.6 kB a character where it has no
 # boundary at all. Or 32 characters for each token of max_length, where that is more: the model then takes longer anyway.
 MAX_UNBROKEN = 100_000
 # Characters tokenized in one call of the library, whose results stand in memory together at up to 0.5 kB a character.

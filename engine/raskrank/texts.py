@@ -17,11 +17,10 @@ class Limits:
     """Upper bounds on one call; a larger input raises LimitError before anything is computed.
 
     max_documents: documents or pairs in one call. The default keeps the result lists of a call under about 100 MB.
-    max_text_chars: characters in one query or document. Longer than any text a cross-encoder reads; catches a whole file
-        passed by mistake. Texts below it are truncated to the model's max_length in tokens, and cost what is read of them:
-        a prefix, of 100,000 characters at most (where max_length is above 3,100, 32 characters for each of its tokens).
-        However long a text and whatever is in it, that is at most 0.5 s and 0.1 GB a text on one core of an AMD EPYC at
-        2.5 GHz; a megabyte of words takes 10 ms. Lower it to refuse long texts.
+    max_text_chars: characters in one query or document; catches a whole file passed by mistake. A text below it costs what
+        is read of it: as much as holds the tokens that the model reads, and 100,000 characters at most (with a max_length
+        above 3,100, 32 for each of its tokens). A megabyte of words takes 10 ms; any other text at most half a second and
+        0.1 GB on one core of an AMD EPYC (max_length 8192: 1.2 s and 0.35 GB). Lower it to refuse long texts.
     """
 
     max_documents: int = 1_000_000
