@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-versions bench bench-suite constraints lint clean
+.PHONY: demo test test-all test-versions soak bench bench-suite constraints lint clean
 
 # Every file is checked against its digest. torch by itself: of its builds pip shall take the one for CPUs alone, where an index
 # or a folder of wheels has it. The last line adds this project, and what torch needs beside that on another system.
@@ -34,6 +34,15 @@ test: lint  ## ruff, mypy --strict and all tests but the slow ones
 
 test-all: lint  ## also the tests that build checkpoints of hundreds of megabytes
 	$(BIN)/python -m pytest
+
+soak: $(VENV)/.ready  ## the hostile scripts of tests/attacks at length, under an hour on 2 cores; they print their figures
+	$(BIN)/python tests/attacks/interrupts.py --seconds 300
+	$(BIN)/python tests/attacks/interrupts.py --steps opcode
+	$(BIN)/python tests/attacks/corrupted_bundles.py --count 10000
+	$(BIN)/python tests/attacks/texts.py --count 100000
+	$(BIN)/python tests/attacks/command_line.py --count 500
+	$(BIN)/python tests/attacks/calls.py --calls 20000 --loads 900
+	$(BIN)/python tests/attacks/export_kill.py --count 200
 
 test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntime and tokenizers that it supports
 	$(BIN)/python tests/versions.py
