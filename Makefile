@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-versions bench bench-suite constraints lint clean
+.PHONY: demo test test-all test-versions soak bench bench-suite constraints lint clean
 
 # Every file is checked against its digest. torch by itself: of its builds pip shall take the one for CPUs alone, where an index
 # or a folder of wheels has it. The last line adds this project, and what torch needs beside that on another system.
@@ -37,6 +37,9 @@ test-all: lint  ## also the tests that build checkpoints of hundreds of megabyte
 
 test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntime and tokenizers that it supports
 	$(BIN)/python tests/versions.py
+
+soak: $(VENV)/.ready  ## the attacks of tests/attacks at length; prints the figures that SECURITY.md states
+	$(BIN)/python tests/attacks/corrupted_bundles.py --count 10000
 
 MODEL ?= nano
 bench: $(VENV)/.ready  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`
