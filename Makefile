@@ -5,19 +5,21 @@ BIN := $(VENV)/bin
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-versions soak bench bench-suite lint constraints clean
+.PHONY: demo test test-all test-versions bench bench-suite constraints lint clean
 
-# Every extra: constraints.txt is the whole environment. `pip check` says what it lacks.
+# Every file is checked against its digest. torch by itself: of its builds pip shall take the one for CPUs alone, where an index
+# or a folder of wheels has it. The last line adds this project, and what torch needs beside that on another system.
 $(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --require-hashes --only-binary :all: --no-deps --requirement constraints.txt
-	$(PIP) install --quiet --only-binary :all: --requirement constraints-torch.txt
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
-	$(PIP) check
+	$(PIP) install --quiet --require-hashes --no-deps --requirement constraints.txt
+	$(PIP) download --quiet --no-deps --dest $(VENV)/wheels $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints-torch.txt)
+	$(PIP) install --quiet --require-hashes --no-deps --no-index --find-links $(VENV)/wheels --requirement constraints-torch.txt
+	rm -r $(VENV)/wheels
+	$(PIP) install --quiet --no-build-isolation --editable '.[export,compare,bi-encoder,dev,bench]'
 	touch $@
 
-constraints:  ## the digests of the versions in constraints.txt, from the package index
-	$(PYTHON) tests/lock.py
+constraints: $(VENV)/.ready  ## write the files of constraints anew from the packages of .venv, with the digests of their files
+	$(BIN)/python tests/constraints.py
 
 demo: $(VENV)/.ready  ## checkpoint -> int8 bundle -> parity -> ranking -> speed, offline
 	$(BIN)/python benchmarks/demo.py

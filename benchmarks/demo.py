@@ -19,8 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from raskrank import Reranker, cpu
+from raskrank.activation import sigmoid
 from raskrank.backend import Float32Array
-from raskrank.parity import kendall_tau, sigmoid
+from raskrank.parity import kendall_tau
 from raskrank.terminal import Bar, Steps, table
 
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer
 
 from padding import padding_waste
 from peers import REFERENCES, Contender
+from raskrank.activation import sigmoid
 from raskrank.backend import Float32Array
-from raskrank.parity import kendall_tau, sigmoid
+from raskrank.parity import kendall_tau
 from results import Measured, Timing
 from workers import Scored, WorkerError, WorkerProcess
 from workloads import Workload, texts

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raskrank.bundle import record
-from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER
+from raskrank.manifest import DIGEST, FILES, MANIFEST, MODEL, TOKENIZER, UNSIGNED
+from raskrank.manifest import sign as sign_text
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -28,9 +29,14 @@ def read(folder: Path) -> dict[str, Any]:
     return values
 
 
-def write(folder: Path, values: object) -> None:
-    """`values` as the manifest, whatever they are."""
-    (folder / MANIFEST).write_text(json.dumps(values), "utf-8")
+def text_of(values: dict[str, Any]) -> str:
+    """The text of a manifest of these values, with a digest of itself that fits."""
+    return sign_text(json.dumps({**values, DIGEST: UNSIGNED}))
+
+
+def write(folder: Path, values: dict[str, Any]) -> None:
+    """`values` as the manifest, whatever they are, with a digest of itself that fits."""
+    (folder / MANIFEST).write_text(text_of(values), "utf-8")
 
 
 def edit(folder: Path, **updates: object) -> Path:

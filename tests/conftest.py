@@ -2,6 +2,7 @@
 
 import functools
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,12 @@ class Tiny:
         folder = self.root / f"bundle-{family}-{precision}"
         export(str(self.checkpoint(family)), folder, precision=precision, samples=self.samples, thresholds=loose)
         return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell starts background jobs with SIGINT ignored, which Python and every child process would keep so."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 # What a user's shell may have set and would change what is tested.
-UNSET = ("RASKRANK_MODEL", "RASKRANK_CACHE", "ORT_DISABLE_TELEMETRY", "TOKENIZERS_PARALLELISM")
+UNSET = ("RASKRANK_MODEL", "RASKRANK_CACHE", "RASKRANK_THREADS", "ORT_DISABLE_TELEMETRY", "TOKENIZERS_PARALLELISM")
 # Python 3.12 warns of any fork beside threads, which is what is tested here.
 WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 

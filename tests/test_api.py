@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +17,9 @@ import pytest
 
 import raskrank
 import raskrank_export
-from raskrank import Info, Limits, NonFiniteScore, Parity, Ranked, Reranker
+from raskrank import Info, Limits, NonFiniteScore, Ranked, Reranker, Verification
 from raskrank.backend import Float32Array
+from raskrank.extras import need
 from raskrank.parity import compare
 
 ERRORS = {  # name -> its bases
@@ -50,7 +51,7 @@ def shape(function: object) -> str:
 
 
 def test_the_names_of_the_engine() -> None:
-    others = ["Info", "Limits", "Parity", "Ranked", "Reranker", "__version__"]
+    others = ["Info", "Limits", "Parity", "Ranked", "Reranker", "Verification", "__version__"]
     assert raskrank.__all__ == sorted([*ERRORS, *others])
 
 
@@ -70,11 +71,11 @@ def test_every_name_is_there(package: object) -> None:
         (
             Reranker.load,
             "(bundle=None, *, threads=None, backend='onnx', fallback=None, checkpoint=None, expected_sha256=None, "
-            "ignore_target=False, limits=None)",
+            "ignore_target=False, map_weights=True, limits=None)",
         ),
-        (Reranker.rank, "(self, query, documents, top_k=None)"),
-        (Reranker.score, "(self, query, documents)"),
-        (Reranker.score_pairs, "(self, pairs)"),
+        (Reranker.rank, "(self, query, documents, top_k=None, *, raw_scores=False)"),
+        (Reranker.score, "(self, query, documents, *, raw_scores=False)"),
+        (Reranker.score_pairs, "(self, pairs, *, raw_scores=False)"),
         (Reranker.verify, "(self, pairs=None)"),
         (Reranker.info, "(self)"),
         (Reranker.close, "(self)"),
@@ -94,10 +95,17 @@ def test_signatures(function: object, expected: str) -> None:
 
 def test_types() -> None:
     hints = typing.get_type_hints
-    assert hints(Reranker.rank) == {"query": str, "documents": Sequence[str], "top_k": int | None, "return": list[Ranked]}
-    assert hints(Reranker.score) == {"query": str, "documents": Sequence[str], "return": Float32Array}
-    assert hints(Reranker.score_pairs) == {"pairs": Sequence[tuple[str, str]], "return": Float32Array}
-    assert hints(Reranker.verify) == {"pairs": Sequence[tuple[str, str]] | None, "return": Parity}
+    assert hints(Reranker.rank) == {
+        "query": str,
+        "documents": Collection[str],
+        "top_k": int | None,
+        "raw_scores": bool,
+        "return": list[Ranked],
+    }
+    scores = {"raw_scores": bool, "return": Float32Array}
+    assert hints(Reranker.score) == {"query": str, "documents": Collection[str], **scores}
+    assert hints(Reranker.score_pairs) == {"pairs": Collection[tuple[str, str]], **scores}
+    assert hints(Reranker.verify) == {"pairs": Collection[tuple[str, str]] | None, "return": Verification}
     assert hints(Reranker.info) == {"return": Info}
     assert hints(Reranker.load) == {
         "bundle": str | os.PathLike[str] | None,
@@ -107,6 +115,7 @@ def test_types() -> None:
         "checkpoint": str | Path | None,
         "expected_sha256": str | None,
         "ignore_target": bool,
+        "map_weights": bool,
         "limits": Limits | None,
         "return": typing.Self,
     }
@@ -129,9 +138,11 @@ def test_the_keys_of_a_parity_summary() -> None:
     assert list(compare([("q", "d")], ("a", logits), ("b", logits)).summary()) == [
         "reference",
         "candidate",
+        "part",
         "pairs",
         "queries",
         "logit_spread",
+        "rounding",
         "max_logit_difference",
         "mean_logit_difference",
         "max_drift",
@@ -216,3 +227,16 @@ def test_ranking_imports_none_of_the_exporters_packages() -> None:
     heavy = {"torch", "transformers", "onnx", "optimum", "safetensors", "huggingface_hub", "raskrank_export"}
     assert imported & heavy == set()
     assert run.stderr == ""
+
+
+def test_a_missing_package_is_an_import_error_with_the_line_that_installs_it() -> None:
+    with pytest.raises(
+        ImportError, match=r"^reading minds needs no_such_module; install it with: pip install 'raskrank\[mind\]'$"
+    ):
+        need("reading minds", "mind", "json", "no_such_module")
+    need("reading files", "mind", "json", "pathlib")
+
+
+@pytest.mark.parametrize("error", [name for name in ERRORS if name != "RaskrankWarning"])
+def test_every_error_is_caught_as_raskranks_own(error: str) -> None:
+    assert issubclass(getattr(raskrank, error), raskrank.RaskrankError)

@@ -12,9 +12,9 @@ DEADLINE = 10
 
 
 def test_a_result_and_an_error_reach_whoever_asks() -> None:
-    assert beside(lambda: 1 + 1).result(DEADLINE) == 2
+    assert beside(lambda: 1 + 1).result() == 2
     with pytest.raises(ZeroDivisionError):
-        beside(lambda: 1 // 0).result(DEADLINE)
+        beside(lambda: 1 // 0).result()
 
 
 def test_it_runs_at_once_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +22,7 @@ def test_it_runs_at_once_where_no_thread_can_start(monkeypatch: pytest.MonkeyPat
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert beside(threading.get_ident).result(0) == threading.get_ident()
+    assert beside(threading.get_ident).result() == threading.get_ident()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])

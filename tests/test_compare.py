@@ -335,14 +335,6 @@ def test_a_chart_of_models_at_one_place(tmp_path: Path) -> None:
 # What is refused
 
 
-def test_data_is_needed_where_the_exporter_is_not(
-    tiny: Tiny, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    error = _error(capsys, tiny.bundle())
-    assert "name data of your own with --data" in error
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,7 +11,7 @@ import pytest
 
 from raskrank.compare.candidates import make_tasks
 from raskrank.compare.data import Data, Query, read_data
-from raskrank.errors import InputError, LimitError
+from raskrank.errors import InputError, LimitError, MissingExtra
 
 SECRET = "HEMMELIG"
 PASSAGES = [
@@ -56,7 +56,7 @@ def test_blank_lines_windows_lines_and_a_byte_order_mark_do_not_matter(tmp_path:
 
 
 def test_queries_without_a_relevant_passage_are_left_out(tmp_path: Path) -> None:
-    data = read_data(folder(tmp_path / "data", qrels="q1\tp1\t1\nq2\tp2\t0\n"))
+    data = read_data(folder(tmp_path / "data", qrels="q1\tp1\t1\nq2\tp2\t0\nq2\tp3\t-1\n"))
     assert [query.id for query in data.queries] == ["q1"]
 
 
@@ -91,19 +91,21 @@ def test_a_file_with_positives_and_negatives(tmp_path: Path) -> None:
         ({"queries": jsonl([{"id": "q1"}])}, "queries.jsonl, line 1: expected"),
         ({"queries": jsonl([{"id": "q1", "text": [SECRET]}])}, "queries.jsonl, line 1: expected"),
         ({"passages": f'{{"id": "p1", "text": "{SECRET}\n'}, "passages.jsonl, line 1: not JSON: Unterminated string"),
-        ({"passages": f'["{SECRET}"]\n'}, "passages.jsonl, line 1: expected a JSON object, got list"),
-        ({"passages": "[" * 100_000}, "passages.jsonl, line 1: JSON with numbers that are too long, or nested too deeply"),
+        ({"passages": f'["{SECRET}"]\n'}, "passages.jsonl, item 1: expected a JSON object, got a string"),
+        ({"passages": "[" * 100_000}, "passages.jsonl: JSON with numbers that are too long, or nested too deeply"),
         ({"passages": '{"id": "p1", "text": "\\ud800"}'}, "passages.jsonl, line 1: not valid Unicode, a lone surrogate at"),
         ({"passages": b'{"id": "p1", "text": "\xff"}'}, "passages.jsonl: not UTF-8 text at byte 22"),
-        ({"queries": jsonl([{**QUERIES[0], "language": 1}])}, 'queries.jsonl, line 1: "language" must be a string, got int'),
+        (
+            {"queries": jsonl([{**QUERIES[0], "language": 1}])},
+            'queries.jsonl, line 1: "language" must be a string, got a number',
+        ),
         ({"passages": jsonl([*PASSAGES, PASSAGES[1]])}, "passages.jsonl, line 4: the id 'p2' stands on line 2 already"),
         ({"passages": "\n"}, "passages.jsonl: empty; expected"),
         ({"queries": ""}, "queries.jsonl: empty; expected"),
         ({"qrels": "q1\tp1\n"}, "qrels.tsv, line 1: expected query id, tab, passage id, tab, grade"),
         ({"qrels": QRELS + "q2 p2 1\n"}, "qrels.tsv, line 5: expected query id, tab"),
         ({"qrels": QRELS + "q2\tp3\tmuch\n"}, "qrels.tsv, line 5: expected query id, tab"),
-        ({"qrels": QRELS + "q2\tp3\t-1\n"}, "a whole number from 0 to 9999"),
-        ({"qrels": QRELS + f"q2\tp3\t{'9' * 5000}\n"}, "a whole number from 0 to 9999"),
+        ({"qrels": QRELS + f"q2\tp3\t{'9' * 5000}\n"}, "a whole number from -9999 to 9999"),
         ({"qrels": QRELS + "q9\tp3\t1\n"}, "qrels.tsv, line 5: queries.jsonl has no id 'q9'"),
         ({"qrels": QRELS + "q1\tp9\t1\n"}, "qrels.tsv, line 5: passages.jsonl has no id 'p9'"),
         ({"qrels": QRELS + "q1\tp1\t1\n"}, "qrels.tsv, line 5: query 'q1' and passage 'p1' have a grade already"),
@@ -130,8 +132,8 @@ def test_what_is_wrong_in_a_folder(tmp_path: Path, files: Mapping[str, Any], mes
         ([{**LINE, "query": None}], "data.jsonl, line 1: expected"),
         ([{**LINE, "negatives": [SECRET, SECRET]}], "data.jsonl, line 1: a text stands twice"),
         ([{**LINE, "positives": [SECRET], "negatives": [SECRET]}], "data.jsonl, line 1: a text stands twice"),
-        ([{**LINE, "language": ["nb"]}], 'data.jsonl, line 1: "language" must be a string, got list'),
-        ([SECRET], "data.jsonl, line 1: expected a JSON object, got str"),
+        ([{**LINE, "language": ["nb"]}], 'data.jsonl, line 1: "language" must be a string, got an array'),
+        ([SECRET], "data.jsonl, line 1: expected a JSON object, got a string"),
         ([], "data.jsonl: no query has a relevant passage"),
     ],
 )
@@ -148,7 +150,9 @@ def test_what_is_wrong_in_a_file(tmp_path: Path, lines: Sequence[object], messag
 def test_a_file_that_is_not_there(tmp_path: Path, name: str) -> None:
     path = folder(tmp_path / "data")
     (path / name).unlink()
-    with pytest.raises(InputError, match=f"{name}: cannot be read: No such file or directory; expected a folder with passages"):
+    with pytest.raises(
+        InputError, match=f"{name}: cannot be read: No such file or directory; expected a folder as BEIR has them"
+    ):
         read_data(path)
 
 
@@ -255,6 +259,6 @@ def test_fewer_queries_are_a_part_of_more() -> None:
 
 def test_bm25_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm25s", None)
-    with pytest.raises(InputError, match=r"BM25 needs the package bm25s; install it with: pip install 'raskrank\[compare\]'"):
+    with pytest.raises(MissingExtra, match=r"a search by BM25 needs bm25s; install it with: pip install 'raskrank\[compare\]'"):
         make_tasks(many(1, 3), queries=1, candidates=3)
     assert make_tasks(many(1, 3, negatives=("p1",)), queries=1, candidates=3)

@@ -20,16 +20,16 @@ import numpy as np
 import onnx
 import pytest
 
-from builders import PAIRS, Family, write_json
+from builders import PAIRS, Family, tiny_checkpoint, write_json
 from conftest import Tiny
 from paths import shared
 from raskrank import Reranker, bundle
 from raskrank.bundle import read_manifest
+from raskrank.checkpoint import HIDDEN_ACTIVATIONS
 from raskrank.errors import BundleError, CheckpointError, ExportError, InputError, NotACrossEncoder, RaskrankError
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
-from raskrank.parity import SAMPLE_PAIRS
 from raskrank_export import ExportReport, Thresholds, export, graph
-from raskrank_export.describe import MAKERS, SELF_TEST_TOLERANCE
+from raskrank_export.describe import MAKERS, SELF_TEST_PAIR, SELF_TEST_TOLERANCE
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import PORTABLE
 
@@ -42,6 +42,7 @@ STEPS = [
     "score with PyTorch",
     "export to ONNX",
     "score with ONNX fp32",
+    "score with PyTorch fp64",
     "quantize to int8",
     "score with ONNX int8",
     "write bundle",
@@ -136,7 +137,7 @@ def test_the_manifest_is_right(tiny: Tiny, family: Family, precision: Precision)
     assert manifest.recipe.per_channel is (precision == "int8")
     assert manifest.recipe.instruction_set == "portable"
     assert manifest.versions == {package: version(package) for package in MAKERS}
-    assert (manifest.self_test.query, manifest.self_test.document) == SAMPLE_PAIRS[0]
+    assert (manifest.self_test.query, manifest.self_test.document) == SELF_TEST_PAIR
     assert manifest.self_test.tolerance == SELF_TEST_TOLERANCE[precision]
     assert manifest.parity["thresholds"] == asdict(LOOSE)
     assert manifest.parity["samples"] == tiny.samples.name
@@ -187,6 +188,46 @@ def test_it_ranks_as_pytorch_does(tiny: Tiny, family: Family) -> None:
         assert order == [hit.index for hit in reference.rank(PAIRS[0][0], documents)]
     with Reranker.load(tiny.bundle(family, "int8"), checkpoint=checkpoint) as reranker:
         assert reranker.verify(PAIRS).max_drift < 0.15
+
+
+@pytest.mark.parametrize("activation", sorted(HIDDEN_ACTIVATIONS - {"gelu"}))
+def test_every_activation_that_transformers_computes_is_exported(tiny: Tiny, tmp_path: Path, activation: str) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / activation, config_updates={"hidden_act": activation})
+    report = loose_export(tiny, tmp_path / "bundle", checkpoint=checkpoint)
+    assert (report.manifest.precision, report.left) == ("int8", ())
+    assert report.manifest.recipe.passes == {"drop_mask": 2, "hoist_first_token": 1, "merge_projections": 2}
+    assert report.fp32_parity.max_logit_difference < 1e-4
+    assert report.parity.mean_drift < 0.1  # a range that leaves out negative values is off by more
+    with Reranker.load(tmp_path / "bundle", threads=2) as reranker:
+        together = reranker.score_pairs(PAIRS)
+        alone = [reranker.score_pairs([pair])[0] for pair in PAIRS]
+    assert together.tolist() == alone
+
+
+def test_a_linear_activation_with_constant_ranges(tiny: Tiny, tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "linear", config_updates={"hidden_act": "linear"})
+    report = loose_export(tiny, tmp_path / "bundle", checkpoint=checkpoint, scheme="constant")
+    assert (report.manifest.precision, report.manifest.recipe.scheme) == ("int8", "constant")
+
+
+@pytest.mark.parametrize("activation", ["Tanh", "Softplus"])
+def test_other_activations_of_the_score_rank_the_same(tiny: Tiny, tmp_path: Path, activation: str) -> None:
+    import torch
+
+    checkpoint = tiny_checkpoint(
+        tmp_path / "checkpoint",
+        config_updates={"sbert_ce_default_activation_function": f"torch.nn.modules.activation.{activation}"},
+    )
+    report = loose_export(tiny, tmp_path / "bundle", checkpoint=checkpoint, precision="fp32")
+    assert report.manifest.activation == activation.lower()
+    documents = [document for _, document in PAIRS]
+    with Reranker.load(tmp_path / "bundle") as ours, Reranker.load(backend="torch", checkpoint=checkpoint) as theirs:
+        logits = ours.verify([(PAIRS[0][0], document) for document in documents]).candidate_logits
+        scores = ours.score(PAIRS[0][0], documents)
+        expected = getattr(torch.nn, activation)()(torch.from_numpy(logits)).numpy()
+        np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(scores, theirs.score(PAIRS[0][0], documents), rtol=1e-4, atol=1e-4)
+        assert [hit.index for hit in ours.rank(PAIRS[0][0], documents)] == np.argsort(-logits, kind="stable").tolist()
 
 
 def test_the_license_and_languages_of_the_card_are_kept(tiny: Tiny, copy: Callable[[], Path], out: Path) -> None:
@@ -256,7 +297,8 @@ def test_the_report_reads_well(made: tuple[ExportReport, Recorder]) -> None:
 
 def test_the_steps_are_told(made: tuple[ExportReport, Recorder]) -> None:
     report, recorder = made
-    totals = {"score with PyTorch": 12, "score with ONNX fp32": 12, "score with ONNX int8": 12}
+    scored = ("PyTorch", "ONNX fp32", "PyTorch fp64", "ONNX int8")
+    totals = {f"score with {name}": 12 for name in scored}
     assert recorder.steps == [(step, totals.get(step)) for step in STEPS]
     assert recorder.units == {step: totals.get(step, 0) for step in STEPS}
     assert recorder.finished == list(report.seconds.values())
@@ -403,13 +445,13 @@ def test_labse_is_refused(out: Path) -> None:
 
 
 def test_a_model_that_is_not_there(out: Path) -> None:
-    with pytest.raises(ExportError, match="There is no folder"):
+    with pytest.raises(CheckpointError, match="There is no folder"):
         export("no such folder", out / "bundle")
     assert contents(out) == {}
 
 
 def test_a_folder_has_no_revision(tiny: Tiny, out: Path) -> None:
-    with pytest.raises(ExportError, match="is a folder, which has no revision 'main'"):
+    with pytest.raises(CheckpointError, match="is a folder, which has no revision 'main'"):
         loose_export(tiny, out / "bundle", revision="main")
     assert contents(out) == {}
 
@@ -745,7 +787,7 @@ def test_of_two_exports_at_once_one_wins(children: dict[str, Any]) -> None:
     said, names = children["race"]
     assert sorted(kind for kind, _ in said) == ["ExportError", "done"]
     (message,) = [text for kind, text in said if kind == "ExportError"]
-    assert "bundle exists; pass overwrite=True" in message
+    assert "pass overwrite=True or --overwrite" in message  # whether it is found before the rename, or at it
     assert names == ["bundle"]
     bundle.open_bundle(children["root"] / "race" / "bundle")
 

@@ -9,13 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Tiny
 from paths import ROOT
 from processes import run_script
 
 ENGINE = ROOT / "engine" / "raskrank"
 FILES = {file.relative_to(ENGINE).as_posix(): file for file in sorted(ENGINE.rglob("*.py"))}
 HEAVY = {"huggingface_hub", "onnx", "optimum", "pandas", "raskrank_export", "safetensors", "scipy", "torch", "transformers"}
-LAZY_PLACES = {"torch_backend.py", "loading.py", "cli.py", "compare/contenders.py", "bench/entries.py"}
+LAZY_PLACES = {
+    "torch_backend.py",
+    "reference_tokenizer.py",
+    "loading.py",
+    "cli.py",
+    "compare/contenders.py",
+    "bench/entries.py",
+}
 # They may name the standard streams: those of the command line, or of a process that is started to be measured.
 COMMAND_LINE = {
     "__main__.py",
@@ -58,6 +66,44 @@ def test_telemetry_is_off_before_onnxruntime_is_imported(tmp_path: Path, own: st
     """
     env = {} if own is None else {"ORT_DISABLE_TELEMETRY": own}
     assert run_script(tmp_path, source, env=env).stdout.strip() == repr(expected)
+
+
+EXPORT_AND_VERIFY = """
+    import sys
+    from raskrank.cli import main
+
+    checkpoint, samples, bundle = sys.argv[1:]
+    loose = ["--min-tau", "-1", "--max-drift", "1", "--scheme", "constant", "--samples", samples]
+    assert main(["export", checkpoint, bundle, *loose]) == 0
+    assert main(["verify", "--bundle", bundle, "--pairs", samples]) in (0, 1)
+"""
+
+
+def test_an_export_and_a_verify_leave_nothing_in_home_and_tmpdir(tiny: Tiny, tmp_path: Path) -> None:
+    # onnxruntime's telemetry writes .cache/Microsoft below HOME, and .ses below TMPDIR, as soon as it is imported.
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    arguments = (str(tiny.checkpoint("bert")), str(tiny.samples), str(tmp_path / "bundle"))
+    run_script(tmp_path, EXPORT_AND_VERIFY, *arguments, env={"TMPDIR": str(temporary)}, deadline=120, silent=False, warnings=())
+    assert (tmp_path / "bundle" / "manifest.json").is_file()
+    for folder in (tmp_path / "home", temporary):
+        assert [path.relative_to(tmp_path) for path in folder.rglob("*")] == []
+
+
+@pytest.mark.parametrize("module", ["raskrank_export", "raskrank.onnx_backend", "raskrank_export.graph", "raskrank.cli"])
+def test_whichever_part_is_imported_first_telemetry_is_off(tmp_path: Path, module: str) -> None:
+    source = f"""
+    import os, {module}
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+    """
+    run_script(tmp_path, source, warnings=())
+
+
+def test_sessions_are_made_in_one_place() -> None:
+    # With the engine's settings, the exporter's too: no telemetry, no log, no settings from inside a graph.
+    for folder in (ENGINE, ROOT / "export" / "raskrank_export"):
+        making = {file.name for file in folder.rglob("*.py") if _references(file)[1] & {"InferenceSession", "SessionOptions"}}
+        assert making == ({"onnx_backend.py"} if folder == ENGINE else set())
 
 
 def test_importing_changes_no_environment_variable_of_the_user(tmp_path: Path) -> None:

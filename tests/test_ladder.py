@@ -16,12 +16,14 @@ from builders import PAIRS, tiny_checkpoint
 from conftest import Tiny
 from raskrank import Reranker
 from raskrank.checkpoint import read_checkpoint
+from raskrank.cli import main
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL
 from raskrank.parity import Parity
 from raskrank.samples import read_samples
 from raskrank.torch_backend import TorchBackend
 from raskrank_export import ExportReport, Thresholds, export
+from raskrank_export.halves import halve
 from raskrank_export.ladder import exclusion_counts
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.progress import Silent
@@ -225,15 +227,16 @@ def test_fewest_first_and_never_more_than_half_of_the_weights(sizes: list[int], 
 
 
 @pytest.fixture
-def reached(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ExportReport]:
-    """Exports the tiny BERT with a gate that no int8 passes but that of a name."""
+def reached(tiny: Tiny, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ExportReport]:
+    """Exports the tiny BERT with a gate that no int8 passes but that of a name, and not on the part of the samples `but_on`."""
 
-    def run(name: str, scheme: ActivationScheme = "row") -> ExportReport:
+    def run(name: str, scheme: ActivationScheme = "row", *, but_on: str = "", samples: Path = samples) -> ExportReport:
         def failures(parity: Parity, thresholds: Thresholds, kind: str) -> dict[str, str]:
-            return {} if kind != "int8" or parity.candidate == f"onnx {name}" else {"min_tau": "as a test wants it"}
+            passes = parity.candidate == f"onnx {name}" and parity.part != but_on
+            return {} if kind != "int8" or passes else {"min_tau": "as a test wants it"}
 
         monkeypatch.setattr(raskrank.gate, "failures", failures)
-        return export(str(tiny.checkpoint()), tmp_path / "bundle", samples=tiny.samples, scheme=scheme)
+        return export(str(tiny.checkpoint()), tmp_path / "bundle", samples=samples, scheme=scheme, overwrite=True)
 
     return run
 
@@ -308,6 +311,94 @@ def test_where_plain_int8_passes_nothing_else_is_tried(tiny: Tiny, reached: Call
     assert "ladder" not in report.manifest.parity
     assert not [step for step in report.seconds if step.startswith("repair")]
     assert "repaired" not in str(report)
+
+
+# What is chosen on one half of the samples is judged on the other
+
+
+def test_what_the_ladder_chose_is_judged_on_pairs_it_did_not_choose_by(hard: ExportReport) -> None:
+    assert hard.climb is not None
+    plain, *others = hard.climb.attempts
+    assert plain.parity.part == "all"
+    passed = hard.climb.passed
+    assert (passed.parity.part, passed.chosen_on.part) == ("held back", "chosen on")
+    assert len(passed.parity.queries) + len(passed.chosen_on.queries) == len(plain.parity.queries)
+    assert {attempt.parity.part for attempt in others if attempt.failed} <= {"chosen on", "held back"}
+    # And it is said, in the report and in the manifest.
+    assert hard.parity.part == hard.manifest.parity["int8"]["part"] == "held back"
+    assert {rung["part"] for rung in hard.manifest.parity["ladder"]["tried"]} >= {"all", "held back"}
+    lines = str(hard).splitlines()
+    assert any(line.startswith(f"onnx {passed.rung.name}") and line.endswith("queries, not chosen on them") for line in lines)
+    assert f"{len(passed.parity.queries)} pairs (held back); passed" in str(hard)
+
+
+def test_raskrank_info_says_which_half_the_numbers_are_of(hard: ExportReport, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--bundle", hard.output]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert next(line for line in shown if line.startswith("onnx int8")).endswith(f" {len(hard.parity.queries)}*")
+    assert shown[-1] == "* the half of the samples that the repair of int8 was not chosen on"
+
+
+def test_a_rung_that_passes_only_where_it_was_chosen_is_not_the_last(reached: Callable[..., ExportReport]) -> None:
+    report = reached("int8, 7-bit weights", but_on="held back")
+    assert report.climb is not None
+    overfit = report.climb.attempts[1]
+    assert overfit.rung.name == "int8, 7-bit weights"
+    assert (overfit.parity.part, overfit.chosen_on.part, bool(overfit.failed)) == ("held back", "chosen on", True)
+    assert rungs(report)[2:]
+    assert rungs(report)[-1] == "fp32"
+
+
+def test_constant_ranges_are_judged_on_pairs_they_were_not_found_on(reached: Callable[..., ExportReport]) -> None:
+    report = reached("int8", "constant")
+    assert rungs(report) == ["int8"]
+    assert report.parity.part == "held back"
+    assert rungs(reached("int8", "constant", but_on="held back"))[1:]
+
+
+def test_plain_int8_is_judged_on_every_sample(reached: Callable[..., ExportReport]) -> None:
+    assert reached("int8").parity.part == "all"
+
+
+def test_too_few_samples_to_choose_and_judge_end_in_fp32_and_say_so(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
+    report = reached("int8, 7-bit weights", samples=tiny.samples)
+    assert rungs(report) == ["int8", "fp32"]
+    assert "every repair: skipped, it is chosen on half of the samples" in str(report)
+    assert "at least 4 queries in each" in " ".join(str(report).split())
+
+
+def queries_of(pairs: list[tuple[str, str]], indices: tuple[int, ...]) -> set[str]:
+    return {pairs[index][0] for index in indices}
+
+
+def test_queries_of_the_same_words_stay_in_one_half() -> None:
+    same = ("Hvem kan Python?", "hvem kan python", "Python: hvem kan", "Hvém  kan Python!")
+    others = tuple(f"spørsmål {letter}" for letter in "abcdefghijk")
+    pairs = [(query, document) for query in (same[0], *others, *same[1:]) for document in ("x", "y")]
+    logits = np.arange(len(pairs), dtype=np.float32)
+    halves = halve(pairs, logits, 0.5)
+    assert halves is not None
+    assert sorted([*halves.chosen_on, *halves.held_back]) == list(range(len(pairs)))
+    chosen, held = queries_of(pairs, halves.chosen_on), queries_of(pairs, halves.held_back)
+    assert not chosen & held
+    assert set(same) <= chosen
+    assert (len(chosen & set(others)), len(held & set(others))) == (5, 6)
+
+
+def test_queries_in_any_script_are_told_apart() -> None:
+    pairs = [(query, document) for query in ("北京", "上海", "?", "!", "🙂", "🙁", "Ελλάδα", "Мир") for document in ("x", "y")]
+    halves = halve(pairs, np.arange(len(pairs), dtype=np.float32), 0.5)
+    assert halves is not None
+    assert len(queries_of(pairs, halves.chosen_on)) == len(queries_of(pairs, halves.held_back)) == 4
+
+
+def test_queries_whose_documents_score_alike_do_not_count_for_a_half() -> None:
+    pairs = [(f"q{number}", document) for number in range(16) for document in ("x", "y")]
+    logits = np.array([number % 4 < 2 and place for number in range(16) for place in (0, 1)], np.float32)
+    halves = halve(pairs, logits, 1e-6)  # 8 of 16 queries count, 4 in each half
+    assert halves is not None
+    assert halve(pairs[:-4], logits[:-4], 1e-6) is not None
+    assert halve(pairs[4:-4], logits[4:-4], 1e-6) is None
 
 
 # Sensitivity

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import onnx
 import pytest
 from tokenizers import Tokenizer
 
-from builders import write_json
+import bundles
 from paths import NANO_CHECKPOINT, ROOT, shared
 from raskrank import Reranker
 from raskrank.backend import Float32Array
@@ -113,9 +112,7 @@ def test_quantizing_shrinks_the_weights(exports: Exports) -> None:
 
 def logits_of(folder: Path, pairs: list[tuple[str, str]], scratch: Path) -> Float32Array:
     """The logits of a bundle: the scores of a copy whose manifest says that nothing is applied to them."""
-    copy = Path(shutil.copytree(folder, scratch / f"{folder.name}-logits"))
-    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
-    write_json(copy / "manifest.json", manifest | {"activation": "identity"})
+    copy = bundles.edit(bundles.copy_bundle(folder, scratch / f"{folder.name}-logits"), activation="identity")
     with Reranker.load(copy) as reranker:
         return reranker.score_pairs(pairs)
 

@@ -339,6 +339,16 @@ def test_lean_graph_refuses_a_graph_of_other_depth(graphs: Graphs) -> None:
         graph.lean_graph(graphs.plain_file("bert", 2), graphs.checkpoint("bert", 3))
 
 
+def test_an_activation_that_is_not_fused_is_named_and_stays_right(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxruntime.transformers import optimizer
+
+    monkeypatch.setattr(optimizer.MODEL_TYPES["bert"][0], "fuse_gelu", lambda _: None)
+    model, _, left = graph.lean_graph(graphs.plain_file("bert", 2), graphs.checkpoint("bert", 2))
+    assert left == ("fusion of gelu: several operators in some layers",)
+    encoded = graphs.encoded("bert")
+    np.testing.assert_allclose(run(model, encoded), run(graphs.fused("bert", 2), encoded), rtol=0, atol=EXACT)
+
+
 def test_what_a_pass_leaves_is_named_and_stays_right(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
     def hoist_first_token(model: onnx.ModelProto) -> int:
         return 0

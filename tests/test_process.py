@@ -14,7 +14,7 @@ PRELUDE = """
 import atexit, gc, multiprocessing, os, signal, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor
 import raskrank
-from raskrank import ForkError, InferenceError, RaskrankError, Reranker, onnx_backend, planning
+from raskrank import ClosedError, ForkError, InferenceError, RaskrankError, Reranker, onnx_backend, planning
 
 onnx_backend.SPREAD_ALONE = planning.SPREAD_MIN_WORK = 0  # the session whose threads no child has is made at once
 documents = [f"Søknad {number} fra en by" for number in range(40)]
@@ -245,10 +245,10 @@ reranker = Reranker.load(threads=2)
 scores(reranker)
 reranker.close()
 reranker.close()
-assert unusable(reranker, InferenceError)
+assert unusable(reranker, ClosedError)
 with Reranker.load() as other:
     scores(other)
-assert unusable(other, InferenceError)
+assert unusable(other, ClosedError)
 never_used = Reranker.load()
 never_used.close()
 """
@@ -260,12 +260,12 @@ def test_close_waits_for_calls_of_other_threads(tmp_path: Path) -> None:
     source = """
 results = []
 reranker = Reranker.load(threads=1)
-expected = reranker.score("by", documents).tobytes() * 13
-threads = [in_thread(lambda: results.append(reranker.score("by", many).tobytes())) for _ in range(2)]
+expected = reranker.score("by", documents).tobytes() * 130
+threads = [in_thread(lambda: results.append(reranker.score("by", many * 10).tobytes())) for _ in range(2)]
 time.sleep(0.1)
 assert not results
 reranker.close()
-assert unusable(reranker, InferenceError)
+assert unusable(reranker, ClosedError)
 for thread in threads:
     thread.join()
 assert results == [expected, expected]
@@ -319,13 +319,90 @@ def work():
     try:
         while True:
             reranker.score("by", {texts})
-    except InferenceError:
+    except ClosedError:
         pass
 
 in_thread(work, daemon=True)
 time.sleep(0.2)
 """
     run(tmp_path, source)
+
+
+@pytest.mark.parametrize("loads", ["one", "many"])
+def test_exit_while_a_daemon_thread_loads(tmp_path: Path, loads: str) -> None:
+    source = """
+def work():
+    try:
+        Reranker.load(threads=2)
+        while sys.argv[2] == "many":
+            Reranker.load(threads=2)
+    except ClosedError as error:
+        assert "exiting" in str(error)
+
+in_thread(work, daemon=True)
+time.sleep(float(sys.argv[1]))
+"""
+    for hundredths in (0, 2, 5, 8, 12, 16, 20, 25, 30, 40):
+        run(tmp_path, source, str(hundredths / 100), loads)
+
+
+def test_once_python_exits_calls_and_loads_are_refused(tmp_path: Path) -> None:
+    source = """
+reranker = Reranker.load(threads=2)
+scores(reranker)
+atexit.unregister(raskrank.running._end)
+atexit.register(lambda: print(unusable(reranker, ClosedError), refused(Reranker.load, ClosedError)))
+atexit.register(raskrank.running._end)  # the last to be registered is the first to run
+"""
+    assert run(tmp_path, source) == "True True\n"
+
+
+@pytest.mark.parametrize("value", ["true", "1"])
+def test_a_child_loads_though_its_parent_forced_the_tokenizers_threads_on_before_the_fork(tmp_path: Path, value: str) -> None:
+    # Raskrank is imported in the child alone, so that it cannot hear of the fork; the threads of the parent's pool are gone.
+    source = """
+import os, sys
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+Tokenizer(WordLevel({"a": 0}, unk_token="a")).encode_batch(["a"] * 50)
+reader, writer = os.pipe()
+if (pid := os.fork()) == 0:
+    from raskrank import Reranker
+    with Reranker.load(threads=2) as reranker, os.fdopen(writer, "wb") as pipe:
+        pipe.write(reranker.score("by", ["en by"] * 600).tobytes())
+    sys.exit(7)
+os.close(writer)
+with os.fdopen(reader, "rb") as pipe:
+    of_child = pipe.read()
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+from raskrank import Reranker
+assert of_child == Reranker.load(threads=2).score("by", ["en by"] * 600).tobytes()
+"""
+    run_script(tmp_path, source, env={"TOKENIZERS_PARALLELISM": value})
+
+
+def test_a_subinterpreter_is_refused_in_plain_words(tmp_path: Path) -> None:
+    source = """
+import sys
+try:
+    import _interpreters as interpreters
+    run = interpreters.exec
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    run = interpreters.run_string
+
+lines = [
+    f"import sys; sys.path[:] = {sys.path!r}",
+    "try:",
+    "    import raskrank",
+    "except ImportError as error:",
+    "    print('subinterpreter' in str(error), 'numpy' in sys.modules, flush=True)",
+]
+run(interpreters.create(), chr(10).join(lines))
+import raskrank
+"""
+    assert run_script(tmp_path, source).stdout == "True False\n"
 
 
 def test_a_thread_that_outlives_the_main_thread_scores_to_the_end(tmp_path: Path) -> None:

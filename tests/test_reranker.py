@@ -24,20 +24,26 @@ from conftest import Tiny
 from paths import NANO_CHECKPOINT
 from raskrank import (
     BundleError,
+    CheckpointError,
+    ClosedError,
     Corrupt,
     Incompatible,
-    InferenceError,
+    InputError,
     MissingFile,
     NonFiniteScore,
     Parity,
     Ranked,
+    RaskrankWarning,
     Reranker,
+    Verification,
 )
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.bundle import record
+from raskrank.cli import main
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.reranker import CHUNK_PAIRS
+from raskrank.samples import as_pairs, read_samples
 from raskrank_export import Thresholds, export
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
@@ -253,6 +259,47 @@ def test_the_activation_in_pytorch_is_the_same(raw: Path) -> None:
     assert expected.min() < 0
 
 
+@pytest.fixture(scope="module")
+def sharp(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    """The fp32 bundle of a model that is sure of everything: its logits are 30 higher than the tiny BERT's."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("sharp")
+    weights = tiny_checkpoint(folder / "checkpoint") / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["classifier.bias"] += 30
+    save_file(tensors, weights, metadata={"format": "pt"})
+    export(str(folder / "checkpoint"), folder / "bundle", precision="fp32", samples=tiny.samples, thresholds=LOOSE)
+    return folder / "bundle"
+
+
+def test_a_models_logits_sort_where_its_scores_are_all_one(sharp: Path) -> None:
+    with Reranker.load(sharp) as reranker:
+        scores, logits = reranker.score(QUERY, DOCUMENTS), reranker.score(QUERY, DOCUMENTS, raw_scores=True)
+        hits, raw_hits = reranker.rank(QUERY, DOCUMENTS), reranker.rank(QUERY, DOCUMENTS, raw_scores=True)
+        by_pair = reranker.score_pairs([(QUERY, document) for document in DOCUMENTS], raw_scores=True)
+    assert set(scores.tolist()) == {1.0}
+    assert len(set(logits.tolist())) == len(DOCUMENTS)
+    assert logits.dtype == by_pair.dtype == np.float32
+    assert logits.tobytes() == by_pair.tobytes()
+    assert [hit.index for hit in hits] == [hit.index for hit in raw_hits] == np.argsort(-logits, kind="stable").tolist()
+    assert [hit.score for hit in raw_hits] == sorted(logits.tolist(), reverse=True)
+    assert [hit.truncated for hit in hits] == [hit.truncated for hit in raw_hits]
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_raw_scores_are_the_logits_whatever_the_activation(tiny: Tiny, raw: Path, backend: Any) -> None:
+    squashed = tiny.bundle("bert", "fp32")
+    with Reranker.load(raw, backend=backend) as identity, Reranker.load(squashed, backend=backend) as sigmoids:
+        logits = identity.score_pairs(PAIRS)
+        np.testing.assert_array_equal(identity.score_pairs(PAIRS, raw_scores=True), logits)
+        np.testing.assert_array_equal(sigmoids.score_pairs(PAIRS, raw_scores=True), logits)
+        assert not np.array_equal(sigmoids.score_pairs(PAIRS, raw_scores=False), logits)
+        raw_scores = sigmoids.score(QUERY, [], raw_scores=True)
+    assert raw_scores.shape == (0,)
+    assert raw_scores.dtype == np.float32
+
+
 # Scores that are not finite
 
 BROKEN = "kvittering"  # a word whose embedding is NaN
@@ -313,13 +360,14 @@ def test_pytorch_rescues_just_these(tiny: Tiny, broken: Path, caplog: pytest.Log
         expected = whole.score(QUERY, MIXED)
     with Reranker.load(broken, fallback="torch") as reranker:
         assert reranker.info().rescued_pairs == 0
-        with caplog.at_level(logging.DEBUG):
+        with caplog.at_level(logging.DEBUG), pytest.warns(RaskrankWarning, match="computed by PyTorch instead") as told:
             scores = reranker.score(QUERY, MIXED)
         assert reranker.info().rescued_pairs == 3
         hits = reranker.rank(QUERY, MIXED)
         assert reranker.info().rescued_pairs == 6
         assert (reranker.info().backend, reranker.info().fallback) == ("onnx", "torch")
     np.testing.assert_allclose(scores, expected, rtol=0, atol=FP32_TOLERANCE)
+    assert len(told) == 1  # of both calls: the log has the second
     untouched = [index for index in range(len(MIXED)) if index not in BROKEN_AT]
     assert scores[untouched].tobytes() == expected[untouched].tobytes()
     assert [hit.index for hit in hits] == np.argsort(-scores, kind="stable").tolist()
@@ -339,7 +387,7 @@ def test_a_rescue_without_the_checkpoint_says_what_to_pass(
     edit_manifest(bundle, source=source | {"model": "nobody/nothing"})
     with Reranker.load(bundle, fallback="torch") as reranker:
         assert np.isfinite(reranker.score(QUERY, ["Python"])).all()
-        with pytest.raises(InferenceError, match=r"nobody/nothing is neither a folder here nor in .*; pass checkpoint=FOLDER"):
+        with pytest.raises(CheckpointError, match=r"nobody/nothing is neither a folder here nor in .*; pass checkpoint=FOLDER"):
             reranker.score(QUERY, MIXED)
 
 
@@ -364,7 +412,7 @@ def test_a_corrupt_bundle_is_replaced_by_pytorch_if_asked_for(
         (bundle / file).write_text("{")
     with pytest.raises(Corrupt):
         Reranker.load(bundle)
-    with caplog.at_level(logging.WARNING, "raskrank"):
+    with caplog.at_level(logging.WARNING, "raskrank"), pytest.warns(RaskrankWarning, match="PyTorch takes its place"):
         fallen = Reranker.load(bundle, fallback="torch", checkpoint=tiny.checkpoint("bert"))
     assert [entry.levelno for entry in caplog.records if entry.name == "raskrank"] == [logging.WARNING]
     assert "PyTorch takes its place" in caplog.text
@@ -385,8 +433,9 @@ def test_an_incompatible_bundle_is_replaced_too(tiny: Tiny, tmp_path: Path) -> N
     edit_manifest(bundle, self_test=self_test | {"logit": self_test["logit"] + 1})
     with pytest.raises(Incompatible, match="self-test"):
         Reranker.load(bundle)
-    # The manifest names the checkpoint, so nothing else is needed.
-    with Reranker.load(bundle, fallback="torch") as reranker:
+    with pytest.warns(RaskrankWarning, match="PyTorch takes its place: .*self-test"):
+        reranker = Reranker.load(bundle, fallback="torch")  # the manifest names the checkpoint, so nothing else is needed
+    with reranker:
         assert reranker.info().backend == "torch"
         assert reranker.info().reason.startswith("fallback='torch', because the bundle cannot be used: ")
 
@@ -442,7 +491,7 @@ def test_verify_compares_with_pytorch(tiny: Tiny, precision: Any) -> None:
         scores = reranker.score_pairs(PAIRS)
     assert isinstance(report, Parity)
     assert (report.reference, report.candidate) == ("torch fp32", f"onnx {precision}")
-    assert (len(report.queries), len(set(report.queries))) == (14, 4)
+    assert len(report.queries) == len(as_pairs(read_samples())) == 422
     limit = FP32_TOLERANCE if precision == "fp32" else 1.0
     assert 0 < report.max_logit_difference < limit
     assert report.mean_logit_difference <= report.max_logit_difference
@@ -463,14 +512,49 @@ def test_verify_of_the_embedded_model(nano: Reranker, monkeypatch: pytest.Monkey
     assert report.logit_spread > 1
 
 
-def test_verify_of_no_pairs(tiny: Tiny) -> None:
-    with Reranker.load(tiny.bundle("bert", "int8")) as reranker:
-        assert reranker.verify([]).summary()["pairs"] == 0
+def test_no_pairs_verify_nothing(tiny: Tiny) -> None:
+    with Reranker.load(tiny.bundle("bert", "int8")) as reranker, pytest.raises(InputError, match="nothing to verify"):
+        reranker.verify([])
+
+
+def test_pairs_in_a_script_that_the_tokenizer_does_not_know_verify_nothing(tiny: Tiny) -> None:
+    with (
+        Reranker.load(tiny.bundle("bert", "int8")) as reranker,
+        pytest.raises(InputError, match=r"does not know \d\d% of the pairs' tokens, at most 10% is allowed.*--pairs"),
+    ):
+        reranker.verify([("東京の天気", "大阪は晴れです"), ("東京の天気", "明日は雨でしょう")])
+
+
+def test_verify_says_whether_it_passed(tiny: Tiny, tmp_path: Path) -> None:
+    with Reranker.load(tiny.bundle("bert", "fp32")) as reranker:
+        report = reranker.verify()
+    assert isinstance(report, Verification)
+    assert (report.passed, report.failed) == (True, {})
+    assert report.thresholds == {"max_fp32_error": 10}
+    assert str(report).splitlines()[-1] == "passed: max_fp32_error 10"
+    folder = Path(shutil.copytree(tiny.bundle("bert", "int8"), tmp_path / "strict"))
+    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    manifest["parity"]["thresholds"] |= {"max_drift": 0, "min_tau": 1}
+    (folder / MANIFEST).write_text(json.dumps(manifest), "utf-8")
+    with Reranker.load(folder) as reranker:
+        report = reranker.verify(PAIRS)
+    assert not report.passed
+    assert set(report.failed) == {"min_tau", "max_drift"} or set(report.failed) == {"max_drift"}
+    assert report.thresholds == {"min_tau": 1, "min_top1": 0, "max_drift": 0, "max_mean_drift": 1}
+    assert str(report).splitlines()[-1] == "failed: " + "; ".join(report.failed.values())
+
+
+def test_what_verify_says_is_what_the_command_says(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tiny.bundle("bert", "fp32")
+    with Reranker.load(bundle) as reranker:
+        said = str(reranker.verify())
+    assert main(["verify", "--bundle", str(bundle)]) == 0
+    assert capsys.readouterr().out == f"{said}\n"
 
 
 def test_verify_without_the_checkpoint(nano: Reranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # the manifest's relative path leads nowhere here
-    with pytest.raises(InferenceError, match=r"checkpoint export/nano is neither a folder here .* pass checkpoint=FOLDER"):
+    with pytest.raises(CheckpointError, match=r"checkpoint export/nano is neither a folder here .* pass checkpoint=FOLDER"):
         nano.verify()
     assert len(nano.score(QUERY, DOCUMENTS)) == len(DOCUMENTS)
 
@@ -486,7 +570,7 @@ def test_verify_with_another_checkpoint(tiny: Tiny) -> None:
 def test_verify_of_pytorch_itself(tiny: Tiny) -> None:
     with (
         Reranker.load(tiny.bundle("bert", "int8"), backend="torch") as reranker,
-        pytest.raises(InferenceError, match="backend='onnx'"),
+        pytest.raises(InputError, match="backend='onnx'"),
     ):
         reranker.verify()
 
@@ -592,7 +676,7 @@ def test_use_after_close(tiny: Tiny) -> None:
         lambda: reranker.verify(),
     ]
     for call in calls:
-        with pytest.raises(InferenceError, match="closed; load it again"):
+        with pytest.raises(ClosedError, match="closed; load it again"):
             call()
     assert reranker.info().name == "checkpoint-bert"
 
@@ -600,7 +684,7 @@ def test_use_after_close(tiny: Tiny) -> None:
 def test_a_context_manager_closes_on_errors_too(tiny: Tiny) -> None:
     with pytest.raises(KeyError), Reranker.load(tiny.bundle("bert", "int8")) as reranker:
         raise KeyError
-    with pytest.raises(InferenceError, match="closed"):
+    with pytest.raises(ClosedError, match="closed"):
         reranker.score(QUERY, ["a"])
 
 
@@ -623,7 +707,7 @@ def test_close_lets_calls_of_other_threads_end(tiny: Tiny, runs: list[tuple[int,
     def call() -> None:
         try:
             results.append(reranker.score(QUERY, documents).tobytes())
-        except InferenceError as error:  # one that had not begun
+        except ClosedError as error:  # one that had not begun
             refused.append(str(error))
 
     runs.clear()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from processes import run_script
-from raskrank import Reranker, cpu
+from raskrank import InputError, Reranker, cpu
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
 
@@ -22,6 +22,7 @@ words = [f"ord{number}" if number % 7 else "Ærlig" for number in range(200)]
 long = "en lang tekst om en by ved sjøen " * 60
 
 def native_threads():
+    time.sleep(0.05)  # a thread that has done its work is still there for a moment
     return len(os.listdir("/proc/self/task"))
 
 def resident():
@@ -144,6 +145,144 @@ assert native_threads() - loaded == 1, (loaded, native_threads())
     run(tmp_path, source)
 
 
+# As root no limit on threads binds: another real user without that right, who may still read every file.
+FEW = """
+import ctypes, hashlib
+from raskrank import onnx_backend, planning
+
+onnx_backend.SPREAD_ALONE = planning.SPREAD_MIN_WORK = 0
+if os.getuid() == 0:
+    os.setresuid(61234, 0, 0)
+    read_all = 1 << 1 | 1 << 2
+    assert ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(read_all, read_all)) == 0
+
+def threads_of_user():
+    count = 0
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/status") as file:
+                fields = dict(line.split(":", 1) for line in file)
+        except OSError:  # ended meanwhile
+            continue
+        if int(fields["Uid"].split()[0]) == os.getuid():
+            count += int(fields["Threads"])
+    return count
+
+def spare(count):
+    limit = threads_of_user() + count
+    resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+    gate, started = threading.Event(), []
+    try:
+        for _ in range(count + 1):
+            thread = threading.Thread(target=gate.wait)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        assert len(started) == count
+    else:
+        print("not limited")
+        sys.exit()
+    finally:
+        gate.set()
+        for thread in started:
+            thread.join()
+"""
+
+
+@linux
+@pytest.mark.parametrize("limited", ["load", "score"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
+def test_it_works_with_as_few_threads_as_the_system_allows(tmp_path: Path, limited: str, count: int) -> None:
+    # Wanted are three threads for the tokenizer, four workers, and three for onnxruntime.
+    source = """
+documents = ["en by", "en lang natt ved sjøen", "en by i Norge"] * 400
+if sys.argv[1] == "load":
+    spare(int(sys.argv[2]))
+reranker = Reranker.load(threads=4)
+if sys.argv[1] == "score":
+    spare(int(sys.argv[2]))
+scores = [reranker.score("by", texts).tobytes() for texts in (documents, [long], [long])]
+before = resident()
+for _ in range(400):
+    reranker.score("by", documents[:20])
+assert resident() - before < 8 << 20, (resident() - before) / 2**20
+reranker.close()
+print(hashlib.sha256(b"".join(scores)).hexdigest())
+"""
+
+    def printed(*arguments: str) -> str:
+        return run_script(tmp_path, PRELUDE + FEW + source, *arguments, env={"RAYON_NUM_THREADS": "3"}).stdout
+
+    few = printed(limited, str(count))
+    if few == "not limited\n":
+        pytest.skip("the number of threads cannot be limited here")
+    assert few == printed("nothing is limited")
+
+
+def test_threads_are_bounded() -> None:
+    with pytest.raises(InputError, match="threads: expected at most 1024, got 100000"):
+        Reranker.load(threads=100_000)
+
+
+def test_a_variable_says_how_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("RASKRANK_THREADS", "5")
+    with Reranker.load() as reranker:
+        assert (reranker.info().threads, reranker.info().threads_reason) == (5, "the environment variable RASKRANK_THREADS")
+    with Reranker.load(threads=3) as reranker:
+        assert (reranker.info().threads, reranker.info().threads_reason) == (3, "as asked for")
+    monkeypatch.setenv("RASKRANK_THREADS", "")
+    with Reranker.load() as reranker:
+        assert reranker.info().threads == cpu.usable_cpus()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "1025", "9" * 5000])
+def test_a_variable_that_is_no_number_of_threads_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("RASKRANK_THREADS", value)
+    with pytest.raises(InputError, match=r"^RASKRANK_THREADS: expected") as caught:
+        Reranker.load()
+    assert len(str(caught.value)) < 150
+
+
+# Stacks
+
+
+@linux
+def test_a_thread_with_a_small_stack_is_refused_and_ours_are_large_enough(tmp_path: Path) -> None:
+    source = """
+def in_thread(work, kib):
+    errors = []
+
+    def run():
+        try:
+            work()
+        except InferenceError as error:
+            errors.append(str(error))
+
+    threading.stack_size(kib << 10)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return errors
+
+for kib in (64, 256):
+    (error,) = in_thread(lambda: Reranker.load(threads=2), kib)
+    assert f"a stack of {kib} KiB, and 512 KiB are needed" in error, error
+threading.stack_size(64 << 10)
+reranker = Reranker.load(threads=2)  # this thread has stack enough, and those that it starts need it
+texts = ["en by"] * 1200 + [long] * 20
+expected = reranker.score("by", texts).tobytes()
+for _ in range(2):
+    reranker.score("by", [long])
+assert threading.stack_size() == 64 << 10
+assert len(in_thread(lambda: reranker.score("by", texts), 64)) == 1
+scores = []
+assert in_thread(lambda: scores.append(reranker.score("by", texts).tobytes()), 512) == []
+assert scores == [expected]
+"""
+    run(tmp_path, source)
+
+
 def test_idle_threads_do_not_spin(tmp_path: Path) -> None:
     source = """
 reranker = Reranker.load(threads=4)
@@ -233,6 +372,39 @@ for index in [0, count - 1, *seeded.sample(range(count), 50)]:
     assert reranker.score("by", [documents[index]])[0] == scores[index], index
 """
     run(tmp_path, source, str(count), str(ceiling), deadline=280)
+
+
+@linux
+@pytest.mark.parametrize("threads", [2, 6])
+@pytest.mark.parametrize("limited", ["load", "first call", "later call"])
+def test_too_little_memory_is_an_error_and_never_ends_the_process(tmp_path: Path, limited: str, threads: int) -> None:
+    source = """
+def leave(mib):
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + (mib << 20),) * 2)
+
+texts, limited, mib = ["en by ved sjøen"] * 1000 + [long] * 20, sys.argv[1], int(sys.argv[2])
+try:
+    if limited == "load":
+        leave(mib)
+    reranker = Reranker.load(threads=int(sys.argv[3]))
+    if limited == "first call":
+        leave(mib)
+    reranker.score("by", texts[:3])
+    if limited == "later call":
+        leave(mib)
+    for _ in range(2):
+        reranker.score("by", texts)
+    reranker.close()
+    print("done")
+except InferenceError as error:
+    assert "the limit on address space (RLIMIT_AS, ulimit -v) leaves" in str(error), error
+    print("refused")
+"""
+    outcomes = [run(tmp_path, source, limited, str(mib), str(threads)) for mib in (1, 15, 30, 60, 120, 240, 480, 4000)]
+    assert outcomes[0] == "refused\n"
+    assert outcomes[-1] == "done\n"
 
 
 # Logging

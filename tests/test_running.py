@@ -9,7 +9,7 @@ import pytest
 
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.encoding import EncodedPair
-from raskrank.errors import InferenceError
+from raskrank.errors import ClosedError, InferenceError
 from raskrank.planning import Run, plan
 from raskrank.running import Workers, run_pairs
 
@@ -176,7 +176,7 @@ def test_close_waits_for_calls_and_a_later_call_says_so() -> None:
     pool.close()
     caller.join(DEADLINE)
     assert done == list(range(10))
-    with pytest.raises(InferenceError, match="closed"):
+    with pytest.raises(ClosedError, match="closed"):
         pool.run(slow, runs(1))
     pool.close()
 
@@ -195,7 +195,7 @@ def test_a_call_that_waits_for_a_thread_is_not_dropped_by_close() -> None:
     assert begun.wait(DEADLINE)
     callers.append(threading.Thread(target=pool.run, args=(lambda _: done.append("second"), runs(1)), daemon=True))
     callers[1].start()
-    while pool._pool._work_queue.qsize() == 0:  # until the second call waits behind the first
+    while pool._tickets.qsize() == 0:  # until the second call waits behind the first
         time.sleep(0.001)
     callers.append(threading.Thread(target=pool.close, daemon=True))
     callers[2].start()

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from builders import tiny_checkpoint
-from raskrank.checkpoint import read_checkpoint
-from raskrank.errors import CheckpointError
-from raskrank_export.source import ResolvedSource, resolve
+from raskrank.checkpoint import CONFIGURATION, read_checkpoint
+from raskrank.errors import CheckpointError, MissingExtra
+from raskrank_export.source import ResolvedSource, read, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROGRAM = """
 import json, sys
-from raskrank.errors import CheckpointError
+from raskrank.errors import CheckpointError, MissingExtra
 from raskrank_export.source import resolve
 for model, revision in json.loads(sys.argv[1]):
     try:
@@ -83,7 +83,7 @@ def handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self.reply(503)
             elif path.startswith("/api/models/") and not path.startswith("/api/models/owner/tiny/"):
                 self.reply(404, {"X-Error-Code": "RepoNotFound"})
-            elif path in ("/api/models/owner/tiny/revision/main", "/api/models/owner/tiny/revision/v1"):
+            elif path in {f"/api/models/owner/tiny/revision/{revision}" for revision in ("main", "v1", COMMIT)}:
                 listing = {"id": "owner/tiny", "sha": COMMIT, "siblings": [{"rfilename": name} for name in hub.files]}
                 self.reply(200, {"Content-Type": "application/json"}, json.dumps(listing).encode())
             elif path.startswith("/api/models/owner/tiny/revision/"):
@@ -154,7 +154,7 @@ def test_folder_needs_no_hub_library(checkpoint: Path) -> None:
 
 def test_hub_library_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match=r"pip install 'raskrank\[export\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'raskrank\[export\]'"):
         resolve("owner/name")
 
 
@@ -206,6 +206,39 @@ def test_hub_model_is_downloaded_without_pickles_or_code(hub: FakeHub, tmp_path:
     downloaded = Path(first["folder"])
     assert {path.name for path in downloaded.iterdir()} == hub.requested
     assert read_checkpoint(downloaded).license == "mit"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config.json": b'{"architectures": ["GemmaForCausalLM"], "model_type": "gemma"}'}, "causal or listwise reranker"),
+        ({"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n"}, "owner/tiny has the license cc-by-nc-4.0"),
+        ({"adapter_config.json": b"{}", "config.json": None}, "Merge the adapter"),
+        ({"modules.json": b'[{"type": "x.Transformer"}, {"type": "x.Pooling"}]'}, "is a bi-encoder"),
+        ({"tokenizer_config.json": b'{"split_special_tokens": true}'}, "split_special_tokens is True"),
+    ],
+    ids=["causal", "license", "adapter", "bi-encoder", "tokenizer"],
+)
+def test_what_its_configuration_refuses_is_not_downloaded(
+    hub: FakeHub, tmp_path: Path, changes: dict[str, bytes | None], message: str
+) -> None:
+    for name, content in changes.items():
+        hub.files.pop(name, None)
+        if content is not None:
+            hub.files[name] = content
+    (outcome,) = resolve_elsewhere(tmp_path, ("owner/tiny", None), HF_ENDPOINT=hub.endpoint)
+    assert message in outcome["error"]
+    assert hub.requested == set(CONFIGURATION) & set(hub.files)
+
+
+def test_without_a_tokenizer_no_weights_are_downloaded(hub: FakeHub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.json"]
+    (outcome,) = resolve_elsewhere(tmp_path, ("owner/tiny", None), HF_ENDPOINT=hub.endpoint)
+    assert "model.safetensors" not in hub.requested
+    with pytest.raises(
+        CheckpointError, match=r'owner/tiny has no tokenizer\.json.*from_pretrained\("owner/tiny", revision="v1"\)'
+    ):
+        read(ResolvedSource(folder=Path(outcome["folder"]), name="owner/tiny", revision=COMMIT, asked_revision="v1"))
 
 
 def test_offline_reads_the_cache_alone(hub: FakeHub, tmp_path: Path) -> None:

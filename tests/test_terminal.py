@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from raskrank import terminal
+from raskrank import RaskrankError, terminal
 from raskrank.terminal import Bar, Steps, columns, duration, plain, safe, safe_lines, shorten, table, to_json, width
 
 FAMILY = "👩\u200d👩\u200d👧\u200d👦"
@@ -166,6 +166,22 @@ def test_writing_to_a_stream_that_is_not_there(monkeypatch: pytest.MonkeyPatch) 
     terminal.show("nothing")
     terminal.say("nothing")
     assert not terminal.is_terminal(None)
+
+
+def test_a_message_of_any_length_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.say("begin " + "a" * 100_000 + " end")
+    said = capsys.readouterr().err
+    assert said.startswith("raskrank: begin aaa")
+    assert said.endswith("aaa end\n")
+    assert len(said) < 2100
+
+
+def test_json_nested_too_deeply_is_an_error() -> None:
+    value: list[object] = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(RaskrankError, match="nested too deeply to be printed as JSON"):
+        to_json(value)
 
 
 def test_a_pty_is_a_terminal() -> None:

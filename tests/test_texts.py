@@ -163,13 +163,16 @@ CONTAINERS: dict[str, Callable[[], object]] = {
     "generator": lambda: (text for text in [SECRET]),
     "map": lambda: map(str, [SECRET]),
     "list_iterator": lambda: iter([SECRET]),
-    "dict_values": lambda: {1: SECRET}.values(),
-    "ndarray": lambda: np.array([SECRET]),
+    "memoryview": lambda: memoryview(SECRET.encode()),
     "NoneType": lambda: None,
     "int": lambda: 5,
     "Printed": Printed,
 }
-ITERABLES = {"set", "frozenset", "generator", "map", "list_iterator", "dict_values", "ndarray"}
+HINTS = {
+    **dict.fromkeys(["str", "np.str_", "bytes", "bytearray", "memoryview", "dict", "mappingproxy"], "; put it in a list"),
+    **dict.fromkeys(["set", "frozenset"], "; a set has no order, pass sorted({name})"),
+    **dict.fromkeys(["generator", "map", "list_iterator"], "; pass list({name})"),
+}
 
 
 @pytest.mark.parametrize("method", ["rank", "score", "score_pairs"])
@@ -178,12 +181,9 @@ def test_what_is_no_sequence_of_texts(refused: Callable[..., InputError], kind: 
     value = CONTAINERS[kind]()
     name = "pairs" if method == "score_pairs" else "documents"
     error = refused(lambda reranker: reranker.score_pairs(value) if name == "pairs" else getattr(reranker, method)("q", value))
-    assert str(error).startswith(f"{name}: expected a sequence such as a list, got {type(value).__name__}")
     # The hint fits the type: a str would be split into letters by list().
-    assert str(error).endswith(f"; pass list({name})") == (kind in ITERABLES)
-    assert str(error).endswith("; put it in a list") == (
-        kind in {"str", "np.str_", "bytes", "bytearray", "dict", "mappingproxy"}
-    )
+    hint = HINTS.get(kind, "").format(name=name)
+    assert str(error) == f"{name}: expected a sequence such as a list, got {type(value).__name__}{hint}"
 
 
 def test_an_iterator_is_refused_before_it_is_used_up(reranker: Reranker) -> None:
@@ -201,7 +201,9 @@ def test_an_iterator_is_refused_before_it_is_used_up(reranker: Reranker) -> None
         (None, "NoneType"),
         ({"q", "d"}, "set"),
         ({"q": 1, "d": 2}, "dict"),
-        (np.array(["q", "d"]), "ndarray"),
+        (np.array("q"), "ndarray"),
+        (np.array([["q"], ["d"]]), "ndarray"),
+        (np.array(["q", "d", "d"]), "ndarray"),
         (iter(["q", "d"]), "list_iterator"),
         ((), "0 items"),
         ((SECRET,), "1 items"),
@@ -215,10 +217,109 @@ def test_what_is_no_pair(refused: Callable[..., InputError], pair: object, got: 
     assert str(error) == f"pair 1: expected (query, document), got {got}"
 
 
-@pytest.mark.parametrize("wrap", [list, tuple, collections.deque, collections.UserList, lambda texts: np.array(texts).tolist()])
-def test_any_sequence_will_do(reranker: Reranker, wrap: Callable[[list[str]], Any]) -> None:
+class Column:
+    """As a pandas column or a polars Series: a length, an order and a dimension, but no Sequence."""
+
+    ndim = 1
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
+class Table(Column):
+    """As a pandas DataFrame: iterated by column names, counted by rows."""
+
+    ndim = 2
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(["text", "id"])
+
+
+COLLECTIONS: dict[str, Callable[[list[Any]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "deque": collections.deque,
+    "UserList": collections.UserList,
+    "ndarray": np.array,
+    "ndarray of objects": lambda items: np.array(items, object),
+    "ndarray backwards": lambda items: np.array(items[::-1])[::-1],
+    "dict keys": lambda items: {item: index for index, item in enumerate(items)}.keys(),
+    "dict values": lambda items: dict(enumerate(items)).values(),
+    "column": Column,
+}
+
+
+@pytest.mark.parametrize("kind", COLLECTIONS)
+def test_whatever_has_a_length_and_an_order_will_do(reranker: Reranker, kind: str) -> None:
     texts = ["Python", "SQL", ""]
-    assert np.array_equal(reranker.score("kode", wrap(texts)), reranker.score("kode", texts))
+    documents = COLLECTIONS[kind](texts)
+    expected = reranker.score("kode", texts)
+    assert np.array_equal(reranker.score("kode", documents), expected)
+    assert [hit.index for hit in reranker.rank("kode", documents, top_k=2)] == np.argsort(-expected, kind="stable")[:2].tolist()
+    pairs = COLLECTIONS[kind]([("kode", text) for text in texts])
+    assert np.array_equal(reranker.score_pairs(pairs), expected)
+
+
+@pytest.mark.parametrize("kind", COLLECTIONS)
+def test_a_wrong_text_in_it_is_named_by_its_place(refused: Callable[..., InputError], kind: str) -> None:
+    documents = COLLECTIONS[kind](["a", "b", f"{SECRET}\ud800"])
+    error = refused(lambda reranker: reranker.rank("q", documents))
+    assert str(error) == f"document 2: not valid Unicode, a lone surrogate at character {len(SECRET)}"
+
+
+def test_an_array_of_numbers_holds_no_texts(refused: Callable[..., InputError]) -> None:
+    error = refused(lambda reranker: reranker.score("q", np.arange(3)))
+    assert str(error) == "document 0: expected str, got int64"
+    error = refused(lambda reranker: reranker.score("q", np.array([SECRET, float("nan")], object)))
+    assert str(error) == "document 1: expected str, got float"
+    error = refused(lambda reranker: reranker.score_pairs(np.ones((2, 2))))
+    assert str(error) == "pair 0, query: expected str, got float64"
+
+
+@pytest.mark.parametrize(
+    ("documents", "dimensions"),
+    [(np.array([[SECRET], [SECRET]]), 2), (np.array(SECRET), 0), (np.empty((0, 3), str), 2), (Table(["a", "b"]), 2)],
+    ids=["column of an array", "one text", "empty", "table"],
+)
+def test_documents_have_one_dimension(refused: Callable[..., InputError], documents: object, dimensions: int) -> None:
+    # A table with as many columns as rows would have its column names ranked.
+    error = refused(lambda reranker: reranker.rank("q", documents))
+    assert str(error) == f"documents: expected one dimension, got {dimensions} dimensions"
+
+
+def test_pairs_may_be_an_array_of_two_columns_or_the_items_of_a_dict(reranker: Reranker) -> None:
+    expected = reranker.score("kode", ["Python", "SQL"])
+    assert np.array_equal(reranker.score_pairs(np.array([["kode", "Python"], ["kode", "SQL"]])), expected)
+    assert np.array_equal(reranker.score_pairs({"kode": "Python"}.items()), expected[:1])
+    assert np.array_equal(reranker.score_pairs([np.array(["kode", "Python"]), Column(["kode", "SQL"])]), expected)  # type: ignore[list-item]
+
+
+def test_a_table_or_one_text_is_no_list_of_pairs(refused: Callable[..., InputError]) -> None:
+    error = refused(lambda reranker: reranker.score_pairs(Table([(SECRET, SECRET)] * 2)))
+    assert str(error) == "pair 0: expected (query, document), got str"
+    error = refused(lambda reranker: reranker.score_pairs(np.array(SECRET)))
+    assert str(error) == "pairs: expected two columns, got 0 dimensions"
+
+
+@pytest.mark.parametrize(("length", "held"), [(2, "more"), (4, 3), (0, "more")])
+def test_a_length_that_is_not_that_of_the_items(refused: Callable[..., InputError], length: int, held: object) -> None:
+    class Liar(Column):
+        def __len__(self) -> int:
+            return length
+
+    error = refused(lambda reranker: reranker.rank("q", Liar([SECRET] * 3)))
+    assert str(error) == f"documents: its length is {length}, but it holds {held}; pass list(documents)"
+
+
+def test_a_length_that_python_cannot_tell_is_too_many(refused: Callable[..., InputError]) -> None:
+    error = refused(lambda reranker: reranker.rank("q", range(10**30)), LimitError)
+    assert str(error) == "documents: more items than max_documents=1000000"
 
 
 def test_pairs_may_be_lists_or_named_tuples(reranker: Reranker) -> None:
@@ -226,7 +327,26 @@ def test_pairs_may_be_lists_or_named_tuples(reranker: Reranker) -> None:
     assert np.array_equal(reranker.score_pairs(mixed), reranker.score("kode", ["Python", "SQL", ""]))
 
 
-@pytest.mark.parametrize("make", [Text, np.str_])
+class Shouting(str):
+    """A str whose methods are not those of str."""
+
+    def __str__(self) -> str:
+        return "other"
+
+    def __hash__(self) -> int:
+        raise RuntimeError
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return 0
+
+    def isascii(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("make", [Text, np.str_, Shouting])
 def test_subclasses_of_str_score_as_str(reranker: Reranker, make: Callable[[str], str]) -> None:
     expected = reranker.score("Hvem kan Python?", ["En utvikler", "æøå 🙂", ""])
     found = reranker.score(make("Hvem kan Python?"), [make("En utvikler"), make("æøå 🙂"), make("")])
@@ -292,6 +412,13 @@ def test_a_limit_error_is_an_input_error_is_a_value_error() -> None:
     assert issubclass(InputError, RaskrankError)
 
 
+class Indexed:
+    """Has the method of an int, and what it raises is not a TypeError."""
+
+    def __index__(self) -> int:
+        raise RuntimeError(SECRET)
+
+
 BAD_COUNTS = [
     (0, "got 0"),
     (-1, "got -1"),
@@ -299,6 +426,15 @@ BAD_COUNTS = [
     (1.5, "got float"),
     ("2", "got str"),
     (float("nan"), "got float"),
+    (np.bool_(True), "got bool"),
+    (np.array(True), "got ndarray"),
+    (np.array([1, 2]), "got ndarray"),
+    (np.array([2.0]), "got ndarray"),
+    (np.array([], int), "got ndarray"),
+    (np.float32(2), "got float32"),
+    (np.int64(0), "got 0"),
+    (int, "got type"),
+    (Indexed(), "got Indexed"),
 ]
 
 
@@ -312,6 +448,8 @@ def test_limits_are_checked(name: str, value: object, got: str) -> None:
 def test_limits_take_numpy_integers_and_do_not_change() -> None:
     limits = Limits(max_documents=np.int64(5))  # type: ignore[arg-type]
     assert limits == Limits(max_documents=5)
+    assert type(limits.max_documents) is int
+    assert type(Limits(max_text_chars=np.array(7)).max_text_chars) is int  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         limits.max_documents = 6  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -324,6 +462,28 @@ def test_top_k_is_checked(refused: Callable[..., InputError], value: object, got
     assert str(error) == f"top_k: expected an int of at least 1, {got}"
     error = refused(lambda reranker: reranker.rank(SECRET, [], value))
     assert str(error) == f"top_k: expected an int of at least 1, {got}"
+
+
+def test_a_number_that_python_does_not_print(refused: Callable[..., InputError], reranker: Reranker) -> None:
+    error = refused(lambda reranker: reranker.rank("q", ["d"], -(10**5000)))
+    assert str(error) == "top_k: expected an int of at least 1, got a number far below 0"
+
+
+def test_top_k_of_any_size_and_kind(reranker: Reranker) -> None:
+    for top_k in (10**5000, np.array(7), np.uint8(255), np.int64(2**62)):
+        assert len(reranker.rank("q", ["a", "b"], top_k)) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "yes", np.bool_(True), np.array([True, False])], ids=repr)
+def test_raw_scores_is_checked(refused: Callable[..., InputError], value: Any) -> None:
+    calls: list[Call] = [
+        lambda reranker, raw: reranker.rank(SECRET, [SECRET], raw_scores=raw),
+        lambda reranker, raw: reranker.score(SECRET, [SECRET], raw_scores=raw),
+        lambda reranker, raw: reranker.score_pairs([(SECRET, SECRET)], raw_scores=raw),
+    ]
+    for call in calls:
+        error = refused(lambda reranker, call=call: call(reranker, value))
+        assert str(error) == f"raw_scores: expected True or False, got {type(value).__name__}"
 
 
 @pytest.mark.parametrize(

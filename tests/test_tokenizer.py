@@ -1,8 +1,11 @@
 """The tokenizer of a checkpoint: accepted where it fits the model and is the one that transformers uses."""
 
+import base64
 import json
+import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,28 @@ from tokenizers import Tokenizer
 from builders import PAIRS, Family, write_json
 from conftest import Tiny
 from paths import NANO_CHECKPOINT, shared
+from processes import run_script
+from raskrank import Incompatible, Reranker
+from raskrank.bundle import MAX_SMALL_BYTES
 from raskrank.checkpoint import Checkpoint, read_checkpoint
+from raskrank.encoding import PairEncoder
 from raskrank.errors import CheckpointError
+from raskrank.reference_tokenizer import ReferenceEncoder
 from raskrank.samples import as_pairs, read_samples
-from raskrank_export.tokenizer import read_tokenizer
+from raskrank.tokenizer import load_encoder
+from raskrank_export import export
+from raskrank_export import tokenizer as exporters
 
+EDGE_PAIRS = [("", ""), ("", "a"), ("a", "")]
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+
+
+def read_tokenizer(checkpoint: Checkpoint, pairs: Sequence[tuple[str, str]]) -> tuple[bytes, Tokenizer]:
+    """As an export does: read it, and hold what the engine makes of the pairs against transformers."""
+    data, tokenizer = exporters.read_tokenizer(checkpoint)
+    encoder = PairEncoder(tokenizer, checkpoint.max_length)
+    ReferenceEncoder(checkpoint, encoder).check([*EDGE_PAIRS, *pairs], encoder.encode([*EDGE_PAIRS, *pairs]))
+    return data, tokenizer
 
 
 @pytest.fixture
@@ -98,7 +117,7 @@ def test_lower_casing_that_disagrees_is_refused(copy: Callable[[Family], Path]) 
     folder = copy("bert")
     edit(folder / "tokenizer_config.json", lambda config: config.update(do_lower_case=False))
     with pytest.raises(
-        CheckpointError, match=r"tokenizer\.json and tokenizer_config\.json disagree: .* other ids for \d+ of 15 pairs"
+        CheckpointError, match=r"tokenizer\.json and tokenizer_config\.json disagree: .*gives other ids for \d+ of 15 pairs"
     ):
         read_tokenizer(read_checkpoint(folder), PAIRS)
 
@@ -117,13 +136,64 @@ def test_a_tokenizer_config_that_transformers_cannot_read(copy: Callable[[Family
         read_tokenizer(read_checkpoint(folder), PAIRS)
 
 
-def test_code_that_the_config_names_is_not_run(copy: Callable[[Family], Path]) -> None:
+@pytest.mark.parametrize("name", ["Evil", "EvilTokenizer", "EvilTokenizerFast", "", "BertJapaneseTokenizer", 7])
+def test_code_that_the_config_names_is_not_run(copy: Callable[[Family], Path], name: object) -> None:
     folder = copy("bert")
-    edit(folder / "tokenizer_config.json", lambda config: config.update(tokenizer_class="Evil"))
+    edit(folder / "tokenizer_config.json", lambda config: config.update(tokenizer_class=name))
     marker = folder / "ran"
     (folder / "tokenization_evil.py").write_text(f"open({str(marker)!r}, 'w')")
-    read_tokenizer(read_checkpoint(folder), PAIRS)
+    with pytest.raises(CheckpointError, match=r"none of transformers' own .* for this model it would be BertTokenizer"):
+        read_tokenizer(read_checkpoint(folder), PAIRS)
     assert not marker.exists()
+
+
+# What a RoBERTa or DistilBERT class, or a list of inputs without them, does to a model that was trained with token types.
+WITHOUT_TYPES: dict[str, dict[str, object]] = {
+    "RobertaTokenizer": {"tokenizer_class": "RobertaTokenizer"},
+    "DistilBertTokenizer": {"tokenizer_class": "DistilBertTokenizer"},
+    "model_input_names": {"model_input_names": ["input_ids", "attention_mask"]},
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_TYPES)
+def test_token_types_that_transformers_does_not_pass_are_an_error_by_name(
+    tiny: Tiny, copy: Callable[[Family], Path], case: str, tmp_path: Path
+) -> None:
+    # Scored by the engine's own encoder alone, PyTorch and ONNX would agree, on scores that transformers does not give.
+    folder = copy("bert")
+    edit(folder / "tokenizer_config.json", lambda config: config.update(WITHOUT_TYPES[case]))
+    says = r"tokenizer\.json and tokenizer_config\.json disagree: .*passes other token types to the model for \d+ of \d+ pairs"
+    with pytest.raises(CheckpointError, match=says):
+        export(str(folder), tmp_path / "bundle", samples=tiny.samples)
+    assert not (tmp_path / "bundle").exists()
+    with pytest.raises(CheckpointError, match=says):
+        Reranker.load(backend="torch", checkpoint=folder)
+    with (
+        Reranker.load(tiny.bundle("bert", "fp32"), checkpoint=folder) as reranker,
+        pytest.raises(CheckpointError, match=says),
+    ):
+        reranker.verify(PAIRS)
+
+
+def test_types_do_not_matter_to_a_model_that_has_none(copy: Callable[[Family], Path]) -> None:
+    folder = copy("xlm-roberta")
+    edit(folder / "tokenizer_config.json", lambda config: config.update(model_input_names=["input_ids", "token_type_ids"]))
+    read_tokenizer(read_checkpoint(folder), PAIRS)
+
+
+@pytest.mark.parametrize("max_length", [8, 20, 61, 128])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_reference_cuts_long_pairs_as_the_engine_does(tiny: Tiny, family: Family, max_length: int) -> None:
+    checkpoint = read_checkpoint(tiny.checkpoint(family))
+    _, tokenizer = exporters.read_tokenizer(checkpoint)
+    encoder = PairEncoder(tokenizer, max_length)
+    sentences = [text for pair in PAIRS for text in pair]
+    pairs = [(" ".join(sentences[:query]), " ".join(sentences[:document])) for query in range(9) for document in range(9)]
+    ours = encoder.encode(pairs)
+    theirs = ReferenceEncoder(checkpoint, encoder).check(pairs, ours)
+    assert [pair.truncated for pair in theirs] == [pair.truncated for pair in ours]
+    assert {pair.truncated for pair in theirs} == {True, False}
+    assert max(len(pair.input_ids) for pair in theirs) == max_length
 
 
 def test_without_tokenizer_config(copy: Callable[[Family], Path]) -> None:
@@ -171,3 +241,89 @@ def test_published_tokenizers_agree(name: str) -> None:
 def test_nano_agrees() -> None:
     _, tokenizer = read_tokenizer(read_checkpoint(NANO_CHECKPOINT), as_pairs(read_samples()))
     assert tokenizer.get_vocab_size() == 12_000
+
+
+# Tokenizers of a bundle that ask for too much. In a process of its own: what memory cannot be had for ends the process.
+
+REFUSED = """
+    import resource, sys
+    from pathlib import Path
+    from raskrank import Incompatible
+    from raskrank.tokenizer import load_encoder
+
+    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    try:
+        load_encoder(Path(sys.argv[1]).read_bytes(), 128, 10**9, Path("bundle"), parallel=True)
+    except Incompatible as error:
+        print(error)
+"""
+
+
+def a_table_of_4_gigabytes(tokenizer: dict[str, Any]) -> None:
+    claim = base64.b64encode(b"\xff\xff\xff\xff" + b"x" * 62).decode()
+    tokenizer["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": claim}
+
+
+def a_letter_that_doubles_34_times(tokenizer: dict[str, Any]) -> None:
+    double = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [double] * 34}
+
+
+def nothing_that_becomes_much(tokenizer: dict[str, Any]) -> None:
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"Regex": "b*"}, "content": "a" * 100_000}
+
+
+def much_before_each_text(tokenizer: dict[str, Any]) -> None:
+    tokenizer["normalizer"] = {"type": "Prepend", "prepend": "a" * 10_000_000}
+
+
+def steps_without_end(tokenizer: dict[str, Any]) -> None:
+    inner = {"type": "Sequence", "normalizers": [{"type": "NFKC"}] * 1000}
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [inner] * 100}
+
+
+def a_hundred_thousand_added_tokens(tokenizer: dict[str, Any]) -> None:
+    first = len(tokenizer["model"]["vocab"])
+    tokenizer["added_tokens"] += [
+        dict(tokenizer["added_tokens"][-1], id=first + number, content=f"t{number}", special=False, normalized=True)
+        for number in range(100_000)
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits memory as Unix does")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (a_table_of_4_gigabytes, "a precompiled_charsmap of 88 characters that claims 4294967295 bytes"),
+        (a_letter_that_doubles_34_times, "more than 64 times as long"),
+        (nothing_that_becomes_much, "more than 64 times as long"),
+        (much_before_each_text, "more than 64 times as long"),
+        (steps_without_end, "in more than 64 steps"),
+        (a_hundred_thousand_added_tokens, "has about 1000[01]\\d added tokens, at most 10000 are read"),
+    ],
+)
+def test_a_tokenizer_that_would_take_all_memory_or_minutes_is_refused(
+    tiny: Tiny, tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    values = json.loads((tiny.checkpoint("bert") / "tokenizer.json").read_text("utf-8"))
+    change(values)
+    write_json(tmp_path / "tokenizer.json", values)
+    found = run_script(tmp_path, REFUSED, str(tmp_path / "tokenizer.json"), deadline=30).stdout
+    assert re.search(f"^bundle: .*{message}", found), found
+
+
+@pytest.mark.parametrize(
+    "damage", [b'"precompiled_charsmap"', b'"precompiled_charsmap":"A', b'"precompiled_charsmap":"!!!!!!!!"']
+)
+def test_a_table_that_is_cut_is_for_the_parser_to_refuse(damage: bytes) -> None:
+    with pytest.raises(Incompatible, match=r"cannot use its tokenizer\.json"):
+        load_encoder(b'{"normalizer": {' + damage, 128, 10, Path("bundle"), parallel=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["bge-reranker-base-BAAI", "mmarco-mMiniLMv2-L12-H384-v1", "jina-reranker-v2-base-multilingual"]
+)
+def test_published_tokenizers_are_within_the_limits(name: str) -> None:
+    file = shared("data", "tokenizers", name, "tokenizer.json")
+    load_encoder(file.read_bytes(), 512, LARGEST, file.parent, parallel=True)
+    assert file.stat().st_size < MAX_SMALL_BYTES["tokenizer.json"] / 3

@@ -23,13 +23,13 @@ from conftest import Tiny
 from paths import NANO_CHECKPOINT, shared
 from published import BGE_BASE, published_checkpoint
 from raskrank import Reranker
+from raskrank.activation import sigmoid
 from raskrank.bundle import read_manifest
 from raskrank.cli import main
 from raskrank.documents import stream_documents
 from raskrank.errors import ExportError, InputError, ParityError
 from raskrank.loading import bundle_path
 from raskrank.manifest import WEIGHTS, CorpusFile, Coverage
-from raskrank.parity import sigmoid
 from raskrank_export import ExportReport, Thresholds, export
 from raskrank_export.trim import Trimmed, trim_vocabulary
 from test_large import PASSAGES, RANK, START, run
@@ -223,7 +223,7 @@ def test_a_corpus_is_read_text_by_text(tmp_path: Path) -> None:
     file.write_bytes(b'\xef\xbb\xbf{"text": "en"}\r\n\n{"text": "to"}\n{"text": 3}\n')
     documents = stream_documents(file)
     assert [next(documents).text, next(documents).text] == ["en", "to"]
-    with pytest.raises(InputError, match=r'corpus\.jsonl, line 4: expected a JSON object with "text"'):
+    with pytest.raises(InputError, match=r'corpus\.jsonl, line 4: "text": expected a string, got a number'):
         next(documents)
 
 

@@ -8,6 +8,15 @@ for hit in reranker.rank("Hvem kan Python?", documents, top_k=5):
 """
 
 import logging
+import os
+
+# onnxruntime 1.29 and later start telemetry when imported: a thread, files below HOME and TMPDIR, a look-up of the collector's
+# host. Only this prevents it, set before whatever part of Raskrank imports it first. What the user has set stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from raskrank.interpreter import require_main
+
+require_main()
 
 from raskrank.errors import (
     BundleError,
@@ -28,6 +37,7 @@ from raskrank.errors import (
     RaskrankError,
     RaskrankWarning,
 )
+from raskrank.gate import Verification
 from raskrank.info import Info
 from raskrank.parity import Parity
 from raskrank.reranker import Ranked, Reranker
@@ -58,6 +68,7 @@ __all__ = [
     "RaskrankError",
     "RaskrankWarning",
     "Reranker",
+    "Verification",
     "__version__",
 ]
 

@@ -10,10 +10,14 @@ from typing import NoReturn
 
 import raskrank
 from raskrank.cpu import TARGETS
+from raskrank.documents import TEXT_FIELDS
 from raskrank.errors import InputError
 from raskrank.models import DEFAULT_MODEL
+from raskrank.rows import FORMATS
 from raskrank.settings import CACHE, ENVIRONMENT, cache_folder
 from raskrank.settings_files import PYPROJECT, SETTINGS
+from raskrank.threads import ENVIRONMENT as THREADS
+from raskrank.threads import MAX_THREADS
 
 WRONG_USE = "wrong use: arguments, input that cannot be read, no such bundle"
 
@@ -69,6 +73,23 @@ def _parser() -> argparse.ArgumentParser:
             help="load a bundle made for another kind of CPU, though it may score wrong",
         )
 
+    def own_memory(command: _Parser) -> None:
+        command.add_argument(
+            "--no-map-weights",
+            action="store_false",
+            dest="map_weights",
+            help="read the weights into memory instead of mapping their file, which then may be written to",
+        )
+
+    def documents(command: _Parser) -> None:
+        command.add_argument(
+            "--field",
+            metavar="NAME",
+            help=f"the field that has the text (default: {', '.join(TEXT_FIELDS)}, whichever is there)",
+        )
+        command.add_argument("--title-field", metavar="NAME", help="put this field and a space in front of each text")
+        command.add_argument("--format", choices=FORMATS, help="of the input (default: by its name, else by how it begins)")
+
     bundle = "a bundle's folder, such as ./bge, or owner/name of an exported hub model (default: see raskrank --help)"
     needs = "Needs: pip install 'raskrank[export]'"
     checkpoint = "folder of the checkpoint that the bundle was made from; without, where its manifest says"
@@ -122,14 +143,14 @@ def _parser() -> argparse.ArgumentParser:
         "--samples",
         metavar="FILE",
         help='judge the bundle on these: {"query": ..., "documents": [...]} a line, or .tsv with query and document a line '
-        "(default: a set in Norwegian and English)",
+        "(default: a set in Norwegian and English); a repair of int8 needs 8 queries",
     )
     command.add_argument(
         "--trim-vocab",
         metavar="CORPUS",
         nargs="+",
         default=(),
-        help="keep only the pieces of the vocabulary that these files use (as for `rank`: a text a line, or JSON Lines): a "
+        help="keep only the pieces of the vocabulary that these files use (in any form that `rank` reads): a "
         "smaller bundle, and the same scores for texts of such pieces",
     )
     command.add_argument(
@@ -144,22 +165,34 @@ def _parser() -> argparse.ArgumentParser:
     command = add(
         "rank",
         "rank documents for a query, best first",
-        "The input is UTF-8 with one document a line; blank lines are no documents. It is read as JSON Lines, each an object "
-        'with "text" and perhaps "id", where the file name ends in .jsonl or the first line is such an object.',
+        "The input is UTF-8: lines of text, each that is not blank a document; JSON Lines (.jsonl, .ndjson), an object with "
+        "a text on each line; a JSON array (.json) of objects or texts; CSV with a header (.csv, between commas, semicolons or "
+        "tabs); or TSV with a header (.tsv, without quotes). An id (id, _id, docid or doc_id) is kept in --json's output. What "
+        "is none of these is refused; --format text ranks any lines as they stand.",
         'raskrank rank "Hvem kan Python?" cvs.txt --top-k 5\n'
         "cat cvs.jsonl | raskrank rank --json -- \"-5 grader\" - | jq '.[0].id'",
         "the bundle is broken, or a score is no number",
     )
     command.add_argument("query", metavar="QUERY", help="what the documents are ranked for; after -- it may begin with -")
     command.add_argument("file", metavar="FILE", nargs="?", help="the documents; - or nothing: standard input")
+    documents(command)
     command.add_argument("--bundle", metavar="B", help=bundle)
     command.add_argument("--top-k", metavar="K", type=_count, help="print only the K best (default: all)")
-    command.add_argument("--threads", metavar="N", type=_count, help="CPUs to use (default: all that this process may)")
+    command.add_argument(
+        "--raw-scores", action="store_true", help="print logits, before any sigmoid: they differ where scores round to the same"
+    )
+    command.add_argument(
+        "--threads",
+        metavar="N",
+        type=_count,
+        help=f"CPUs to use, at most {MAX_THREADS} (default: {THREADS}, else all that this process may)",
+    )
     command.add_argument(
         "--fallback", choices=("torch",), help="let PyTorch score what the bundle cannot; each time it does is a warning"
     )
     command.add_argument("--backend", choices=("onnx", "torch"), default="onnx", help="run the bundle, or its checkpoint")
     other_cpu(command)
+    own_memory(command)
     command.add_argument("--checkpoint", metavar="C", help=checkpoint)
 
     command = add(
@@ -175,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     command = add(
         "verify",
         "compare a bundle with its checkpoint in PyTorch",
-        "Scores the same pairs with both, and holds the differences against the thresholds in the bundle's manifest.",
+        "Scores the same pairs with both, PyTorch on what transformers' own tokenizer makes of them, and holds the differences "
+        "against the thresholds in the bundle's manifest.",
         "raskrank verify --bundle ./bundles/bge-reranker-base --pairs pairs.jsonl",
         "the bundle fails a threshold or is broken, or the checkpoint is another",
         needs,
@@ -202,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--data",
         metavar="D",
-        help="a folder with passages.jsonl, queries.jsonl and qrels.tsv, or a file with "
+        help="a folder as BEIR has them (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a file with "
         '{"query": ..., "positives": [...], "negatives": [...]} a line; with "language" there are numbers for each '
         "(default: 68 searches of our own)",
     )
@@ -229,9 +263,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--against", choices=("torch",), help="also the checkpoint of the first bundle")
     command.add_argument("--checkpoint", metavar="C", help=checkpoint)
     command.add_argument("--texts", metavar="FILE", help="passages, as for `rank`; - is standard input (default: our own)")
+    documents(command)
     command.add_argument("--query", metavar="Q", help="what they are scored for (default: our own)")
     command.add_argument("--passages", metavar="N", type=_count, default=100, help="the most at once (default: 100)")
-    command.add_argument("--threads", metavar="N", type=_count, help="CPUs to use (default: all that this process may)")
+    command.add_argument(
+        "--threads",
+        metavar="N",
+        type=_count,
+        help=f"CPUs to use, at most {MAX_THREADS} (default: {THREADS}, else all that this process may)",
+    )
     command.add_argument(
         "--seconds",
         metavar="S",
@@ -253,6 +293,9 @@ def _which_model() -> str:
                    file is yours or root's
   {PYPROJECT}   [tool.raskrank] model = "...", in the same folders
   the embedded model
+
+how many CPUs it uses, at most {MAX_THREADS}: {THREADS} in the environment, else
+all that affinity and cgroup quota allow; OMP_NUM_THREADS has no effect
 
 the cache, unless {CACHE} names another:
   {cache_folder()}"""

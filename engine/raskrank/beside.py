@@ -1,29 +1,39 @@
 """Work in a thread of its own, for what lets go of the GIL: hashing a file, loading a graph, tokenizing many texts."""
 
-import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, wait
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+from raskrank import threads
+from raskrank.work import Work
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def beside(function: Callable[[], Result]) -> "Future[Result]":
-    """Starts `function` in a new thread, or runs it at once where there can be none, as while Python exits."""
-    future: Future[Result] = Future()
+class Beside(Generic[Result]):
+    """A function that runs in a thread of its own. Leave it as a context manager, and nothing of it runs on."""
 
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # noqa: BLE001  it reaches whoever asks for the result
-            future.set_exception(error)
+    def __init__(self, function: Callable[[], Result]) -> None:
+        self._results: list[Result] = []
+        self._work = Work(lambda function: self._results.append(function()), [function])
+        self._alone = not threads.start(self._work.take_part, 1, "raskrank-beside", daemon=False)
 
-    try:
-        threading.Thread(target=run, name="raskrank-beside").start()
-    except RuntimeError:
-        run()
-    return future
+    def result(self) -> Result:
+        """Waits. Raises what the function raised."""
+        if not self._results:
+            self._work.complete(alone=self._alone)
+        return self._results[0]
+
+    def __enter__(self) -> "Beside[Result]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._work.settle()
+
+
+def beside(function: Callable[[], Result]) -> Beside[Result]:
+    """Starts `function` in a new thread; where there can be none, as while Python exits, whoever wants its result runs it."""
+    return Beside(function)
 
 
 def ahead(function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result]:
@@ -31,14 +41,11 @@ def ahead(function: Callable[[Item], Result], items: Sequence[Item]) -> Generato
 
     Close the generator, and nothing of it runs on.
     """
-    following: Future[Result] | None = None
-    try:
-        for index, item in enumerate(items):
-            result = function(item) if following is None else following.result()
-            following = None
-            if index + 1 < len(items):
-                following = beside(lambda item=items[index + 1]: function(item))  # type: ignore[misc]
+    if not items:
+        return
+    result = function(items[0])
+    for item in items[1:]:
+        with beside(lambda item=item: function(item)) as following:  # type: ignore[misc]
             yield result
-    finally:
-        if following is not None:
-            wait([following])
+            result = following.result()
+    yield result

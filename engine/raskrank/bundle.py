@@ -2,39 +2,37 @@
 
 manifest.json      what the bundle is, and the digest of each other file; written last
 model.onnx         the graph
-model.onnx.data    the weights, mapped into memory
+model.onnx.data    the weights, mapped into memory or, on request, read
 tokenizer.json     Hugging Face tokenizers' format
 """
 
 import hashlib
-import mmap
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from raskrank.beside import beside
-from raskrank.errors import BundleError, Corrupt, Incompatible, MissingFile
+from raskrank.contents import Contents
+from raskrank.errors import BundleError, Corrupt, MissingFile
 from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS, FileRecord, Manifest
 
 MAX_MANIFEST_BYTES = 1 << 20  # a manifest is a few kilobytes; a larger file is not one, and is not parsed
-MAX_SMALL_BYTES = 1 << 28  # graph and tokenizer are read into memory whole; the largest known are 34 megabytes
-
-Identity = tuple[int, int, int, int]
+# Read into memory whole. A graph without its weights has some hundred kilobytes; the largest tokenizer known, of 256,000
+# pieces with their merges, has 34 megabytes, and parsing one may take hundreds of times its size.
+MAX_SMALL_BYTES = {MODEL: 1 << 28, TOKENIZER: 1 << 26}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A verified bundle: its folder (resolved), manifest, the bytes of the two small files, and which file has the weights."""
+    """A verified bundle: its folder (resolved), manifest, and the very bytes of its files that were verified."""
 
     folder: Path
     manifest: Manifest
     manifest_sha256: str
     graph: bytes
     tokenizer: bytes
-    weights_identity: Identity
+    weights: Contents
 
 
 def read_manifest(path: Path, *, expected_sha256: str | None = None) -> tuple[Manifest, str]:
@@ -62,47 +60,40 @@ def read_manifest(path: Path, *, expected_sha256: str | None = None) -> tuple[Ma
         raise type(error)(f"{path}: {error}") from None
 
 
-def open_bundle(path: Path, *, expected_sha256: str | None = None) -> Bundle:
+def open_bundle(path: Path, *, expected_sha256: str | None = None, map_weights: bool = True) -> Bundle:
     """Read and verify a bundle: every file there, with the size and SHA-256 of its manifest. As `opened_bundle`."""
-    with opened_bundle(path, expected_sha256=expected_sha256) as bundle:
+    with opened_bundle(path, expected_sha256=expected_sha256, map_weights=map_weights) as bundle:
         return bundle
 
 
 @contextmanager
-def opened_bundle(path: Path, *, expected_sha256: str | None = None) -> Iterator[Bundle]:
+def opened_bundle(path: Path, *, expected_sha256: str | None = None, map_weights: bool = True) -> Iterator[Bundle]:
     """A bundle whose small files are verified. The weights are hashed beside the block, and its end raises if they differ.
 
-    expected_sha256: SHA-256 of manifest.json, which in turn pins every file. Raises MissingFile, Corrupt, Incompatible, and
-    BundleError where a file may not be read.
+    expected_sha256: SHA-256 of manifest.json, which in turn pins every file. map_weights: see Contents. Files may be links,
+    as in a hub's cache. Raises MissingFile, Corrupt, Incompatible, and BundleError where a file may not be read.
     """
     manifest, digest = read_manifest(path, expected_sha256=expected_sha256)
     with _reading(path):
         folder = path.resolve()
         for name in FILES:
-            _check_file(folder, name, manifest.files[name].size)
-        weights_identity = identity(folder / WEIGHTS)
-        opened = (folder / WEIGHTS).open("rb")  # here, so that a file which is gone is missed at once
-        weights = beside(lambda: _digest_stream(opened))
+            _check_file(folder, name, manifest)
+        weights = Contents(folder / WEIGHTS, mapped=map_weights)
+        _check_size(folder, WEIGHTS, len(weights), manifest)  # of what was opened, whatever lies there by now
         graph, tokenizer = ((folder / name).read_bytes() for name in (MODEL, TOKENIZER))
-    for name, content in ((MODEL, graph), (TOKENIZER, tokenizer)):
-        _check_digest(folder, name, hashlib.sha256(content).hexdigest(), manifest)
-    yield Bundle(
-        folder=folder,
-        manifest=manifest,
-        manifest_sha256=digest,
-        graph=graph,
-        tokenizer=tokenizer,
-        weights_identity=weights_identity,
-    )
-    with _reading(path):
-        _check_digest(folder, WEIGHTS, weights.result(), manifest)
-
-
-def identity(file: Path) -> Identity:
-    """Differs once another file lies at this path, or this one was written to. Raises BundleError if there is none."""
-    with _reading(file):
-        status = file.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    with beside(weights.sha256) as weights_digest:  # at its end nothing reads the file any more: it may be replaced then
+        for name, content in ((MODEL, graph), (TOKENIZER, tokenizer)):
+            _check_digest(folder, name, hashlib.sha256(content).hexdigest(), manifest)
+        yield Bundle(
+            folder=folder,
+            manifest=manifest,
+            manifest_sha256=digest,
+            graph=graph,
+            tokenizer=tokenizer,
+            weights=weights,
+        )
+        _check_digest(folder, WEIGHTS, weights_digest.result(), manifest)
+    weights.release_pages()
 
 
 def record(file: Path) -> FileRecord:
@@ -116,18 +107,18 @@ def weights_sha256(folder: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _check_file(folder: Path, name: str, size: int) -> None:
+def _check_file(folder: Path, name: str, manifest: Manifest) -> None:
     file = folder / name
     if not file.is_file():
         raise MissingFile(f"{file} is missing; copy the whole bundle, or make it again with: raskrank export")
-    if name == WEIGHTS and file.resolve() != file:
-        # onnxruntime refuses weights that a link takes out of the folder, as in a hub cache.
-        raise Incompatible(f"{file} is a link to another place, which onnxruntime refuses; copy the bundle with: cp -rL")
-    found = file.stat().st_size
-    if found != size:
-        raise Corrupt(f"{file}: {found} bytes, the manifest says {size}; export it again")
-    if name != WEIGHTS and size > MAX_SMALL_BYTES:
-        raise Corrupt(f"{file}: {size} bytes, at most {MAX_SMALL_BYTES} are read")
+    _check_size(folder, name, file.stat().st_size, manifest)
+    if name in MAX_SMALL_BYTES and manifest.files[name].size > MAX_SMALL_BYTES[name]:
+        raise Corrupt(f"{file}: {manifest.files[name].size} bytes, at most {MAX_SMALL_BYTES[name]} are read")
+
+
+def _check_size(folder: Path, name: str, found: int, manifest: Manifest) -> None:
+    if found != manifest.files[name].size:
+        raise Corrupt(f"{folder / name}: {found} bytes, the manifest says {manifest.files[name].size}; export it again")
 
 
 def _check_digest(folder: Path, name: str, found: str, manifest: Manifest) -> None:
@@ -145,13 +136,4 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _digest(file: Path) -> str:
-    return _digest_stream(file.open("rb"))
-
-
-def _digest_stream(stream: BinaryIO) -> str:
-    """In one call, over a mapping: reads in parts would each need the GIL, which parsing a tokenizer holds for long."""
-    with stream:
-        if not os.fstat(stream.fileno()).st_size:
-            return hashlib.sha256().hexdigest()  # nothing can be mapped
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return hashlib.sha256(content).hexdigest()
+    return Contents(file).sha256()

@@ -11,4 +11,5 @@ def need(what: str, extra: str, *modules: str) -> None:
     They are looked up, not imported, so that this can be asked before anything slow begins.
     """
     if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
-        raise MissingExtra(f"{what} needs {', '.join(missing)}; install with: pip install 'raskrank[{extra}]'", name=missing[0])
+        message = f"{what} needs {', '.join(missing)}; install it with: pip install 'raskrank[{extra}]'"
+        raise MissingExtra(message, name=missing[0])

@@ -1,12 +1,45 @@
 """Read a checkpoint's small files: whole, up to a limit, and with an error that says what to do."""
 
 import json
+import reprlib
 from pathlib import Path
 
 from raskrank.errors import CheckpointError
 
 # The largest published config is 30 kB, tokenizer_config 1.2 MB, index 60 kB: room, and no parsing of a disk image.
 MAX_JSON_BYTES = 16 * 2**20
+
+# A message quotes what a file says, which may be 100 kB; the longest sound value, a class's full name, has 70 characters.
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 100
+MAX_NAMED = 300
+
+
+def quoted(value: object) -> str:
+    """repr() of a value from a file, shortened for a message."""
+    return _repr.repr(value)
+
+
+def named(value: object) -> str:
+    """str() of names from a file, or of another library's error that quotes one, shortened for a message."""
+    text = str(value)
+    return text if len(text) <= MAX_NAMED else f"{text[:MAX_NAMED]}..."
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file. Raises CheckpointError where that cannot be told, as of a name that no file system allows."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise CheckpointError(f"{named(path)} cannot be read: {error.strerror}.") from error
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder. Raises as `is_file` does."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise CheckpointError(f"{named(path)} cannot be read: {error.strerror}.") from error
 
 
 def require_utf8(folder: Path) -> None:
@@ -19,7 +52,7 @@ def require_utf8(folder: Path) -> None:
 
 def read_json(path: Path, *, required: bool = False) -> dict[str, object]:
     """The object in `path`; empty where the file is not there and not required."""
-    if not path.is_file():
+    if not is_file(path):
         if required:
             raise CheckpointError(f"{path.parent} has no {path.name}. Give the folder of a transformers checkpoint.")
         return {}
@@ -40,7 +73,14 @@ def decode_json(path: Path, content: bytes) -> object:
     try:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} does not hold valid JSON ({error}). Was it downloaded whole?") from error
+        raise CheckpointError(f"{path} does not hold valid JSON ({named(error)}). Was it downloaded whole?") from error
+
+
+def read_whole(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_bytes(path: Path, size: int, start: int = 0) -> bytes:

@@ -55,12 +55,6 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
     source = manifest.source if manifest else None
     onnx = loaded.backend.name == "onnx"
     packages = ("raskrank", "onnxruntime", "tokenizers", "numpy") if onnx else ("raskrank", "torch", "transformers")
-    if not onnx:
-        threads_reason = "PyTorch's own setting spreads each run over the cores"
-    elif options.threads is not None:
-        threads_reason = "as asked for"
-    else:
-        threads_reason = "CPUs that affinity and cgroup quota allow"
     return Info(
         name=loaded.name,
         backend=loaded.backend.name,
@@ -81,7 +75,7 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
         max_length=loaded.encoder.max_length,
         normalization=loaded.encoder.normalization,
         threads=loaded.backend.concurrency,
-        threads_reason=threads_reason,
+        threads_reason=loaded.threads_reason,
         cpu=cpu.model_name(),
         cpu_instruction_sets=cpu.instruction_sets(),
         fallback=options.fallback,

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from raskrank import cpu, models
+from raskrank import cpu, memory, models, rayon, threads
+from raskrank.activation import Activation
 from raskrank.backend import Backend
 from raskrank.beside import beside
 from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
+from raskrank.calls import loads
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
-from raskrank.manifest import TOKENIZER, Activation, Manifest
+from raskrank.files import read_whole
+from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Manifest
+from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
 from raskrank.settings import Choice, absolute, choose
-from raskrank.texts import Limits, positive
+from raskrank.texts import Limits
 from raskrank.tokenizer import load_encoder, tokenizing
 
 logger = logging.getLogger("raskrank")
@@ -31,19 +35,6 @@ def warn(message: str) -> None:
     warnings.warn(message, RaskrankWarning, stacklevel=2)
 
 
-# The tokenizer's thread pool does not survive a fork, and waits for its dead threads if the user has forced it on.
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What `Reranker.load` was called with; with the Choice that came of it, enough to load the same in another process."""
@@ -55,11 +46,12 @@ class Options:
     checkpoint: str | None
     expected_sha256: str | None
     ignore_target: bool
+    map_weights: bool
     limits: Limits
 
     def check(self) -> None:
         if self.threads is not None:
-            positive(self.threads, "threads")
+            threads.check(self.threads, "threads")
         if self.backend not in ("onnx", "torch"):
             raise InputError(f"backend: expected 'onnx' or 'torch', got {self.backend!r}")
         if self.fallback not in (None, "torch"):
@@ -70,8 +62,9 @@ class Options:
             raise InputError(f"expected_sha256: expected 64 hexadecimal digits, got {len(self.expected_sha256)} characters")
         if self.expected_sha256 is not None and self.checkpoint_alone:
             raise InputError("expected_sha256: it pins a bundle, and backend='torch' with a checkpoint alone reads none")
-        if not isinstance(self.ignore_target, bool):
-            raise InputError(f"ignore_target: expected bool, got {type(self.ignore_target).__name__}")
+        for name in ("ignore_target", "map_weights"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise InputError(f"{name}: expected bool, got {type(value).__name__}")
         if not isinstance(self.limits, Limits):
             raise InputError(f"limits: expected Limits, got {type(self.limits).__name__}")
 
@@ -89,6 +82,7 @@ class Loaded:
     name: str
     activation: Activation
     reason: str  # why this backend
+    threads_reason: str  # why so many threads
     license: str | None
     choice: Choice | None  # of the bundle; None is a checkpoint alone
     manifest: Manifest | None
@@ -96,8 +90,14 @@ class Loaded:
 
 
 def load(options: Options) -> Loaded:
-    """Load what the options ask for. Raises InputError, BundleError, CheckpointError or MissingExtra."""
+    """Load what the options ask for. Raises InputError, BundleError, CheckpointError or MissingExtra; ClosedError while Python
+    exits, which waits for loads that are under way."""
+    return loads.enter(lambda: _load(options))
+
+
+def _load(options: Options) -> Loaded:
     options.check()
+    memory.need(memory.for_load(cpu.usable_cpus()), "loading a model")
     choice = None if options.checkpoint_alone else choose(options.bundle)
     if choice is None or options.backend == "torch":
         return _load_torch(options, choice, "backend='torch' was asked for")
@@ -107,19 +107,23 @@ def load(options: Options) -> Loaded:
         # A pinned digest that differs may be an attack, which nothing may paper over.
         if options.fallback != "torch" or (options.expected_sha256 is not None and isinstance(error, Corrupt)):
             raise
+        loaded = _load_torch(options, choice, f"fallback='torch', because the bundle cannot be used: {error}")
         warn(f"the bundle cannot be used, PyTorch takes its place: {error}")
-        return _load_torch(options, choice, f"fallback='torch', because the bundle cannot be used: {error}")
+        return loaded
 
 
 class Reference(NamedTuple):
-    """PyTorch on a checkpoint, and the checkpoint's own tokenizer, which a bundle may have only a part of."""
+    """PyTorch on a checkpoint, and its tokenizer, which a bundle may have only a part of: as the engine and as transformers
+    runs it."""
 
     backend: Backend
     encoder: PairEncoder
+    judge: ReferenceEncoder
 
 
 def load_reference(manifest: Manifest, checkpoint: str | None) -> Reference:
-    """The checkpoint that a bundle was made from. Raises MissingExtra, CheckpointError or Incompatible."""
+    """The checkpoint that a bundle was made from. Raises MissingExtra, CheckpointError or Incompatible; CheckpointError, too,
+    where transformers encodes otherwise than the engine."""
     return _reference(_checkpoint(manifest, checkpoint), manifest.max_length)
 
 
@@ -154,23 +158,26 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
     from raskrank.onnx_backend import OnnxBackend
 
     path = choice.path
-    with opened_bundle(path, expected_sha256=options.expected_sha256) as bundle:
-        manifest, threads = bundle.manifest, options.threads or cpu.usable_cpus()
+    with opened_bundle(path, expected_sha256=options.expected_sha256, map_weights=options.map_weights) as bundle:
+        manifest, concurrency = bundle.manifest, threads.choose(options.threads)
         _check_target(manifest, path, ignored=options.ignore_target)
-        graph = beside(  # for as long as the tokenizer is parsed
+        sizes = (manifest.files[name].size for name in (TOKENIZER, MODEL, WEIGHTS))
+        memory.need(memory.for_files(*sizes), f"loading {path}")
+        making = beside(  # for as long as the tokenizer is parsed
             lambda: OnnxBackend(
                 bundle.graph,
                 bundle.folder,
                 manifest.inputs,
-                concurrency=threads,
+                concurrency=concurrency.number,
                 hidden_size=manifest.hidden_size,
                 groups=manifest.recipe.groups,
+                weights=bundle.weights,
             )
         )
-        encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=not _forked)
-    backend = graph.result()
-    if backend.weights_identity != bundle.weights_identity:
-        raise Corrupt(f"{path}: another file took the place of the weights while they were loaded; load it again")
+        with making:
+            encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=rayon.usable())
+            backend = making.result()
+    _check_max_length(backend.max_length, manifest, path)
     _self_test(backend, encoder, manifest, path)
     if manifest.vocabulary is not None:
         encoder.count_unknown(manifest.vocabulary.unknown_id)
@@ -180,11 +187,20 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
         name=manifest.name,
         activation=manifest.activation,
         reason="a bundle runs in onnxruntime",
+        threads_reason=concurrency.reason,
         license=manifest.source.license,
         choice=choice,
         manifest=manifest,
         manifest_sha256=bundle.manifest_sha256,
     )
+
+
+def _check_max_length(positions: int | None, manifest: Manifest, path: Path) -> None:
+    """A pair that is longer than the model has positions for would fail in the middle of a request."""
+    if positions is None:
+        raise Incompatible(f"{path}: its graph does not say how many tokens it has positions for; export the model again")
+    if manifest.max_length > positions:
+        raise Incompatible(f"{path}: its manifest allows {manifest.max_length} tokens, its graph has positions for {positions}")
 
 
 def _check_target(manifest: Manifest, path: Path, *, ignored: bool) -> None:
@@ -217,6 +233,7 @@ def _load_torch(options: Options, choice: Choice | None, reason: str) -> Loaded:
         name=manifest.name if manifest else checkpoint.folder.name,
         activation=checkpoint.activation,
         reason=reason,
+        threads_reason="PyTorch's own setting spreads each run over the cores",
         license=manifest.source.license if manifest else _license(checkpoint),
         choice=choice,
         manifest=manifest,
@@ -232,9 +249,11 @@ def _license(checkpoint: Checkpoint) -> str | None:
 def _reference(checkpoint: Checkpoint, max_length: int) -> Reference:
     from raskrank.torch_backend import TorchBackend
 
-    backend, data = TorchBackend(checkpoint), (checkpoint.folder / TOKENIZER).read_bytes()
-    encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=not _forked)
-    return Reference(backend, encoder)
+    backend, data = TorchBackend(checkpoint), read_whole(checkpoint.folder / TOKENIZER)
+    encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=rayon.usable())
+    judge = ReferenceEncoder(checkpoint, encoder)
+    judge.check(PROBES, encoder.encode(PROBES))
+    return Reference(backend, encoder, judge)
 
 
 def _checkpoint(manifest: Manifest | None, folder: str | None) -> Checkpoint:

@@ -1,21 +1,29 @@
-"""What a bundle says of itself: one class reads and writes manifest.json, every value checked."""
+"""What a bundle says of itself: one class reads and writes manifest.json, every value checked.
 
+The file has a digest of itself, so that no changed bit goes unnoticed: the value of its key "digest" is the SHA-256 of the
+file's bytes, in lower-case hexadecimal, where these 64 digits, which stand nowhere else in it, are replaced by 64 zeros.
+"""
+
+import hashlib
 import json
+import math
+import re
 import reprlib
-import sys
 import types
 import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union
 
+from raskrank.activation import Activation
 from raskrank.errors import Corrupt, Incompatible
 
 MANIFEST, MODEL, WEIGHTS, TOKENIZER = "manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"
 FILES = (MODEL, WEIGHTS, TOKENIZER)
 FORMAT = (1, 0)  # (major, minor): a newer major format is refused; a newer minor one may have keys that are ignored
+DIGEST = "digest"
+UNSIGNED = "0" * 64  # in place of the digest while it is computed
 MAX_INTEGER = 1 << 63  # exclusive
 
-Activation = Literal["sigmoid", "identity"]
 Precision = Literal["int8", "fp32"]
 
 
@@ -124,13 +132,20 @@ class Manifest:
     vocabulary: Vocabulary | None  # of a trimmed one
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
+        """The text of manifest.json, with its digest."""
+        return sign(json.dumps({DIGEST: UNSIGNED} | asdict(self), ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
         """Raises Corrupt if the text is no manifest, Incompatible if it is one of a newer major format."""
         try:
-            data = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+            data = json.loads(
+                text,
+                object_pairs_hook=_unique_keys,
+                parse_constant=_refuse_constant,
+                parse_int=lambda digits: int(_finite(digits)),
+                parse_float=lambda digits: float(_finite(digits)),
+            )
             json.dumps(data, ensure_ascii=False).encode()  # escapes may spell half a character, which no tokenizer takes
         except (ValueError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
@@ -139,10 +154,30 @@ class Manifest:
         if major != FORMAT[0]:
             advice = "upgrade raskrank" if major > FORMAT[0] else "export the model again"
             raise Incompatible(f"{MANIFEST}: bundle format {major}.{minor}, this engine reads {FORMAT[0]}.x; {advice}")
+        _check_digest(text, data.pop(DIGEST, None))
         manifest: Manifest = _build(cls, data, MANIFEST, ignore_unknown=(major, minor) > FORMAT)
         if set(manifest.files) != set(FILES):
             raise Corrupt(f"{MANIFEST}: files are {reprlib.repr(sorted(manifest.files))}, expected {sorted(FILES)}")
         return manifest
+
+
+def sign(text: str) -> str:
+    """The text of a manifest whose digest is UNSIGNED, with the one that fits."""
+    return text.replace(UNSIGNED, hashlib.sha256(text.encode()).hexdigest(), 1)
+
+
+def _check_digest(text: str, stated: object) -> None:
+    if not isinstance(stated, str) or not re.fullmatch("[0-9a-f]{64}", stated) or text.count(stated) != 1:
+        raise Corrupt(f"{MANIFEST} has no digest of itself; export the model again")
+    if hashlib.sha256(text.replace(stated, UNSIGNED).encode()).hexdigest() != stated:
+        raise Corrupt(f"{MANIFEST} is not as the export wrote it: its digest of itself does not fit; export the model again")
+
+
+def _finite(digits: str) -> str:
+    """Numbers that no float reaches are nowhere needed, and a long one takes long to read."""
+    if not math.isfinite(float(digits)):
+        raise ValueError(f"{reprlib.repr(digits)} is out of range")
+    return digits
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -194,8 +229,7 @@ def _value(kind: Any, value: object, where: str, *, ignore_unknown: bool) -> Any
             key: _value(arguments[1], item, f"{where}: {reprlib.repr(key)}", ignore_unknown=ignore_unknown)
             for key, item in value.items()
         }
-    # 1e999 is read as infinity, and an int may be larger than any float.
-    if kind is float and isinstance(value, int | float) and type(value) is not bool and abs(value) <= sys.float_info.max:
+    if kind is float and isinstance(value, int | float) and type(value) is not bool:
         return float(value)
     if kind is int and type(value) is int and not 0 <= value < MAX_INTEGER:
         raise Corrupt(f"{where}: an integer out of range")

@@ -6,8 +6,8 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
+from raskrank.activation import Activation
 from raskrank.families import Layout
-from raskrank.manifest import Activation
 
 DEFAULT_MODEL = "BAAI/bge-reranker-base"
 

@@ -5,18 +5,19 @@ import os
 import reprlib
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-# onnxruntime 1.29 and later start telemetry when imported: a thread, and files in the user's cache. Only this prevents it.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
+import numpy as np
 import onnxruntime
 
 from raskrank.backend import Float32Array, Int64Array
-from raskrank.bundle import identity
-from raskrank.errors import BundleError, Incompatible, InferenceError
-from raskrank.external import locations
+from raskrank.contents import Contents
+from raskrank.errors import Incompatible, InferenceError
+from raskrank.external import External, external_tensors, relocate
 from raskrank.manifest import MODEL, WEIGHTS
+from raskrank.threads import can_start
 
 INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
 # Its fused CPU kernel takes several times as long as Add and LayerNormalization apart. onnxruntime 1.32 finds no match for it
@@ -25,8 +26,11 @@ DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
 # Runs to be spread that make do with one core, before a second session pays for the time and memory that it takes: a first
 # score is not delayed, nor a process that scores one pair and ends.
 SPREAD_ALONE = 1
+MAX_LENGTH = "max_length"  # key in the graph's own properties
+GRAPH_SETTINGS = "ORT_LOAD_CONFIG_FROM_MODEL"
 FATAL = 4  # failures reach the caller as exceptions; onnxruntime's own log on stderr is left out
 
+_environment = threading.Lock()  # held while a variable of the process is taken out
 _live: "weakref.WeakSet[OnnxBackend]" = weakref.WeakSet()
 
 
@@ -37,23 +41,31 @@ class OnnxBackend:
     name = "onnx"
 
     def __init__(
-        self, graph: bytes, folder: Path, inputs: tuple[str, ...], *, concurrency: int, hidden_size: int, groups: bool
+        self,
+        graph: bytes,
+        folder: Path,
+        inputs: tuple[str, ...],
+        *,
+        concurrency: int,
+        hidden_size: int,
+        groups: bool,
+        weights: Contents | None = None,
     ) -> None:
-        """graph: model.onnx's bytes. folder: where model.onnx.data lies, which is mapped, not copied. groups: no operator of
-        the graph lets one pair of a run change another's logit, by a single bit.
+        """graph: model.onnx's bytes. folder: named in errors. weights: model.onnx.data's; without, those in `folder`, mapped.
+        groups: no operator of the graph lets one pair of a run change another's logit, by a single bit.
 
         Raises Incompatible if onnxruntime cannot load the graph, if its inputs and outputs are not those of a bundle, or if it
-        wants weights from another file.
+        wants weights from elsewhere; OSError if there are no weights.
         """
         self.concurrency, self.hidden_size, self.groups = concurrency, hidden_size, groups
-        self._graph, self._folder = graph, folder
-        _check_external(graph, folder)
-        self._single = _session(graph, folder, threads=1)
-        self.weights_identity = identity(folder / WEIGHTS)  # asked last, so that it is of the file that was mapped
+        self._folder = folder
+        self._weights = Weights(graph, folder, Contents(folder / WEIGHTS) if weights is None else weights)
+        self._single = self._session(threads=1)
         self._wide: onnxruntime.InferenceSession | None = None
         self._wide_lock = threading.Lock()
         self._spread_runs = 0
         self._inputs = _check_signature(self._single, inputs, folder)
+        self.max_length = _max_length(self._single)
         _live.add(self)
 
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, spread: bool = False) -> Float32Array:
@@ -69,8 +81,8 @@ class OnnxBackend:
         return result[:, 0]  # (B, 1) -> (B)
 
     def close(self) -> None:
-        del self._single
         self._wide = None
+        del self._single, self._weights  # in this order: sessions use the weights where they are
 
     def _wide_session(self) -> "onnxruntime.InferenceSession":
         with self._wide_lock:
@@ -80,15 +92,26 @@ class OnnxBackend:
             return self._wide or self._single
 
     def _make_wide(self) -> "onnxruntime.InferenceSession | None":
-        """None where a new bundle has taken this one's place: the folder's weights would not be those of the graph."""
+        """None where its threads cannot be made, since a session that gets some of them waits for ever; and where the weights'
+        file is gone, since onnxruntime asks whether it is there, though it uses what was mapped before.
+        """
+        if not can_start(self.concurrency - 1):
+            return None
         try:
-            if identity(self._folder / WEIGHTS) == self.weights_identity:
-                wide = _session(self._graph, self._folder, threads=self.concurrency)
-                if identity(self._folder / WEIGHTS) == self.weights_identity:
-                    return wide
-        except BundleError:
-            pass
-        return None
+            return self._session(threads=self.concurrency)
+        except Incompatible:
+            return None
+
+    def _session(self, *, threads: int) -> "onnxruntime.InferenceSession":
+        options = session_options(self._weights.folder, threads=threads)
+        try:
+            for name, value in self._weights.tensors.items():
+                options.add_initializer(name, value)
+            return make_session(self._weights.graph, options)
+        except Exception as error:
+            raise Incompatible(f"onnxruntime {onnxruntime.__version__} cannot load {self._folder}: {error}") from error
+        finally:
+            self._weights.release_pages()
 
     def keep_after_fork(self) -> None:
         """In a forked child a session's threads do not exist, and destroying it would wait for them for ever: never do."""
@@ -105,8 +128,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_all_after_fork)
 
 
+class Weights:
+    """A graph's external tensors as onnxruntime takes them, each at its place in the weights' bytes: none is copied.
+
+    graph: as onnxruntime gets it; folder: where it looks whether the file is there. It does not open the file.
+    Sessions use these tensors, so they must live as long.
+    """
+
+    def __init__(self, graph: bytes, folder: Path, contents: Contents) -> None:
+        found = _check_external(graph, folder, len(contents))
+        name = contents.file.name  # another than in the bundle where that is a link: onnxruntime follows none out of a folder
+        self.graph = graph if name == WEIGHTS else relocate(graph, name)
+        self.folder = contents.file.parent
+        self.tensors = {tensor.name: _ort_value(tensor, contents) for tensor in found}
+        self.release_pages = contents.release_pages
+
+
+def _ort_value(tensor: External, contents: Contents) -> "onnxruntime.OrtValue":
+    part = np.frombuffer(contents.view[tensor.offset : tensor.offset + tensor.length], tensor.dtype)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(part.reshape(tensor.shape))
+
+
 def session_options(folder: Path, *, threads: int) -> "onnxruntime.SessionOptions":
-    """Of every session of the engine. folder: where the weights lie."""
+    """Of every session, the exporter's too. folder: where the weights lie."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -120,31 +164,52 @@ def session_options(folder: Path, *, threads: int) -> "onnxruntime.SessionOption
 
 
 def make_session(graph: bytes, options: "onnxruntime.SessionOptions") -> "onnxruntime.InferenceSession":
-    """Raises what onnxruntime raises."""
-    return onnxruntime.InferenceSession(
-        graph,
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=DISABLED_OPTIMIZERS,
-        enable_fallback=0,  # there is no other provider to try, and it would print
-    )
+    """Every session is made here. Raises what onnxruntime raises."""
+    with _graph_settings_ignored():
+        return onnxruntime.InferenceSession(
+            graph,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=DISABLED_OPTIMIZERS,
+            enable_fallback=0,  # there is no other provider to try, and it would print
+        )
 
 
-def _session(graph: bytes, folder: Path, *, threads: int) -> "onnxruntime.InferenceSession":
+@contextmanager
+def _graph_settings_ignored() -> Iterator[None]:
+    """Where this variable is 1, onnxruntime puts settings inside a graph over ours, or else refuses; only its absence helps."""
+    if os.environ.get(GRAPH_SETTINGS) is None:
+        yield
+        return
+    with _environment:
+        asked = os.environ.pop(GRAPH_SETTINGS, None)
+        try:
+            yield
+        finally:
+            if asked is not None:
+                os.environ[GRAPH_SETTINGS] = asked
+
+
+def _max_length(session: "onnxruntime.InferenceSession") -> int | None:
+    """The longest pair that the graph has positions for, as its export wrote into it."""
+    text = session.get_modelmeta().custom_metadata_map.get(MAX_LENGTH, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def _check_external(graph: bytes, folder: Path, size: int) -> list[External]:
+    """Weights come from the one file that the manifest has a digest of, and from no place beyond its `size` bytes."""
     try:
-        return make_session(graph, session_options(folder, threads=threads))
-    except Exception as error:
-        raise Incompatible(f"onnxruntime {onnxruntime.__version__} cannot load {folder}: {error}") from error
-
-
-def _check_external(graph: bytes, folder: Path) -> None:
-    """Weights come from the one file that the manifest has a digest of."""
-    try:
-        others = locations(graph) - {WEIGHTS}
+        found = external_tensors(graph)
     except ValueError as error:
-        raise Incompatible(f"{folder / MODEL} is not an ONNX graph: {error}") from None
-    if others:
+        raise Incompatible(f"{folder / MODEL} is not an ONNX graph of a bundle: {error}") from None
+    if others := {tensor.location for tensor in found} - {WEIGHTS}:
         raise Incompatible(f"{folder / MODEL} wants weights from {reprlib.repr(sorted(others))}, allowed is {WEIGHTS} alone")
+    for tensor in found:
+        if tensor.offset + tensor.length > size:
+            raise Incompatible(
+                f"{folder / MODEL} wants {tensor.length} bytes from {tensor.offset} of {WEIGHTS}, which has {size}"
+            )
+    return found
 
 
 def _check_signature(session: "onnxruntime.InferenceSession", expected: tuple[str, ...], folder: Path) -> list[str]:

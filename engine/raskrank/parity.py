@@ -1,41 +1,19 @@
 """Two backends side by side on the same pairs: how far apart the numbers are, and whether the order is the same."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from raskrank.activation import sigmoid
 from raskrank.backend import Float32Array
 
-# For verify() without pairs of its own: short and long, Norwegian and English, near misses beside answers.
-SAMPLE_PAIRS: tuple[tuple[str, str], ...] = tuple(
-    (query, document)
-    for query, documents in {
-        "Hvem kan programmere i Python?": (
-            "Utvikler med åtte års erfaring i Python og PostgreSQL, sist i et forsikringsselskap i Bergen.",
-            "Dyrepasser ved et reptilsenter, med ansvar for pytonslanger og varaner.",
-            "Sykepleier i turnus, autorisert siden 2014.",
-            "",
-        ),
-        "sykepleier nattvakt Tromsø": (
-            "Vi søker sykepleier til faste nattvakter ved sykehjemmet på Kroken i Tromsø. Tiltredelse 1. mars, 75 % stilling.",
-            "Nattevakt ved hotell i Tromsø sentrum; resepsjonserfaring er en fordel.",
-            "Elektriker med fagbrev, kan reise.",
-        ),
-        "Who has a forklift licence?": (
-            "Warehouse worker, forklift licence T1–T4, five years at a cold store.",
-            "Truck driver with a clean licence who has never worked in a warehouse.",
-            "Lagermedarbeider med truckførerbevis søker jobb på dagtid.",
-            "🙂",
-        ),
-        "Kva er hovudstaden i Noreg?": (
-            "Oslo er hovudstaden i Noreg og har om lag 700 000 innbyggjarar.",
-            "Bergen var lenge den største byen i landet.",
-            "The capital of Sweden is Stockholm. " * 40,
-        ),
-    }.items()
-    for document in documents
-)
+# Which of the samples: all, or where a repair of int8 was chosen on them, that half or the other.
+Part = Literal["all", "chosen on", "held back"]
+_PARTS: Mapping[Part, str] = {"all": "", "chosen on": ", chosen on them", "held back": ", not chosen on them"}
+NO_ORDER = "no query has two documents with different scores: there is no order to compare"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +22,10 @@ class Parity:
 
     Drift is the absolute difference of two scores after a sigmoid, whatever the model's own activation: a scale of 0 to 1
     on which models can be compared. tau and top-1 are means over the queries with at least two different reference logits:
-    Kendall's tau-b in [-1, 1], and the share of queries whose best document is the same.
+    Kendall's tau-b in [-1, 1], and the share of queries whose best document is the same. NaN where there is no such query.
+
+    rounding: how far PyTorch in fp32 is from itself in fp64, in logits; what differs by no more has no order. None where it was
+    not measured. part: which of the samples the pairs are.
     """
 
     reference: str
@@ -52,6 +33,8 @@ class Parity:
     queries: tuple[int, ...]  # for each pair, which query it belongs to
     reference_logits: Float32Array
     candidate_logits: Float32Array
+    rounding: float | None = None
+    part: Part = "all"
 
     @property
     def logit_differences(self) -> Float32Array:
@@ -66,6 +49,11 @@ class Parity:
     @property
     def max_logit_difference(self) -> float:
         return float(self.logit_differences.max(initial=0))
+
+    @property
+    def fp32_error(self) -> float:
+        """The largest difference of a logit, in multiples of the rounding; NaN where that was not measured."""
+        return math.nan if self.rounding is None else self.max_logit_difference / self.rounding
 
     @property
     def mean_logit_difference(self) -> float:
@@ -85,6 +73,11 @@ class Parity:
         return float(self.reference_logits.std()) if len(self.queries) else 0.0
 
     @property
+    def ranked_queries(self) -> int:
+        """How many queries have documents to put in order."""
+        return len(self._ranked_queries())
+
+    @property
     def tau(self) -> float:
         return _mean([kendall_tau(reference, candidate) for reference, candidate in self._ranked_queries()])
 
@@ -92,26 +85,31 @@ class Parity:
     def top1(self) -> float:
         return _mean([float(np.argmax(ref) == np.argmax(cand)) for ref, cand in self._ranked_queries()])
 
-    def summary(self) -> dict[str, float | int | str]:
-        """The numbers without the arrays, ready for JSON."""
+    def summary(self) -> dict[str, float | int | str | None]:
+        """The numbers without the arrays, ready for JSON; None for tau and top-1 where there is no order to compare."""
+        ranked = self.ranked_queries > 0
         return {
             "reference": self.reference,
             "candidate": self.candidate,
+            "part": self.part,
             "pairs": len(self.queries),
             "queries": len(set(self.queries)),
             "logit_spread": round(self.logit_spread, 6),
+            "rounding": self.rounding,
             "max_logit_difference": self.max_logit_difference,
             "mean_logit_difference": self.mean_logit_difference,
             "max_drift": round(self.max_drift, 6),
             "mean_drift": round(self.mean_drift, 6),
-            "tau": round(self.tau, 6),
-            "top1": round(self.top1, 6),
+            "tau": round(self.tau, 6) if ranked else None,
+            "top1": round(self.top1, 6) if ranked else None,
         }
 
     def __str__(self) -> str:
+        pairs = f"{len(self.queries)} pairs of {len(set(self.queries))} queries{_PARTS[self.part]}"
+        order = f"Kendall tau {self.tau:.4f}   top-1 agreement {self.top1:.1%}"
         return (
-            f"{self.candidate} against {self.reference}, {len(self.queries)} pairs of {len(set(self.queries))} queries\n"
-            f"  Kendall tau {self.tau:.4f}   top-1 agreement {self.top1:.1%}\n"
+            f"{self.candidate} against {self.reference}, {pairs}\n"
+            f"  {order if self.ranked_queries else NO_ORDER}\n"
             f"  score drift, 0 to 1: largest {self.max_drift:.4f}   mean {self.mean_drift:.4f}\n"
             f"  logit difference:    largest {self.max_logit_difference:.2g}   mean {self.mean_logit_difference:.2g}   "
             f"(logit spread {self.logit_spread:.2f})"
@@ -121,13 +119,16 @@ class Parity:
         queries = np.array(self.queries)
         groups = [queries == query for query in dict.fromkeys(self.queries)]
         pairs = [(self.reference_logits[group], self.candidate_logits[group]) for group in groups]
-        return [(reference, candidate) for reference, candidate in pairs if np.ptp(reference) != 0]
+        return [(reference, candidate) for reference, candidate in pairs if not np.ptp(reference) <= (self.rounding or 0)]
 
 
 def compare(
     pairs: Sequence[tuple[str, str]],
     reference: tuple[str, Float32Array],
     candidate: tuple[str, Float32Array],
+    *,
+    rounding: float | None = None,
+    part: Part = "all",
 ) -> Parity:
     """A Parity of named logits, each float32 (n) in the order of `pairs`; pairs with equal query texts form one query."""
     numbers = {query: number for number, query in enumerate(dict.fromkeys(query for query, _ in pairs))}
@@ -137,13 +138,9 @@ def compare(
         queries=tuple(numbers[query] for query, _ in pairs),
         reference_logits=reference[1],
         candidate_logits=candidate[1],
+        rounding=rounding,
+        part=part,
     )
-
-
-def sigmoid(logits: Float32Array) -> Float32Array:
-    """1 / (1 + exp(-x)), float32, without overflow for any finite x."""
-    small = np.exp(-np.abs(logits.astype(np.float64)))
-    return (np.where(logits >= 0, 1.0, small) / (1.0 + small)).astype(np.float32)
 
 
 def kendall_tau(reference: Float32Array, candidate: Float32Array) -> float:
@@ -161,5 +158,4 @@ def kendall_tau(reference: Float32Array, candidate: Float32Array) -> float:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Mean; 1 where there is nothing to rank."""
-    return float(np.mean(values)) if values else 1.0
+    return float(np.mean(values)) if values else math.nan

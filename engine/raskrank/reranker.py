@@ -2,19 +2,22 @@
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Collection
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from raskrank import texts
-from raskrank.backend import Float32Array
+from raskrank import gate, memory, texts
+from raskrank.activation import activate
+from raskrank.backend import Backend, Float32Array
 from raskrank.beside import ahead
+from raskrank.encoding import EncodedPair
 from raskrank.errors import ForkError, InputError, NonFiniteScore
+from raskrank.gate import Verification
 from raskrank.info import Info, describe
 from raskrank.loading import (
     BackendName,
@@ -28,16 +31,22 @@ from raskrank.loading import (
     named_bundle,
     warn,
 )
-from raskrank.parity import SAMPLE_PAIRS, Parity, compare, sigmoid
+from raskrank.parity import compare
 from raskrank.running import Workers, run_pairs
+from raskrank.samples import as_pairs, read_samples
 from raskrank.texts import Limits
+
+Result = TypeVar("Result")
 
 # Pairs encoded, planned and run together: bounds memory for any number of documents, and is enough for longest-first.
 CHUNK_PAIRS = 512
 
 
 class Ranked(NamedTuple):
-    """A document's place in a ranking. index: its position in the caller's list. truncated: not all of it was read."""
+    """A document's place in a ranking. index: its position in the caller's list. truncated: not all of the pair was read.
+
+    score: after the model's activation, or the logit itself where `raw_scores` was asked for.
+    """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     score: float
@@ -62,7 +71,7 @@ class Reranker:
         self._workers = Workers(loaded.backend.concurrency)
         self._reference: Reference | None = None
         self._reference_lock = threading.Lock()
-        self._rescued = 0
+        self._rescued, self._warm = 0, False  # pairs; whether a call has been made
         self._advance: Callable[[int], None] | None = None  # the command line's progress; called from worker threads
         self._pid = os.getpid()
 
@@ -77,6 +86,7 @@ class Reranker:
         checkpoint: str | Path | None = None,
         expected_sha256: str | None = None,
         ignore_target: bool = False,
+        map_weights: bool = True,
         limits: Limits | None = None,
     ) -> Self:
         """Load and verify a bundle.
@@ -85,7 +95,9 @@ class Reranker:
             (RASKRANK_CACHE, else `raskrank` in the platform's folder for caches), or a bundle's folder. A folder whose path
             has the form of an id is written "./owner/name", or given as a Path. Without, what the environment variable
             RASKRANK_MODEL names; else the embedded model. raskrank.toml and pyproject.toml are for the command line alone.
-        threads: pairs scored at the same time, one core each; without, the CPUs that affinity and cgroup quota allow.
+        threads: pairs scored at the same time, one core each, at most 1024; without, the environment variable RASKRANK_THREADS,
+            or else the CPUs that affinity and cgroup quota allow. OMP_NUM_THREADS has no effect. Where the system allows fewer
+            threads, those have to do.
         backend: "onnx" runs the bundle, "torch" the checkpoint it was made from, with the same truncation and activation.
         fallback: "torch" lets PyTorch rescue pairs whose logits are not finite, or a bundle that cannot be used on this
             machine. The first rescue warns (RaskrankWarning), each is logged and shown by `info()`.
@@ -94,10 +106,15 @@ class Reranker:
         expected_sha256: digest of manifest.json, which in turn pins every file of the bundle.
         ignore_target: load a bundle that was made for CPUs of another kind, whose int8 products overflow on this one, so that
             its scores may be wrong. Default: it is refused (Incompatible). Loading it all the same warns.
+        map_weights: share the weights with every process that maps the bundle's file, and read of them what is needed. Whoever
+            writes into that file in place changes scores, and whoever makes it shorter ends this process. False reads them into
+            this process's own memory, as much as the file is large, and nothing done to the file afterwards matters: for
+            bundles on disks that others write to.
         limits: upper bounds on one call.
 
-        Raises InputError; MissingFile, Corrupt, Incompatible, or BundleError for a file that may not be read; with PyTorch also
-        CheckpointError, or MissingExtra where it is not installed.
+        Raises InputError; MissingFile, Corrupt, Incompatible, or BundleError for a file that may not be read; InferenceError
+        where a limit on memory, or this thread's stack, is too small for it; with PyTorch also CheckpointError, or MissingExtra
+        where it is not installed.
         """
         options = Options(
             bundle=named_bundle(bundle),
@@ -107,47 +124,58 @@ class Reranker:
             checkpoint=absolute_path_text(checkpoint, "checkpoint"),
             expected_sha256=expected_sha256,
             ignore_target=ignore_target,
+            map_weights=map_weights,
             limits=Limits() if limits is None else limits,
         )
         return cls(options, load(options))
 
-    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+    def rank(
+        self, query: str, documents: Collection[str], top_k: int | None = None, *, raw_scores: bool = False
+    ) -> list[Ranked]:
         """The documents by falling logit, ties by input index; only the `top_k` best if given. [] for no documents.
 
-        That is the order of the scores, also where a sigmoid rounds different logits to one score.
+        That is the order of the scores, also where a sigmoid rounds different logits to one score. raw_scores: `Ranked.score`
+        is the logit itself.
 
+        documents: str in a list, tuple, NumPy array, pandas column or whatever else has a length and an order.
         Raises InputError or LimitError before anything is computed, NonFiniteScore, InferenceError, ClosedError, ForkError.
         """
-        count = None if top_k is None else texts.positive(top_k, "top_k")
+        count, raw = None if top_k is None else texts.positive(top_k, "top_k"), texts.flag(raw_scores, "raw_scores")
         outcome = self._outcome(self._with_query(query, documents))
-        scores = self._scores(outcome.logits)
+        scores = self._scores(outcome.logits, raw=raw)
         order = np.argsort(-outcome.logits, kind="stable")[:count]
         return [Ranked(index, float(scores[index]), outcome.truncated[index]) for index in order.tolist()]
 
-    def score(self, query: str, documents: Sequence[str]) -> Float32Array:
+    def score(self, query: str, documents: Collection[str], *, raw_scores: bool = False) -> Float32Array:
         """float32 (n): the score of each document, in input order. In [0, 1] for sigmoid, unbounded for identity.
 
-        Raises as `rank` does.
+        raw_scores: the logits themselves, without activation. They still differ where a sharp model's scores are all 1.0.
+        Takes documents and raises as `rank` does.
         """
-        return self._scores(self._outcome(self._with_query(query, documents)).logits)
+        raw = texts.flag(raw_scores, "raw_scores")
+        return self._scores(self._outcome(self._with_query(query, documents)).logits, raw=raw)
 
-    def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> Float32Array:
-        """float32 (n): the score of each (query, document) pair, in input order. Raises as `rank` does."""
-        return self._scores(self._outcome(texts.check_pairs(pairs, self._options.limits)).logits)
+    def score_pairs(self, pairs: Collection[tuple[str, str]], *, raw_scores: bool = False) -> Float32Array:
+        """float32 (n): the score of each (query, document) pair, in input order. raw_scores: as for `score`.
 
-    def verify(self, pairs: Sequence[tuple[str, str]] | None = None) -> Parity:
-        """Score (query, document) pairs with PyTorch and with this bundle, and compare. Without pairs, fourteen of our own.
-
-        Needs the checkpoint. Raises MissingExtra without PyTorch, CheckpointError without the checkpoint, Incompatible if it is
-        another one, InputError for a Reranker that runs PyTorch itself, and as `rank` does.
+        pairs: in a list or the like, as `rank` takes documents, or a NumPy array of shape (n, 2). Raises as `rank` does.
         """
-        checked = texts.check_pairs(SAMPLE_PAIRS if pairs is None else pairs, self._options.limits)
-        with self._call():
-            if self._loaded.backend.name != "onnx":
-                raise InputError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
-            expected = self._reference_logits(checked)
-            precision = self._loaded.manifest.precision if self._loaded.manifest else ""
-            return compare(checked, ("torch fp32", expected), (f"onnx {precision}", self._logits(checked).logits))
+        raw = texts.flag(raw_scores, "raw_scores")
+        return self._scores(self._outcome(texts.check_pairs(pairs, self._options.limits)).logits, raw=raw)
+
+    def verify(self, pairs: Collection[tuple[str, str]] | None = None) -> Verification:
+        """Score (query, document) pairs with PyTorch and with this bundle, and judge the bundle as its export was judged.
+
+        Without pairs, the 422 sample pairs that come with Raskrank. The thresholds are those of the manifest; `passed` and
+        `failed` of what is returned say what came of it. PyTorch is given what transformers' own tokenizer makes of the pairs.
+
+        Needs the checkpoint. Raises MissingExtra without PyTorch, CheckpointError without the checkpoint, or where transformers
+        encodes otherwise than the bundle, Incompatible if it is another one, Corrupt for a manifest without thresholds,
+        InputError for a Reranker that runs PyTorch itself, or for pairs that prove nothing: none, or of words that the model
+        does not know; and as `rank` does.
+        """
+        checked = texts.check_pairs(as_pairs(read_samples()) if pairs is None else pairs, self._options.limits)
+        return self._call(lambda: self._verify(checked))
 
     def info(self) -> Info:
         """What runs, on what, and why."""
@@ -180,12 +208,14 @@ class Reranker:
 
     def _outcome(self, pairs: list[tuple[str, str]]) -> _Outcome:
         """Finite logits of checked pairs, rescued if that was asked for."""
-        with self._call():
-            outcome = self._logits(pairs)
+        return self._call(lambda: self._finite(pairs))
+
+    def _finite(self, pairs: list[tuple[str, str]]) -> _Outcome:
+        outcome = self._logits(pairs)
+        broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
+        if broken and self._options.fallback == "torch" and self._loaded.backend.name != "torch":
+            self._rescue(pairs, outcome, broken)
             broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
-            if broken and self._options.fallback == "torch" and self._loaded.backend.name != "torch":
-                self._rescue(pairs, outcome, broken)
-                broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
         if broken:
             shown = ", ".join(map(str, broken[:10])) + (", ..." if len(broken) > 10 else "")
             raise NonFiniteScore(f"{len(broken)} of {len(pairs)} scores are NaN or infinite, at {shown}", broken)
@@ -201,8 +231,8 @@ class Reranker:
                 truncated += [pair.truncated for pair in encoded]
         return _Outcome(logits, truncated)
 
-    def _scores(self, logits: Float32Array) -> Float32Array:
-        return sigmoid(logits) if self._loaded.activation == "sigmoid" else logits
+    def _scores(self, logits: Float32Array, *, raw: bool) -> Float32Array:
+        return logits if raw else activate(self._loaded.activation, logits)
 
     def _rescue(self, pairs: list[tuple[str, str]], outcome: _Outcome, indices: list[int]) -> None:
         outcome.logits[indices] = self._reference_logits([pairs[index] for index in indices])
@@ -214,12 +244,33 @@ class Reranker:
         else:
             logger.warning(message)
 
+    def _verify(self, pairs: list[tuple[str, str]]) -> Verification:
+        manifest, choice = self._loaded.manifest, self._loaded.choice
+        if self._loaded.backend.name != "onnx" or manifest is None or choice is None:
+            raise InputError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
+        if not pairs:
+            raise InputError("pairs: there are none, so there is nothing to verify")
+        thresholds, rounding = gate.recorded(manifest, choice.path)
+        expected = self._expected_logits(pairs)
+        found = self._logits(pairs).logits
+        parity = compare(pairs, ("torch fp32", expected), (f"onnx {manifest.precision}", found), rounding=rounding)
+        return gate.verification(parity, thresholds, gate.judged(manifest))
+
     def _reference_logits(self, pairs: list[tuple[str, str]]) -> Float32Array:
         """float32 (n): what PyTorch gives for checked pairs, in order."""
-        reference, logits = self._load_reference(), np.zeros(len(pairs), np.float32)
-        for index, pair in enumerate(reference.encoder.encode(pairs)):
-            logits[index] = reference.backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
-        return logits
+        reference = self._load_reference()
+        return _one_by_one(reference.backend, reference.encoder.encode(pairs))
+
+    def _expected_logits(self, pairs: list[tuple[str, str]]) -> Float32Array:
+        """float32 (n): what transformers and PyTorch give for checked pairs, in order; raises if they are no evidence."""
+        reference, manifest = self._load_reference(), self._loaded.manifest
+        # A trimmed vocabulary spells otherwise on purpose; then it is the whole one that must agree.
+        whole = manifest is not None and manifest.vocabulary is None
+        ours = self._loaded.encoder if whole else reference.encoder
+        encoded = reference.judge.check(pairs, ours.encode(pairs))
+        if unfamiliar := gate.unfamiliar(reference.judge.unknown_share(encoded)):
+            raise InputError(f"pairs: {unfamiliar}; pass pairs in a language that the model reads (--pairs)")
+        return _one_by_one(reference.backend, encoded, self._advance)
 
     def _load_reference(self) -> Reference:
         with self._reference_lock:
@@ -230,10 +281,27 @@ class Reranker:
                 self._reference = load_reference(manifest, self._options.checkpoint)
             return self._reference
 
-    def _call(self) -> AbstractContextManager[None]:
+    def _call(self, function: Callable[[], Result]) -> Result:
+        """`function()`, which `close` waits for. Not a context manager: an interrupt within one could leave the call open."""
         if os.getpid() != self._pid:
             raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
-        return self._workers.call()
+        backend = self._loaded.backend
+        memory.need(memory.for_call(backend.concurrency, backend.hidden_size, first=not self._warm), "a call")
+        result = self._workers.call(function)
+        self._warm = True
+        return result
+
+
+def _one_by_one(
+    backend: Backend, encoded: Collection[EncodedPair], advance: Callable[[int], None] | None = None
+) -> Float32Array:
+    """float32 (n): the logit of each pair, in order."""
+    logits = np.zeros(len(encoded), np.float32)
+    for index, pair in enumerate(encoded):
+        logits[index] = backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
+        if advance is not None:
+            advance(1)
+    return logits
 
 
 def _reload(options: Options) -> Reranker:

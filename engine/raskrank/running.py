@@ -4,95 +4,96 @@ import atexit
 import os
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import TypeVar
 
 import numpy as np
 
+from raskrank import calls, threads
 from raskrank.backend import Backend, Float32Array
+from raskrank.calls import Calls
 from raskrank.encoding import EncodedPair
 from raskrank.errors import ClosedError
 from raskrank.planning import Run, plan
+from raskrank.work import Work
+
+Result = TypeVar("Result")
+Tickets = SimpleQueue[Work[Run] | None]
 
 _live: "weakref.WeakSet[Workers]" = weakref.WeakSet()
 
 
 class Workers:
-    """A pool of `threads` threads. Several callers may share it; each call waits for its own runs."""
+    """A pool of up to `threads` threads, made when first needed. Several callers may share it; each waits for its own runs.
+
+    An interrupt in a caller, at any point, leaves the pool usable.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="raskrank")
-        self._calls, self._changed, self._closed = set[tuple[int, object]](), threading.Condition(), False
+        self._calls, self._tickets = Calls(), Tickets()
+        self._pool: list[threading.Thread] = []
+        self._ended, self._first_end = False, threading.Lock()
         self._pid = os.getpid()
+        weakref.finalize(self, self._tickets.put, None).atexit = False
         _live.add(self)
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Encloses a call of one thread, which `close` in another thread waits for. Raises ClosedError after `close`."""
-        call = (threading.get_ident(), object())
-        try:
-            with self._changed:
-                if self._closed:
-                    raise ClosedError("this Reranker is closed; load it again")
-                self._calls.add(call)
-            yield
-        finally:
-            with self._changed:
-                self._calls.discard(call)
-                self._changed.notify_all()
+    def call(self, function: Callable[[], Result]) -> Result:
+        """`function()`, which `close` in another thread waits for. Raises ClosedError after `close`."""
+        return self._calls.enter(function)
 
     def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> None:
         """Call `work` once for each run, in order as threads become free, and wait.
 
         The first exception, or a KeyboardInterrupt of the caller, stops the rest: runs in flight end, no other is started.
         """
-        queue, stopped = deque(runs), threading.Event()
+        self.call(lambda: self._run(Work(work, runs), min(self.threads, len(runs))))
 
-        def drain() -> None:
-            while not stopped.is_set():
-                try:
-                    run = queue.popleft()
-                except IndexError:
-                    return
-                try:
-                    work(run)
-                except BaseException:
-                    stopped.set()
-                    raise
-
-        futures: list[Future[None]] = []
+    def _run(self, work: Work[Run], wanted: int) -> None:
         try:
-            try:
-                for _ in range(min(self.threads, len(runs))):
-                    futures.append(self._pool.submit(drain))
-            except RuntimeError as error:
-                # A daemon thread must be out of native code when Python exits, or the process aborts.
-                if self._closed or threading.current_thread().daemon:
-                    raise ClosedError(f"Python is exiting, or this Reranker was closed: {error}") from error
-                drain()  # Python is exiting, or has no more threads: the caller does the work itself
-            for future in futures:
-                future.result()
-        except BaseException:
-            stopped.set()
-            wait(futures)  # nothing of this call runs on after it has raised
-            raise
+            self._grow(wanted)
+            helpers = min(len(self._pool), wanted)
+            for _ in range(helpers):
+                self._tickets.put(work)
+            if self._ended:  # looked at last: a ticket that comes after the end is not taken
+                raise ClosedError("this Reranker was closed while it was in use")
+            work.complete(alone=not helpers)
+        finally:
+            work.stopped = True  # at once: an interrupt may come before the next line
+            work.settle()
+
+    def _grow(self, wanted: int) -> None:
+        """Start the threads that are lacking. Where the system allows fewer, or none, that has to do."""
+        if len(self._pool) < wanted and not self._ended:
+            tickets = self._tickets  # and not self, which goes where nobody uses it
+            threads.start(lambda: _serve(tickets), wanted, "raskrank", daemon=True, pool=self._pool)
 
     def close(self) -> bool:
         """Refuse further calls and wait for those of other threads. False if closed before, or loaded before a fork."""
         if self._pid != os.getpid():
             return False
-        with self._changed:
-            first, self._closed = not self._closed, True
-            self._changed.wait_for(lambda: all(thread == threading.get_ident() for thread, _ in self._calls))
-        self._pool.shutdown()
-        return first
+        self._calls.close()
+        self._ended = True
+        self._tickets.put(None)
+        for thread in list(self._pool):
+            thread.join()
+        return self._first_end.acquire(blocking=False)
+
+
+def _serve(tickets: Tickets) -> None:
+    """A worker: takes part in one work after another until there comes None, which it leaves for the others."""
+    while (work := tickets.get()) is not None:
+        work.take_part()
+        del work
+    tickets.put(None)
 
 
 @atexit.register
-def _close_all() -> None:
+def _end() -> None:
+    """No thread may be in native code when Python ends: daemon threads are killed as they return from it, which aborts."""
+    calls.refuse_all()
+    calls.loads.close()
     for workers in list(_live):
         workers.close()
 

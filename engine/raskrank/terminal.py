@@ -13,10 +13,13 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self, TextIO
 
+from raskrank.errors import RaskrankError
+
 COLUMNS = 80  # where the output is no terminal
 MIN_TEXT_COLUMNS = 10  # on a narrower terminal lines wrap: less text than this says nothing
 MAX_CHARS = 4096  # of a text that is to be shortened; more than a line holds, whatever is invisible in it
 MAX_MARKS = 8  # combining marks on one character; more of them would be drawn over other lines
+MAX_SAID = 1000  # characters at each end of a message; one may repeat an argument or a path of any length
 ELLIPSIS = "…"
 _JOINERS = "\u200c\u200d"  # invisible, but without them Persian words and emoji of several parts fall apart
 _EMOJI_STYLE = "\ufe0f"
@@ -24,37 +27,48 @@ _EMOJI_STYLE = "\ufe0f"
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+class OutputError(Exception):
+    """Standard output cannot be written."""
+
+
 def show(text: str, end: str = "\n") -> None:
-    """Print on standard output, now. A reader that has left, as `head` does, is no error; raises OSError for others."""
+    """Print on standard output, now. A reader that has left, as `head` does, is no error; raises OutputError for others."""
     if sys.stdout is None:
         return
     try:
         sys.stdout.write(text + end)
         sys.stdout.flush()
     except OSError as error:
-        # At exit Python would try again what is still in the buffer, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
         if not isinstance(error, BrokenPipeError):
-            raise OSError(error.errno, error.strerror, "standard output") from error
+            raise OutputError(f"standard output: {error.strerror}") from error
 
 
 def say(message: str) -> None:
     """One line on standard error; a progress bar there stays whole."""
     if sys.stderr is None:
         return
-    with suppress(OSError):  # nobody reads it: the exit code has to do
+    try:
         # What an interrupted bar, or ^C, left on the line goes.
-        line = ("\r\x1b[K" if is_terminal(sys.stderr) else "") + f"raskrank: {plain(message)}"
+        line = ("\r\x1b[K" if is_terminal(sys.stderr) else "") + f"raskrank: {_both_ends(plain(message))}"
         if (tqdm := sys.modules.get("tqdm")) is not None:
             tqdm.tqdm.write(line, file=sys.stderr)
         else:
             sys.stderr.write(line + "\n")
         sys.stderr.flush()
+    except OSError:  # nobody reads it: the exit code has to do
+        _give_up(sys.stderr)
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """JSON that any reader and any terminal can take: NaN and infinity become null, control characters are escaped."""
-    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    """JSON that any reader and any terminal can take: NaN and infinity become null, control characters are escaped.
+
+    Raises RaskrankError where it is nested too deeply for Python to write.
+    """
+    try:
+        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    except RecursionError:
+        raise RaskrankError("nested too deeply to be printed as JSON; leave out --json") from None
     return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -177,6 +191,28 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s"
+
+
+def open_standard_streams() -> None:
+    """Where the process was started without one of the three, the null device takes its number. Else the next file that is
+    opened would, and what a library prints would be written into it, such as a bundle's weights."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _both_ends(message: str) -> str:
+    return message if len(message) <= 2 * MAX_SAID else f"{message[:MAX_SAID]} {ELLIPSIS} {message[-MAX_SAID:]}"
+
+
+def _give_up(stream: TextIO) -> None:
+    """At exit Python would try again what is still in the buffer, and complain."""
+    with suppress(OSError):  # it has no number
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _finite(value: object) -> object:

@@ -1,8 +1,12 @@
 """From tokenizer.json to an encoder. What does not fit the model is refused here and not in the middle of a request."""
 
+import base64
+import binascii
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import Tokenizer
@@ -13,15 +17,25 @@ from raskrank.manifest import TOKENIZER
 
 # A sign that hardly any vocabulary has, and a longer word than any: a tokenizer without a piece for them fails only on such.
 UNKNOWN = "\U0001242b " + "a" * 256
+# What a tokenizer.json may ask of the parser. Those that were published have at most some hundred added tokens, three steps of
+# normalization, and none that makes more than two characters of one.
+MAX_ADDED_TOKENS = 10_000  # the time to read them grows with the square: 0.3 s for so many
+MAX_STEPS = 64
+MAX_GROWTH = 64  # times that replacements may make a text longer, all together
+_CHARSMAP = b'"precompiled_charsmap"'
+_SIZE_DIGITS = 8  # of base 64: six bytes, the first four of which are a size
 
 
 def load_encoder(data: bytes, max_length: int, vocab_size: int, path: Path, *, parallel: bool) -> PairEncoder:
     """An encoder from the bytes of tokenizer.json. path: named in errors. parallel: as for PairEncoder.
 
-    Raises Incompatible if tokenizers cannot read it, it has ids that the model does not embed, or it encodes no pairs.
+    Raises Incompatible if tokenizers cannot read it, it asks for too much, it has ids that the model does not embed, or it
+    encodes no pairs.
     """
     with tokenizing(path):
+        _check_sizes(data)
         tokenizer = Tokenizer.from_buffer(data)
+        _check_growth(tokenizer)
         if (ids := _id_count(tokenizer)) > vocab_size:
             raise Incompatible(f"the tokenizer has ids up to {ids - 1}, the model embeds {vocab_size}")
         encoder = PairEncoder(tokenizer, max_length, parallel=parallel)
@@ -31,7 +45,8 @@ def load_encoder(data: bytes, max_length: int, vocab_size: int, path: Path, *, p
 
 @contextmanager
 def tokenizing(path: Path) -> Iterator[None]:
-    """Turns what tokenizers raises into Incompatible: Exception itself, and a PanicException that is none."""
+    """Turns what tokenizers raises into Incompatible. Where its Rust code panics that is a PanicException, which is no subclass
+    of Exception, and which cannot be imported to be named here."""
     try:
         yield
     except Incompatible as error:
@@ -40,6 +55,63 @@ def tokenizing(path: Path) -> Iterator[None]:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise Incompatible(f"{path}: tokenizers {tokenizers.__version__} cannot use its {TOKENIZER}: {error}") from error
         raise
+
+
+def _check_sizes(data: bytes) -> None:
+    """What makes the parser itself hang or ask for gigabytes. Quick, so that a first score does not wait: no JSON is parsed."""
+    if (count := data.count(b'"special"')) > MAX_ADDED_TOKENS:
+        raise Incompatible(f"{TOKENIZER} has about {count} added tokens, at most {MAX_ADDED_TOKENS} are read")
+    start = data.find(_CHARSMAP)
+    while start >= 0:
+        _check_charsmap(data, start + len(_CHARSMAP))
+        start = data.find(_CHARSMAP, start + 1)
+
+
+def _check_charsmap(data: bytes, start: int) -> None:
+    """It begins with the size of a table, and the parser asks for twice as much memory before it looks whether it is there."""
+    begin = data.find(b'"', start) + 1
+    end = data.find(b'"', begin)
+    with suppress(binascii.Error):  # no base 64, as the parser will say
+        size = int.from_bytes(base64.b64decode(data[begin : begin + _SIZE_DIGITS])[:4], "little")
+        if begin and size > end - begin:
+            raise Incompatible(f"{TOKENIZER} has a precompiled_charsmap of {end - begin} characters that claims {size} bytes")
+
+
+def _check_growth(tokenizer: Tokenizer) -> None:
+    """A few replacements of one letter by two, one after the other, make gigabytes of a word."""
+    if tokenizer.normalizer is None:
+        return
+    waiting, steps, growth = [json.loads(tokenizer.normalizer.__getstate__())], 0, 1.0
+    while waiting:
+        step: dict[str, Any] = waiting.pop()
+        waiting += step.get("normalizers", ())
+        steps += 1
+        growth *= _growth(step)
+        if steps > MAX_STEPS or growth > MAX_GROWTH:
+            raise Incompatible(
+                f"{TOKENIZER} normalizes in more than {MAX_STEPS} steps, or makes texts more than {MAX_GROWTH} times as long"
+            )
+
+
+def _growth(step: dict[str, Any]) -> float:
+    """How many times as long a text of one character may be after this step."""
+    if step["type"] == "Prepend":
+        return 1.0 + len(step["prepend"])
+    if step["type"] != "Replace":
+        return 1.0
+    replaced = step["pattern"].get("String")
+    # An expression may match nothing, before each character.
+    return max(1.0, len(step["content"]) / max(1, len(replaced))) if replaced else 1.0 + len(step["content"])
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The id that stands for what the vocabulary lacks, or None for a tokenizer without, as those of bytes are."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model["type"] == "Unigram":
+        id: int | None = model["unk_id"]
+        return id
+    piece = model.get("unk_token")
+    return None if piece is None else tokenizer.token_to_id(piece)
 
 
 def _id_count(tokenizer: Tokenizer) -> int:

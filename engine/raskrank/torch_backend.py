@@ -11,6 +11,7 @@ from raskrank.checkpoint import Checkpoint
 from raskrank.errors import CheckpointError, InferenceError, NotACrossEncoder
 from raskrank.extras import need
 from raskrank.families import STACKED, stored
+from raskrank.files import is_folder, named, quoted
 from raskrank.settings import HUB_ID
 from raskrank.weights import expected_tensors, read_headers
 
@@ -67,7 +68,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     model_class = getattr(transformers, checkpoint.architecture)
     config = model_class.config_class(**checkpoint.config)
     config._attn_implementation = "eager"  # the exporter fuses attention itself; eager is its plain form
-    with _quiet():
+    with quiet():
         try:
             renamed = None if checkpoint.layout == "transformers" else _renamed_weights(checkpoint)
             model, report = model_class.from_pretrained(
@@ -81,12 +82,14 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
                 output_loading_info=True,
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise CheckpointError(f"{checkpoint.folder}: transformers cannot load these weights: {error}") from error
+            raise CheckpointError(f"{checkpoint.folder}: transformers cannot load these weights: {named(error)}") from error
     missing = sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))
     if missing:
-        raise NotACrossEncoder(f"{checkpoint.folder}: the weights lack {', '.join(missing[:4])}")
+        raise NotACrossEncoder(f"{checkpoint.folder}: the weights lack {named(', '.join(missing[:4]))}")
     if report["mismatched_keys"]:
-        raise CheckpointError(f"{checkpoint.folder}: the shapes of {report['mismatched_keys'][:2]} differ from config.json")
+        raise CheckpointError(
+            f"{checkpoint.folder}: the shapes of {quoted(report['mismatched_keys'][:2])} differ from config.json"
+        )
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -111,7 +114,7 @@ def local_checkpoint(model: str, revision: str | None) -> Path:
     Opens no connection. Raises CheckpointError that says to pass the folder.
     """
     folder = not HUB_ID.fullmatch(model)
-    if folder and Path(model).is_dir():
+    if folder and is_folder(Path(model)):
         return Path(model)
     try:
         if folder:
@@ -121,14 +124,14 @@ def local_checkpoint(model: str, revision: str | None) -> Path:
         return Path(snapshot_download(model, revision=revision, local_files_only=True))
     except (ImportError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"the checkpoint {model} is neither a folder here nor in the hub's cache; "
+            f"the checkpoint {named(model)} is neither a folder here nor in the hub's cache; "
             "pass checkpoint=FOLDER or --checkpoint FOLDER"
         ) from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' log at errors only while a checkpoint loads: what it warns of is checked here and raised."""
+def quiet() -> Iterator[None]:
+    """transformers' log at errors only while a checkpoint or tokenizer loads: what it warns of is checked here and raised."""
     import logging as levels
 
     from transformers.utils import logging

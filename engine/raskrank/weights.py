@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raskrank.conversion import Origin, conversion
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.families import STACKED, Layout, stored
-from raskrank.files import decode_json, read_bytes, read_json
+from raskrank.files import decode_json, is_file, named, quoted, read_bytes, read_json
 
 # A model of 24 layers has a header of 50 kB; safetensors itself stops at 100 MB.
 MAX_HEADER_BYTES = 16 * 2**20
@@ -18,10 +19,8 @@ SUGGESTION = (
     "BAAI/bge-reranker-v2-m3 or the small cross-encoder/mmarco-mMiniLMv2-L12-H384-v1."
 )
 _FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-_CONVERT = (
-    "Only safetensors are read, because pickles can run code. Where you trust it, convert it with "
-    "AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)"
-)
+# The weights files that transformers turns into safetensors without other frameworks.
+_CONVERTIBLE = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 class Header(NamedTuple):
@@ -32,9 +31,11 @@ class Header(NamedTuple):
     file: Path
 
 
-def check_weights(folder: Path, architecture: str, numbers: Mapping[str, int], layout: Layout = "transformers") -> int:
+def check_weights(
+    folder: Path, architecture: str, numbers: Mapping[str, Any], layout: Layout = "transformers", origin: Origin | None = None
+) -> int:
     """The number of parameters, once every tensor that the architecture uses is there, in float and in its shape."""
-    tensors = read_headers(folder)
+    tensors = _renamed(read_headers(folder, origin), folder) if layout == "transformers" else read_headers(folder, origin)
     parameters, used = 0, set()
     for ours, shape in expected_tensors(architecture, numbers):
         name, third = stored(layout, ours)
@@ -46,15 +47,17 @@ def check_weights(folder: Path, architecture: str, numbers: Mapping[str, int], l
         if name not in tensors:
             if name.startswith("classifier.") or ".pooler." in name:
                 raise NotACrossEncoder(
-                    f"{folder}: the weights have no classification head ({name} is missing), though config.json says "
+                    f"{folder}: the weights have no classification head ({named(name)} is missing), though config.json says "
                     f"{architecture}. {SUGGESTION}"
                 )
             raise CheckpointError(f"{folder}: the weights do not fit config.json: {name} is missing.")
         dtype, found, _ = tensors[name]
         if dtype not in _FLOAT_BYTES:
-            raise CheckpointError(f"{folder}: {name} is {dtype}. Export from the float checkpoint, not a quantized one.")
+            raise CheckpointError(f"{folder}: {name} is {named(dtype)}. Export from the float checkpoint, not a quantized one.")
         if found != shape:
-            raise CheckpointError(f"{folder}: the weights do not fit config.json: {name} has shape {found}, expected {shape}.")
+            raise CheckpointError(
+                f"{folder}: the weights do not fit config.json: {name} has shape {quoted(found)}, expected {quoted(shape)}."
+            )
         parameters += math.prod(shape)
     further = f"encoder.layer.{numbers['num_hidden_layers']}."
     if any(further in name for name in tensors):
@@ -64,9 +67,18 @@ def check_weights(folder: Path, architecture: str, numbers: Mapping[str, int], l
     # Of a layout that stands for code which is not run, a tensor too many means that the code would compute something else.
     if layout != "transformers" and (unknown := sorted(tensors.keys() - used)):
         raise CheckpointError(
-            f"{folder}: {unknown[0]} and {len(unknown) - 1} more tensors are not part of the {layout} layout."
+            f"{folder}: {named(unknown[0])} and {len(unknown) - 1} more tensors are not part of the {layout} layout."
         )
     return parameters
+
+
+def _renamed(tensors: Mapping[str, Header], folder: Path) -> dict[str, Header]:
+    """Under the names that transformers gives them when it loads: older BERT calls a norm's tensors gamma and beta."""
+    renamed = {re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): header for name, header in tensors.items()}
+    renamed = {re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name): header for name, header in renamed.items()}
+    if len(renamed) != len(tensors):
+        raise CheckpointError(f"{folder}: the weights have LayerNorm.gamma or beta beside LayerNorm.weight or bias.")
+    return renamed
 
 
 def expected_tensors(architecture: str, numbers: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -101,16 +113,22 @@ def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.bias", (size,)
 
 
-def read_headers(folder: Path) -> dict[str, Header]:
-    """Each tensor in model.safetensors, or in the shards that its index lists, by name."""
+def read_headers(folder: Path, origin: Origin | None = None) -> dict[str, Header]:
+    """Each tensor in model.safetensors, or in the shards that its index lists, by name. origin: for advice."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
+    if is_file(single):
         return _read_header(single)
-    if not index.is_file():
+    if not is_file(index):
+        origin = origin or Origin(str(folder))
         patterns = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
         others = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
-        there = f", only {', '.join(others)}" if others else ""
-        raise CheckpointError(f"{folder} has no model.safetensors{there}. {_CONVERT}.")
+        there = f", only {named(', '.join(others))}" if others else ""
+        # A hub's pickles are not downloaded, so that there may be one.
+        convertible = not others or any(is_file(folder / name) for name in _CONVERTIBLE)
+        advice = conversion(folder, origin) if convertible else "Ask whoever made it for safetensors."
+        raise CheckpointError(
+            f"{origin.name} has no model.safetensors{there}. Only safetensors are read, because pickles can run code. {advice}"
+        )
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} is not valid: it has no weight_map.")
@@ -118,18 +136,18 @@ def read_headers(folder: Path) -> dict[str, Header]:
     tensors = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
-            raise CheckpointError(f"{index} is not valid: {shard!r} is not the name of a file beside it.")
+            raise CheckpointError(f"{index} is not valid: {quoted(shard)} is not the name of a file beside it.")
         if shard not in headers:
             headers[shard] = _read_header(folder / shard)
         if name not in headers[shard]:
-            raise CheckpointError(f"{index} is not valid: {shard} does not hold {name}.")
+            raise CheckpointError(f"{index} is not valid: {named(shard)} does not hold {named(name)}.")
         tensors[name] = headers[shard][name]
     return tensors
 
 
 def _read_header(path: Path) -> dict[str, Header]:
     """Dtype and shape by tensor: 8 little-endian bytes of length, then JSON, then as many bytes as that describes."""
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path} is missing. Download the model again.")
     prefix = read_bytes(path, 8)
     if prefix == b"version ":
@@ -150,9 +168,13 @@ def _read_header(path: Path) -> dict[str, Header]:
             ):
                 tensors[name] = Header(dtype, tuple(shape), path)
             case _:
-                raise CheckpointError(f"{path} is not valid: its header does not describe {name}.")
+                raise CheckpointError(f"{path} is not valid: its header does not describe {named(name)}.")
         if not 0 <= begin <= end <= data - length:
-            raise CheckpointError(f"{path} is cut off: {name} ends at byte {end:,} of {data - length:,}. Download it again.")
+            raise CheckpointError(
+                f"{path} is cut off: {named(name)} ends at byte {end:,} of {data - length:,}. Download it again."
+            )
         if dtype in _FLOAT_BYTES and end - begin != math.prod(shape) * _FLOAT_BYTES[dtype]:
-            raise CheckpointError(f"{path} is not valid: {name} has {end - begin:,} bytes, which do not fill {shape}.")
+            raise CheckpointError(
+                f"{path} is not valid: {named(name)} has {end - begin:,} bytes, which do not fill {quoted(shape)}."
+            )
     return tensors

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper
 
 from raskrank import cpu
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL
-from raskrank.onnx_backend import INPUT_IDS, TOKEN_TYPE_IDS
+from raskrank.onnx_backend import INPUT_IDS, TOKEN_TYPE_IDS, make_session, session_options
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.progress import Progress
 from raskrank_export.quantize import Floats, constant_products
@@ -32,11 +31,7 @@ def channel_magnitudes(folder: Path, encoded: Sequence[EncodedPair], progress: P
         graph.append("ReduceMax", [f"{source}/magnitude", axes], [output], keepdims=0)
         model.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, [None]))
     graph.finish()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cpu.usable_cpus()
-    options.enable_mem_pattern = False
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = make_session(model.SerializeToString(), session_options(folder, threads=cpu.usable_cpus()))
     inputs = {item.name for item in session.get_inputs()}
     largest: dict[str, Floats] = {}
     for pair in encoded:

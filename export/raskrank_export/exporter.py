@@ -17,11 +17,12 @@ from tokenizers import Tokenizer
 from raskrank import bundle, cpu, gate
 from raskrank.backend import Float32Array
 from raskrank.checkpoint import Checkpoint
-from raskrank.encoding import PairEncoder
+from raskrank.encoding import EncodedPair, PairEncoder
 from raskrank.errors import BundleError, ExportError, InferenceError, InputError
 from raskrank.gate import Thresholds
 from raskrank.manifest import MANIFEST, TOKENIZER, Precision
-from raskrank.parity import compare
+from raskrank.parity import Parity, compare
+from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
 from raskrank.samples import as_pairs, read_samples
 from raskrank.settings import as_folder
 from raskrank.texts import positive
@@ -29,10 +30,12 @@ from raskrank.torch_backend import TorchBackend
 from raskrank_export import graph
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.describe import make_manifest, make_recipe, recorded_name
+from raskrank_export.halves import halve
 from raskrank_export.ladder import Judge, climb
 from raskrank_export.progress import Clock, Progress, Silent
 from raskrank_export.quantize import EXACT, PORTABLE, ActivationScheme, Levels, Quantization
 from raskrank_export.report import ExportReport
+from raskrank_export.rounding import fp32_rounding, rounding_pairs
 from raskrank_export.scoring import graph_logits, logits_of
 from raskrank_export.smoothing import unit_divisors
 from raskrank_export.source import read, resolve
@@ -40,7 +43,7 @@ from raskrank_export.tokenizer import read_tokenizer
 from raskrank_export.trim import corpus_files, trim_embedding, trim_vocabulary
 from raskrank_export.write import bundle_folder
 
-CALIBRATE_EVERY = 2  # constant ranges come from every other pair, so that the gate judges texts they have not seen
+CALIBRATE_EVERY = 2  # of samples too few for two halves: constant ranges come from every other pair
 
 
 def export(
@@ -62,7 +65,8 @@ def export(
     """Turn a cross-encoder into a bundle that ranks the same, or raise and write nothing.
 
     precision: "int8" that fails the thresholds is repaired as cheaply as possible, and where nothing helps the bundle is
-        fp32; the report says what was done and what it costs.
+        fp32; the report says what was done and what it costs. A repair is chosen on one half of the samples and judged on the
+        other.
     model: a hub id, "owner/name", or a checkpoint's folder; one whose path has the form of an id is written "./owner/name", or
         given as a Path. revision: branch, tag or commit on the hub.
     max_length: tokens of a pair with its special tokens; without, what the checkpoint allows, which it may not exceed, or
@@ -93,16 +97,17 @@ def export(
         with clock.step("read checkpoint"):
             source = resolve(model, revision=revision, accepted_license=accept_license)
             checkpoint = read(source, accepted_license=accept_license)
-            tokenizer_json, tokenizer = read_tokenizer(checkpoint, pairs)
+            tokenizer_json, tokenizer = read_tokenizer(checkpoint)
             encoder = _encoder(tokenizer, max_length if max_length is not None else source.export_length, checkpoint)
             encoded = encoder.encode(pairs)
+            expected = _reference_encodings(checkpoint, encoder, pairs, encoded)
         if corpus:
             with clock.step("trim vocabulary"):
                 trimmed = trim_vocabulary(tokenizer_json, tokenizer, corpus, pad_id=checkpoint.pad_id)
         with clock.step("score with PyTorch", len(pairs)):
             torch_backend = TorchBackend(checkpoint)
             _check_weights(torch_backend, checkpoint)
-            reference = ("torch fp32", logits_of(torch_backend, encoded, shown))
+            reference = ("torch fp32", logits_of(torch_backend, expected, shown))
             _check_reference(reference[1], checkpoint)
         scratch = folder / "scratch"
         with clock.step("export to ONNX"):
@@ -110,17 +115,25 @@ def export(
             torch_backend.close()
             gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
             onnx_model, passes, left = graph.lean_graph(file, checkpoint)
+            graph.check_epsilons(onnx_model, checkpoint)
         inputs = tuple(value.name for value in onnx_model.graph.input)
         graph.save(onnx_model, folder)
         with clock.step("score with ONNX fp32", len(pairs)):
             logits = graph_logits(folder, inputs, encoded, shown)
-            fp32_parity = parity = compare(pairs, reference, ("onnx fp32", logits))
+        chosen = rounding_pairs(expected, np.abs(logits - reference[1]))
+        with clock.step("score with PyTorch fp64", len(chosen)):
+            rounding = fp32_rounding(checkpoint, [expected[index] for index in chosen], reference[1][chosen], shown)
+            gc.collect()
+            fp32_parity = parity = compare(pairs, reference, ("onnx fp32", logits), rounding=rounding)
             gate.check(fp32_parity, limits, "fp32")
+            _check_order(fp32_parity, checkpoint)
+            halves = halve(pairs, reference[1], rounding)
         measured: dict[str, Any] = {"fp32": fp32_parity.summary()}
         plain = Quantization(scheme=scheme, levels=levels)
         if precision == "int8" and scheme == "constant":
-            with clock.step("find ranges", len(encoded[::CALIBRATE_EVERY])):
-                magnitudes = channel_magnitudes(folder, encoded[::CALIBRATE_EVERY], shown)
+            known = [encoded[index] for index in halves.chosen_on] if halves else encoded[::CALIBRATE_EVERY]
+            with clock.step("find ranges", len(known)):
+                magnitudes = channel_magnitudes(folder, known, shown)
                 plain = replace(plain, smoothing=unit_divisors(folder, magnitudes))
         if trimmed is not None:
             trim_embedding(onnx_model, trimmed.kept, scratch / "kept.bin")
@@ -132,12 +145,20 @@ def export(
             with clock.step("score what is spelled otherwise", len(respelled)):
                 logits = logits.copy()
                 logits[respelled] = graph_logits(folder, inputs, [encoded[index] for index in respelled], shown)
-                parity = compare(pairs, reference, ("onnx fp32, trimmed", logits))
+                parity = compare(pairs, reference, ("onnx fp32, trimmed", logits), rounding=rounding)
                 gate.check(parity, limits, "trimmed")
             measured["trimmed"] = parity.summary()
         climbed = None
         if precision == "int8":
-            judge = Judge(pairs=pairs, encoded=encoded, reference=reference, inputs=inputs, thresholds=limits)
+            judge = Judge(
+                pairs=pairs,
+                encoded=encoded,
+                reference=reference,
+                rounding=rounding,
+                halves=halves,
+                inputs=inputs,
+                thresholds=limits,
+            )
             climbed = climb(onnx_model, folder, scratch, plain, judge, parity, clock)
             precision, parity = climbed.precision, climbed.passed.parity
             measured |= climbed.summary()
@@ -150,7 +171,7 @@ def export(
             recipe = make_recipe(climbed.passed.rung.quantization if climbed else None, target, passes)
             vocabulary = trimmed.vocabulary if trimmed else None
             manifest = make_manifest(folder, source, checkpoint, encoder, inputs, precision, recipe, measured, vocabulary)
-            (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
+            (folder / MANIFEST).write_bytes(manifest.to_json().encode())  # as they are: it has a digest of its bytes
             digest = bundle.record(folder / MANIFEST).sha256
             size = sum(file.stat().st_size for file in folder.iterdir())
     return ExportReport(
@@ -175,6 +196,20 @@ def _as_export_errors(model: str) -> Iterator[None]:
         yield
     except (BundleError, InferenceError) as error:
         raise ExportError(f"{model}: {error}") from error
+
+
+def _reference_encodings(
+    checkpoint: Checkpoint, encoder: PairEncoder, pairs: Sequence[tuple[str, str]], encoded: Sequence[EncodedPair]
+) -> list[EncodedPair]:
+    """What transformers itself gives for the pairs, once it is what the engine gives, and known to the model."""
+    reference = ReferenceEncoder(checkpoint, encoder)
+    reference.check(PROBES, encoder.encode(PROBES))
+    expected = reference.check(pairs, encoded)
+    if unfamiliar := gate.unfamiliar(reference.unknown_share(expected)):
+        raise ExportError(
+            f"{checkpoint.folder}: {unfamiliar}. Give samples in a language that it reads, with samples= or --samples"
+        )
+    return expected
 
 
 def _encoder(tokenizer: Tokenizer, asked: int | None, checkpoint: Checkpoint) -> PairEncoder:
@@ -205,6 +240,16 @@ def _check_reference(logits: Float32Array, checkpoint: Checkpoint) -> None:
         raise ExportError(
             f"{checkpoint.folder}: PyTorch itself gives NaN or infinity for {wrong} of {len(logits)} sample pairs; "
             "no bundle could rank like that"
+        )
+
+
+def _check_order(parity: Parity, checkpoint: Checkpoint) -> None:
+    ranked, queries = parity.ranked_queries, len(set(parity.queries))
+    if ranked < gate.MIN_RANKED:
+        raise ExportError(
+            f"{checkpoint.folder}: for {queries - ranked} of {queries} sample queries PyTorch gives all documents the same "
+            "score, up to rounding, so there is no order that a bundle could be compared by. Check that the checkpoint is a "
+            "trained reranker, or give samples whose documents it tells apart, with samples= or --samples"
         )
 
 

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import onnx
 
 from raskrank.checkpoint import Checkpoint
-from raskrank.errors import ExportError
+from raskrank.errors import ExportError, ParityError
+from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
+from raskrank.onnx_backend import MAX_LENGTH
 from raskrank_export.passes import PASSES
 from raskrank_export.passes.drop_mask import MASK_INPUT
 from raskrank_export.passes.edit import MICROSOFT
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 OPSET = 18  # the newest that optimum's exporter writes through PyTorch's TorchScript path
+# What onnxruntime makes of activations that PyTorch's exporter spells out; the others are one or two operators as they are.
+_FUSED = {
+    **dict.fromkeys(("gelu", "gelu_10", "gelu_python"), "Gelu"),
+    **dict.fromkeys(("gelu_accurate", "gelu_fast", "gelu_new", "gelu_python_tanh", "gelu_pytorch_tanh"), "FastGelu"),
+    "quick_gelu": "QuickGelu",
+}
 # Tracing, and what keeps it quiet, are settings of the whole process: two exports in threads take turns.
 _tracing = threading.Lock()
 
@@ -61,19 +70,37 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     """The fused graph of an export after every pass.
 
     Its large tensors are read from `file`'s folder, which must stay until the graph is saved. Raises ExportError if
-    onnxruntime did not fuse every layer.
+    onnxruntime did not fuse every attention and norm.
     """
     model = _fuse(file, checkpoint)
+    kinds = Counter(node.op_type for node in model.graph.node)
     passes = {transform.__name__: transform(model) for transform in PASSES}
     if any(entry.name == MASK_INPUT for entry in model.graph.input):
         raise ExportError(
             f"{checkpoint.architecture}: the graph reads {MASK_INPUT} elsewhere than in attention, which is not known"
         )
-    left = [f"{merge_projections.__name__}: {name}" for name in unmerged(model)]
+    activation = str(checkpoint.config["hidden_act"])
+    left = []
+    if kinds[_FUSED.get(activation, "")] < checkpoint.layers and activation in _FUSED:
+        left.append(f"fusion of {activation}: several operators in some layers")
+    left += [f"{merge_projections.__name__}: {name}" for name in unmerged(model)]
     if not passes[hoist_first_token.__name__]:
         left.append(f"{hoist_first_token.__name__}: no choice of the first token above an attention")
-    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {MAX_LENGTH: str(checkpoint.max_length)})
     return LeanGraph(model, passes, tuple(left))
+
+
+def check_epsilons(model: onnx.ModelProto, checkpoint: Checkpoint) -> None:
+    """Raises ParityError unless every layer normalization adds the checkpoint's epsilon: in logits it may drown in rounding."""
+    expected = np.float32(str(checkpoint.config["layer_norm_eps"]))
+    for node in model.graph.node:
+        if node.op_type == "LayerNormalization":
+            found = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
+            if np.float32(found) != expected:
+                raise ParityError(
+                    f"{node.output[0]} in the ONNX graph has the epsilon {found:.3g}, the checkpoint {expected:.3g}. Nothing "
+                    f"was written; {ADVICE['fp32']}"
+                )
 
 
 def save(model: onnx.ModelProto, folder: Path) -> None:
@@ -103,10 +130,8 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
     found = Counter(node.op_type for node in model.graph.node)
     expected = {
         "MultiHeadAttention": checkpoint.layers,
-        "Gelu": checkpoint.layers,
         "LayerNormalization": 2 * checkpoint.layers + 1,
         "Softmax": 0,
-        "Erf": 0,
     }
     if wrong := {kind: found[kind] for kind, count in expected.items() if found[kind] != count}:
         raise ExportError(

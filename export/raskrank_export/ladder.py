@@ -16,9 +16,10 @@ from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.measuring import interleaved
 from raskrank.onnx_backend import OnnxBackend
-from raskrank.parity import Parity, compare
+from raskrank.parity import Parity, Part, compare
 from raskrank_export import graph
 from raskrank_export.calibrate import channel_magnitudes
+from raskrank_export.halves import MIN_RANKED, Halves
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.progress import Clock
 from raskrank_export.quantize import EXACT, PORTABLE, SEVEN_BIT, Floats, Quantization, constant_products, quantize
@@ -35,13 +36,32 @@ TIMED_TOKENS, TIMED_ROUNDS, TIMED_SECONDS = 128, 20, 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """What every rung is held to. pairs, encoded and the reference's logits are in one order."""
+    """What every rung is held to. pairs, encoded and the reference's logits are in one order.
+
+    rounding: of the reference, as in Parity. halves: None where the samples are too few for two.
+    """
 
     pairs: Sequence[tuple[str, str]]
     encoded: Sequence[EncodedPair]
     reference: tuple[str, Float32Array]
+    rounding: float
+    halves: Halves | None
     inputs: tuple[str, ...]
     thresholds: gate.Thresholds
+
+    def compare(self, name: str, logits: Float32Array, part: Part = "all") -> Parity:
+        """logits: float32, of the pairs of that part, in order."""
+        indices, (reference, expected) = self.indices(part), self.reference
+        pairs = [self.pairs[index] for index in indices]
+        return compare(pairs, (reference, expected[indices]), (name, logits), rounding=self.rounding, part=part)
+
+    def part(self, part: Part) -> list[EncodedPair]:
+        return [self.encoded[index] for index in self.indices(part)]
+
+    def indices(self, part: Part) -> list[int]:
+        if part == "all" or self.halves is None:
+            return list(range(len(self.pairs)))
+        return list(self.halves.chosen_on if part == "chosen on" else self.halves.held_back)
 
 
 def climb(
@@ -62,7 +82,7 @@ class _Ladder:
     def __init__(self, model: onnx.ModelProto, folder: Path, scratch: Path, judge: Judge, fp32: Parity, clock: Clock) -> None:
         self.model, self.folder, self.judge, self.fp32, self.clock = model, folder, judge, fp32, clock
         self.plain, self.repaired = scratch / "plain", scratch / "repaired"
-        self.sample = sensitivity_pairs(judge.encoded)
+        self.sample = sensitivity_pairs(judge.part("chosen on"))
         self.attempts: list[Attempt] = []
         self.skipped: dict[str, str] = {}
         self.moved: dict[str, float] = {}
@@ -70,6 +90,13 @@ class _Ladder:
     def rungs(self, plain: Quantization) -> Iterator[Rung]:
         """Each is asked for after the one before it has failed."""
         yield Rung("int8", plain)
+        if self.judge.halves is None:
+            self.skipped["every repair"] = (
+                f"it is chosen on half of the samples and judged on the other, with at least {MIN_RANKED} queries in each "
+                "whose documents score differently: give more samples"
+            )
+            yield Rung("fp32", None)
+            return
         if plain.scheme != "row":
             yield Rung("int8, row ranges", replace(plain, scheme="row"))
         if plain.levels == PORTABLE:
@@ -90,7 +117,7 @@ class _Ladder:
 
     def attempt(self, rung: Rung) -> Attempt:
         if rung.quantization is None:
-            made = Attempt(rung, self.fp32, {}, _size(self.folder))
+            made = Attempt(rung, self.fp32, self.fp32, {}, _size(self.folder))
         else:
             folder = self.repaired if self.attempts else self.plain
             folder.mkdir(exist_ok=True)
@@ -98,14 +125,27 @@ class _Ladder:
                 model = deepcopy(self.model)
                 products, embeddings = quantize(model, rung.quantization)
                 graph.save(model, folder)
-            with self.clock.step(f"score with ONNX {rung.name}", len(self.judge.pairs)):
-                groups, progress = rung.quantization.groups, self.clock.progress
-                logits = graph_logits(folder, self.judge.inputs, self.judge.encoded, progress, groups=groups)
-            parity = compare(self.judge.pairs, self.judge.reference, (f"onnx {rung.name}", logits))
-            failed = gate.failures(parity, self.judge.thresholds, "int8")
-            made = Attempt(rung, parity, failed, _size(folder), products, embeddings)
+            # Ranges that were found on the samples are a choice, too.
+            chosen = self.judge.halves is not None and (bool(self.attempts) or bool(rung.quantization.smoothing))
+            parity, failed = self.judged(rung, folder, "chosen on" if chosen else "all")
+            chosen_on = parity
+            if chosen and not failed:
+                parity, failed = self.judged(rung, folder, "held back")
+            elif self.judge.halves is not None and not chosen:
+                half = list(self.judge.halves.chosen_on)
+                chosen_on = self.judge.compare(parity.candidate, parity.candidate_logits[half], "chosen on")
+            made = Attempt(rung, parity, chosen_on, failed, _size(folder), products, embeddings)
         self.attempts.append(made)
         return made
+
+    def judged(self, rung: Rung, folder: Path, part: Part) -> tuple[Parity, dict[str, str]]:
+        """The graph in `folder` on a part of the samples, and what it fails there."""
+        encoded, groups = self.judge.part(part), rung.quantization is None or rung.quantization.groups
+        where = ", held back" if part == "held back" else ""
+        with self.clock.step(f"score with ONNX {rung.name}{where}", len(encoded)):
+            logits = graph_logits(folder, self.judge.inputs, encoded, self.clock.progress, groups=groups)
+        parity = self.judge.compare(f"onnx {rung.name}", logits, part)
+        return parity, gate.failures(parity, self.judge.thresholds, "int8")
 
     def done(self) -> Climb:
         quantization, repaired, cost = self.attempts[-1].rung.quantization, len(self.attempts) > 1, None
@@ -127,7 +167,7 @@ class _Ladder:
     def _best(self) -> tuple[str, Quantization]:
         """What failed by the least."""
         tried = [
-            (attempt.parity.mean_drift, attempt.rung.name, attempt.rung.quantization)
+            (attempt.chosen_on.mean_drift, attempt.rung.name, attempt.rung.quantization)
             for attempt in self.attempts
             if attempt.rung.quantization is not None
         ]

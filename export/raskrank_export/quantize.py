@@ -202,15 +202,19 @@ class _RowProducts(_IntegerProducts):
     def __init__(self, graph: GraphEditor, quantization: Quantization) -> None:
         super().__init__(graph, quantization)
         self._rounded: dict[str, tuple[str, str]] = {}
+        self._products: set[str] = set()
 
     def _append(self, source: str, weight: str, scale: str, bias: str, output: str) -> None:
         if source not in self._rounded:
             row_range = self._range(source)
             one = self.graph.add_initializer("int8/one", np.array(1, np.float32))
             self.graph.append("Div", [one, row_range], [f"{source}/reciprocal"])  # rounds the same on every CPU
-            self.graph.append("Mul", [source, f"{source}/reciprocal"], [f"{source}/unit"])
-            self._rounded[source] = self.round(f"{source}/unit", source), row_range
+            # Where a product reads a product, as with a linear activation, that one's own has the name.
+            unit = f"{source}/unit" if f"{source}/unit" not in self._products else f"{source}/unit/input"
+            self.graph.append("Mul", [source, f"{source}/reciprocal"], [unit])
+            self._rounded[source] = self.round(unit, source), row_range
         integers, row_range = self._rounded[source]
+        self._products.add(f"{output}/unit")
         self.multiply(integers, weight, scale, "", f"{output}/unit")
         scaled = f"{output}/scaled" if bias else output
         self.graph.append("Mul", [f"{output}/unit", row_range], [scaled])

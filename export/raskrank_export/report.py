@@ -18,7 +18,8 @@ class ExportReport:
 
     fp32_parity compares PyTorch with the fp32 graph, parity with the bundle as written; for precision "fp32" they are one.
     climb says what the repair ladder tried, None for fp32 as asked for; the same is in manifest.parity. left: what the graph
-    passes did not match, by name: right, but slower than it could be; manifest.recipe.passes counts what they changed.
+    passes did not match, by name: it computes the same, a little slower than it could. manifest.recipe.passes counts what they
+    changed.
     peak_memory_bytes is the largest resident size of this process so far, not of the export alone; None on Windows.
     """
 
@@ -67,7 +68,7 @@ class ExportReport:
                 if self.climb is None
                 else [f"int8: {self.climb.passed.products} products, {self.climb.passed.embeddings} embeddings"]
             ),
-            *(f"left as it was, right but slower: {name}" for name in self.left),
+            *(f"not optimized, so a little slower, with the same scores: {name}" for name in self.left),
         ]
         lines = [line for fact in facts for line in textwrap.wrap(fact, WIDTH, subsequent_indent="  ")]
         lines.append(str(self.fp32_parity))

@@ -18,11 +18,14 @@ class Rung(NamedTuple):
 class Attempt(NamedTuple):
     """A rung that was tried. failed: by name of the threshold; empty for what passed. size: bytes of graph and weights.
 
-    products, embeddings: how many are int8.
+    parity: what decided. What was chosen or measured on half of the samples is held to that half first, and if it passes to
+    the other; parity.part says which it is. chosen_on: on the first of these halves, or on all where there are no halves: what
+    attempts are compared by. products, embeddings: how many are int8.
     """
 
     rung: Rung
     parity: Parity
+    chosen_on: Parity
     failed: dict[str, str]
     size: int
     products: int = 0
@@ -32,7 +35,7 @@ class Attempt(NamedTuple):
         parity, outcome = self.parity, f"failed {', '.join(self.failed)}" if self.failed else "passed"
         return (
             f"{self.rung.name}: Kendall tau {parity.tau:.4f}, top-1 {parity.top1:.1%}, score drift largest "
-            f"{parity.max_drift:.4f}, mean {parity.mean_drift:.4f}; {outcome}"
+            f"{parity.max_drift:.4f}, mean {parity.mean_drift:.4f} on {len(parity.queries)} pairs ({parity.part}); {outcome}"
         )
 
 

@@ -6,25 +6,18 @@ from pathlib import Path
 from typing import Literal
 
 from raskrank import models
-from raskrank.checkpoint import Checkpoint, read_checkpoint
+from raskrank.checkpoint import CONFIGURATION, Checkpoint, read_checkpoint, read_configuration
+from raskrank.conversion import Origin
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.extras import need
+from raskrank.files import quoted
 from raskrank.license import restricts_use
 from raskrank.settings import HUB_ID, folder_hint
 from raskrank.weights import SUGGESTION
 
-# What read_checkpoint and the tokenizer need. No pickles, no code, no other formats.
-HUB_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "modules.json",
-    "config_sentence_transformers.json",
-    "README.md",
-    "*.safetensors",
-    "*.safetensors.index.json",
-)
+# What the rest needs, once the configuration is that of a cross-encoder. No pickles, no code, no other formats.
+TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")
+WEIGHTS_FILES = ("*.safetensors", "*.safetensors.index.json")
 # The hub's patterns match across folders: onnx/config.json would come along.
 HUB_FILES_LEFT = ("*/*",)
 
@@ -39,6 +32,7 @@ class ResolvedSource:
     name: str  # as the user wrote it
     revision: str | None  # the commit of a hub model, 40 hexadecimal digits; None for a folder
     known: models.KnownModel | None = None  # what is known of a hub model
+    asked_revision: str | None = None  # as the user wrote it
 
     @property
     def export_length(self) -> int | None:
@@ -52,27 +46,32 @@ def resolve(model: str, *, revision: str | None = None, accepted_license: str | 
     What looks like a hub model is one, whatever folders there are: a folder of that form is written "./owner/name".
 
     `revision` is a branch, tag or commit of a hub model, its main branch by default. With HF_HUB_OFFLINE=1 only the
-    cache is read. Raises CheckpointError when there is no such folder or model, it may not be read, or the hub is away; and,
-    before a download, for a known model that is no cross-encoder or whose license wants to be accepted.
+    cache is read. Raises CheckpointError when there is no such folder or model, it may not be read, or the hub is away; and
+    as `read` does for what a model's configuration or card says, before the hub is asked for weights.
     """
     there = _path_kind(model)
     if there == "folder":
         if revision is not None:
-            raise CheckpointError(f"{model} is a folder, which has no revision {revision!r}. Leave the revision out.")
+            raise CheckpointError(f"{model} is a folder, which has no revision {quoted(revision)}. Leave the revision out.")
         return ResolvedSource(folder=Path(model), name=model, revision=None)
     if there == "file":
         raise CheckpointError(f"{model} is not a folder. Give the folder that holds the model's config.json.")
     if not HUB_ID.fullmatch(model):
-        raise CheckpointError(f"There is no folder {model!r}. Give a checkpoint's folder, or a hub model as owner/name.")
+        raise CheckpointError(f"There is no folder {quoted(model)}. Give a checkpoint's folder, or a hub model as owner/name.")
     if refused := models.refused(model):
         raise NotACrossEncoder(f"{model} is {refused.reason}. {SUGGESTION}")
     known = models.known(model)
     if known is not None:
         _check_license(model, known.license, accepted_license)
-    folder = _download(model, revision)
+    folder = _download(model, revision, CONFIGURATION)
     # The hub's cache keeps each commit in a folder of its name.
     commit = folder.name if _COMMIT.fullmatch(folder.name) else None
-    return ResolvedSource(folder=folder, name=model, revision=commit, known=known)
+    _check_license(model, read_configuration(folder).license, accepted_license)
+    for files in (TOKENIZER_FILES, WEIGHTS_FILES):
+        _download(model, revision, files, commit)
+        if not (folder / "tokenizer.json").is_file():
+            break  # `read` says so, without the weights
+    return ResolvedSource(folder=folder, name=model, revision=commit, known=known, asked_revision=revision)
 
 
 def read(source: ResolvedSource, *, accepted_license: str | None = None) -> Checkpoint:
@@ -81,7 +80,7 @@ def read(source: ResolvedSource, *, accepted_license: str | None = None) -> Chec
     Raises as `read_checkpoint` does, and CheckpointError if the license restricts use and is not accepted, or a known hub model
     is not what the registry says.
     """
-    checkpoint = read_checkpoint(source.folder)
+    checkpoint = read_checkpoint(source.folder, Origin(source.name, source.asked_revision))
     if source.known is not None:
         _check_facts(source, source.known, checkpoint)
     known = source.known or models.of_layout(checkpoint.layout)
@@ -101,7 +100,7 @@ def _check_facts(source: ResolvedSource, known: models.KnownModel, checkpoint: C
         expected, found = getattr(known, fact), getattr(checkpoint, fact)
         if found != expected:
             raise CheckpointError(
-                f"{source.name}: the {fact} of this checkpoint is {found!r}, that of the published model {expected!r}. "
+                f"{source.name}: the {fact} of this checkpoint is {quoted(found)}, that of the published model {expected!r}. "
                 f"To take it as it is, export its folder: {source.folder}"
             )
 
@@ -126,7 +125,8 @@ def _path_kind(model: str) -> Literal["folder", "file", "nothing"]:
         return "nothing"
 
 
-def _download(model: str, revision: str | None) -> Path:
+def _download(model: str, revision: str | None, files: tuple[str, ...], commit: str | None = None) -> Path:
+    """The folder in the hub's cache, with those of `files` that the model has. commit: what the revision was found to be."""
     need("downloading from the hub", "export", "huggingface_hub")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -138,21 +138,25 @@ def _download(model: str, revision: str | None) -> Path:
         RevisionNotFoundError,
     )
 
-    asked = model if revision is None else f"{model} at {revision!r}"
+    asked = model if revision is None else f"{model} at {quoted(revision)}"
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=[*HUB_FILES], ignore_patterns=[*HUB_FILES_LEFT]))
+        return Path(
+            snapshot_download(model, revision=commit or revision, allow_patterns=[*files], ignore_patterns=[*HUB_FILES_LEFT])
+        )
     except GatedRepoError as error:
         raise CheckpointError(
             f"{asked} is gated: accept its terms on the hub, then log in with `hf auth login` or set HF_TOKEN."
         ) from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"There is no model {model!r} on the hub (or it is private: log in with `hf auth login`){folder_hint(model)}."
+            f"There is no model {quoted(model)} on the hub (or it is private: log in with `hf auth login`){folder_hint(model)}."
         ) from error
     except RevisionNotFoundError as error:
-        raise CheckpointError(f"{model} has no revision {revision!r} on the hub. Give a branch, a tag or a commit.") from error
+        raise CheckpointError(
+            f"{model} has no revision {quoted(revision)} on the hub. Give a branch, a tag or a commit."
+        ) from error
     except HFValidationError as error:
-        raise CheckpointError(f"The hub allows no such name as {model!r}{folder_hint(model)}.") from error
+        raise CheckpointError(f"The hub allows no such name as {quoted(model)}{folder_hint(model)}.") from error
     except LocalEntryNotFoundError as error:
         if isinstance(error.__cause__, OfflineModeIsEnabled):
             reason = "HF_HUB_OFFLINE is set and the cache does not hold it. Unset it"

@@ -84,6 +84,7 @@ def write_model(model: onnx.ModelProto, graph_file: Path, weights_file: Path) ->
         producer_name=model.producer_name,
         producer_version=model.producer_version,
         opset_import=model.opset_import,
+        metadata_props=model.metadata_props,
     )
     light.graph.name = model.graph.name
     light.graph.node.extend(model.graph.node)

@@ -5,7 +5,7 @@ import sys
 
 from raskrank.bench.measure import run as measure
 from raskrank.bench.workloads import QUERY, Workload, from_samples, from_texts
-from raskrank.documents import read_documents
+from raskrank.documents import Form, read_documents
 from raskrank.errors import InputError
 from raskrank.settings import choose_for_command
 from raskrank.terminal import Steps, is_terminal, safe_lines, say, show, to_json
@@ -38,10 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _workloads(arguments: argparse.Namespace) -> tuple[str, list[Workload]]:
     """What to say of where the passages are from, and what to measure with them."""
     if arguments.texts is None:
+        for option in ("field", "title_field", "format"):
+            if getattr(arguments, option) is not None:
+                raise InputError(f"--{option.replace('_', '-')}: only --texts uses it; name a file with texts, or leave it out")
         return "made from our samples in Norwegian and English", from_samples(arguments.passages)
-    name, documents = read_documents(arguments.texts)
+    form = Form(format=arguments.format, field=arguments.field, title_field=arguments.title_field)
+    name, documents = read_documents(arguments.texts, form)
     if not documents:
-        raise InputError(f"{name} holds no text; expected one a line")
+        raise InputError(f"{name} holds no text; expected one a line, or another form that `rank` reads")
     used = min(arguments.passages, len(documents))
     part = f"{used} of {len(documents)}" if used < len(documents) else f"all {used}"
     return f"{part} texts of {name}", from_texts([document.text for document in documents], arguments.passages)

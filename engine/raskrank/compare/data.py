@@ -6,19 +6,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
-from raskrank.errors import InputError, LimitError
+from raskrank.errors import InputError
+from raskrank.reading import check_text, kind_of, read_lines, read_objects, readable, shown
 from raskrank.samples import DEFAULT
-from raskrank.texts import Limits
 
 FORMATS = (
-    'a folder with passages.jsonl and queries.jsonl ({"id": ..., "text": ...} a line, with "language" if known) and '
-    'qrels.tsv (query id, passage id and grade a line, tabs between), or a file with {"query": ..., "positives": [...], '
-    '"negatives": [...]} a line, with "language" if known'
+    'a folder as BEIR has them, with corpus.jsonl and queries.jsonl ({"_id": ..., "text": ...} a line, with "title" and '
+    '"language" if known) and qrels/test.tsv (query id, passage id and grade a line, tabs between), or with passages.jsonl, '
+    'queries.jsonl and qrels.tsv; or a file with {"query": ..., "positives": [...], "negatives": [...]} a line, with '
+    '"language" if known'
 )
 MIN_PASSAGES = 2
-_GRADE = re.compile("[0-9]{1,4}")
+_GRADE = re.compile("-?[0-9]{1,4}")  # below 0, as a few TREC judgements are, is as irrelevant as 0
+
+
+class _Layout(NamedTuple):
+    """The names of the files in a folder."""
+
+    passages: str
+    queries: str
+    grades: str
+
+
+LAYOUTS = (
+    _Layout(passages="passages.jsonl", queries="queries.jsonl", grades="qrels.tsv"),
+    _Layout(passages="corpus.jsonl", queries="queries.jsonl", grades="qrels/test.tsv"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +56,20 @@ class Data:
 
 
 def read_data(path: Path) -> Data:
-    """Read either of the two FORMATS: UTF-8, blank lines do not count.
+    """Read one of the FORMATS: UTF-8, blank lines do not count.
 
     A query's language is its own, else the one that its relevant passages share. Raises InputError, which names file and line
     and never quotes a text, and LimitError for a text that no model would take.
     """
-    data = _read_folder(path) if path.is_dir() else _read_file(path)
+    with readable(shown(path), FORMATS):  # a name may be too long even to look
+        folder = path.is_dir()
+    data = _read_folder(path) if folder else _read_file(path)
     if not data.queries:
-        raise InputError(f"{path}: no query has a relevant passage, so there is nothing to compare")
+        raise InputError(f"{shown(path)}: no query has a relevant passage, so there is nothing to compare")
     if len(set(data.passages.values())) < MIN_PASSAGES:
-        raise InputError(f"{path}: one passage alone cannot be ranked, at least {MIN_PASSAGES} different ones are needed")
+        raise InputError(
+            f"{shown(path)}: one passage alone cannot be ranked, at least {MIN_PASSAGES} different ones are needed"
+        )
     return data
 
 
@@ -69,11 +88,12 @@ def read_samples() -> Data:
 
 
 def _read_folder(folder: Path) -> Data:
-    passages, queries = (_read_texts(folder / name) for name in ("passages.jsonl", "queries.jsonl"))
-    grades = _read_grades(folder / "qrels.tsv", queries, passages)
+    files = next((files for files in LAYOUTS if (folder / files.passages).is_file()), LAYOUTS[0])
+    passages, queries = (_read_texts(folder / name) for name in (files.passages, files.queries))
+    grades = _read_grades(folder / files.grades, queries, passages, files)
     found = []
     for name, (text, language) in queries.items():
-        relevant = {passage: grade for passage, grade in grades[name].items() if grade}
+        relevant = {passage: grade for passage, grade in grades[name].items() if grade > 0}
         if relevant:
             shared = {passages[passage][1] for passage in relevant}
             known = language or (shared.pop() if len(shared) == 1 else None)
@@ -82,35 +102,39 @@ def _read_folder(folder: Path) -> Data:
 
 
 def _read_texts(file: Path) -> dict[str, tuple[str, str | None]]:
-    """Text and language by id."""
+    """Text and language by id. A title stands in front of the text, as all who use BEIR put it."""
     texts: dict[str, tuple[str, str | None]] = {}
-    lines: dict[str, int] = {}
-    for number, where, item in _objects(file):
-        name = item.get("id")
-        if not isinstance(name, str) or not name or not isinstance(item.get("text"), str):
-            raise InputError(f'{where}: expected {{"id": ..., "text": ...}}, two strings, the id not empty')
-        if name in lines:
-            raise InputError(f"{where}: the id {short(name)} stands on line {lines[name]} already")
-        lines[name] = number
-        texts[name] = _text(item["text"], where), _language(item, where)
+    places: dict[str, str] = {}
+    for where, item in _objects(file):
+        name, text, title = item.get("id", item.get("_id")), item.get("text"), item.get("title") or ""
+        if not isinstance(name, str) or not name or not isinstance(text, str) or not isinstance(title, str):
+            raise InputError(
+                f'{where}: expected {{"id": ..., "text": ...}}, perhaps with "title": strings, the id, or "_id", not empty'
+            )
+        if name in places:
+            raise InputError(f"{where}: the id {short(name)} stands on {places[name]} already")
+        places[name] = where.removeprefix(f"{shown(file)}, ")
+        texts[name] = check_text(f"{title} {text}" if title else text, where), _language(item, where)
     if not texts:
-        raise InputError(f'{file}: empty; expected {{"id": ..., "text": ...}} a line')
+        raise InputError(f'{shown(file)}: empty; expected {{"id": ..., "text": ...}} a line')
     return texts
 
 
-def _read_grades(file: Path, queries: Mapping[str, object], passages: Mapping[str, object]) -> dict[str, dict[str, int]]:
+def _read_grades(
+    file: Path, queries: Mapping[str, object], passages: Mapping[str, object], files: "_Layout"
+) -> dict[str, dict[str, int]]:
     """Grades by query and passage. A first line whose grade is no number is the header."""
     grades: dict[str, dict[str, int]] = {name: {} for name in queries}
     for number, where, line in _lines(file):
         fields = line.split("\t")
         if len(fields) != 3 or not (number == 1 or _GRADE.fullmatch(fields[2])):
-            raise InputError(f"{where}: expected query id, tab, passage id, tab, grade, a whole number from 0 to 9999")
+            raise InputError(f"{where}: expected query id, tab, passage id, tab, grade, a whole number from -9999 to 9999")
         query, passage, grade = fields
         if not _GRADE.fullmatch(grade):
             continue
-        for name, known, kind in ((query, queries, "queries"), (passage, passages, "passages")):
+        for name, known, other in ((query, queries, files.queries), (passage, passages, files.passages)):
             if name not in known:
-                raise InputError(f"{where}: {kind}.jsonl has no id {short(name)}")
+                raise InputError(f"{where}: {other} has no id {short(name)}")
         if passage in grades[query]:
             raise InputError(f"{where}: query {short(query)} and passage {short(passage)} have a grade already")
         grades[query][passage] = int(grade)
@@ -118,8 +142,10 @@ def _read_grades(file: Path, queries: Mapping[str, object], passages: Mapping[st
 
 
 def _read_file(file: Path) -> Data:
+    if file.suffix.lower() in (".csv", ".tsv"):
+        raise InputError(f"{shown(file)}: {file.suffix[1:].upper()} is not read; expected {FORMATS}")
     lines = []
-    for _, where, item in _objects(file):
+    for where, item in _objects(file):
         query, positives, negatives = (item.get(key) for key in ("query", "positives", "negatives"))
         if not isinstance(query, str) or not _are_texts(positives) or not _are_texts(negatives):
             raise InputError(
@@ -128,7 +154,7 @@ def _read_file(file: Path) -> Data:
         if len({*positives, *negatives}) < len(positives) + len(negatives):
             raise InputError(f"{where}: a text stands twice in positives and negatives")
         for text in (query, *positives, *negatives):
-            _text(text, where)
+            check_text(text, where)
         lines.append((query, positives, negatives, _language(item, where)))
     return _from_lists(lines)
 
@@ -147,49 +173,27 @@ def _from_lists(lines: Sequence[tuple[str, list[str], list[str], str | None]]) -
     return Data(passages=passages, queries=tuple(queries))
 
 
-def _objects(file: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Number, place for a message, and JSON object of each line."""
-    for number, where, line in _lines(file):
-        try:
-            item = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: not JSON: {error.msg} at character {error.pos}") from None
-        except (ValueError, RecursionError):
-            raise InputError(f"{where}: JSON with numbers that are too long, or nested too deeply") from None
+def _objects(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place for a message, and JSON object."""
+    for _, where, item in read_objects(file, FORMATS):
         if not isinstance(item, dict):
-            raise InputError(f"{where}: expected a JSON object, got {type(item).__name__}")
-        yield number, where, item
+            raise InputError(f"{where}: expected a JSON object, got {kind_of(item)}")
+        yield where, item
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str, str]]:
     """Number from 1, place for a message, and text of each line that is not blank."""
-    try:
-        content = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text at byte {error.start}") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{file}: cannot be read: {reason}; expected {FORMATS}") from error
-    for number, line in enumerate(content.split("\n"), 1):
-        if line.strip():
-            yield number, f"{file}, line {number}", line.removesuffix("\r")
-
-
-def _text(text: str, where: str) -> str:
-    limit = Limits().max_text_chars
-    if len(text) > limit:
-        raise LimitError(f"{where}: a text of {len(text)} characters, more than {limit}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: not valid Unicode, a lone surrogate at character {error.start} of a text") from None
-    return text
+    name = shown(file)
+    with readable(name, FORMATS), file.open("rb") as stream:
+        for number, line in read_lines(stream, name):
+            if line.strip():
+                yield number, f"{name}, line {number}", line.removesuffix("\n").removesuffix("\r")
 
 
 def _language(item: Mapping[str, Any], where: str) -> str | None:
     language = item.get("language")
     if not isinstance(language, str | None):
-        raise InputError(f'{where}: "language" must be a string, got {type(language).__name__}')
+        raise InputError(f'{where}: "language" must be a string, got {kind_of(language)}')
     return language
 
 

@@ -6,7 +6,10 @@ import onnx
 from raskrank_export.passes.edit import GraphEditor, attribute
 
 # Each output row of these depends on the same row of their inputs alone (MatMul: by a constant).
-ROW_WISE = {"Add", "Sub", "Mul", "Div", "Gelu", "Tanh", "LayerNormalization", "MatMul"}
+ROW_WISE = {
+    *("Add", "Sub", "Mul", "Div", "LayerNormalization", "MatMul"),
+    *("Gelu", "FastGelu", "QuickGelu", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Softplus", "Tanh", "Erf"),
+}
 QUERY_SLOT, KEY_VALUE_SLOTS = 0, (1, 2)
 
 
@@ -80,6 +83,8 @@ class _Selector:
         return output
 
     def _passes(self, node: onnx.NodeProto) -> bool:
+        if "" in node.input:  # an input left out, which cannot be selected from
+            return False
         if node.op_type == "MatMul":
             return self.graph.is_constant(node.input[1])
         if node.op_type == "LayerNormalization":

@@ -1,0 +1,40 @@
+"""What to do with a checkpoint that transformers can load and Raskrank does not read: a command that writes one it reads."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from raskrank.files import is_file
+
+# They name license and activation, and transformers would not save them.
+_COPIED = ("README.md", "config_sentence_transformers.json")
+
+
+class Origin(NamedTuple):
+    """Where a checkpoint is from, as one would tell transformers: a hub id with a revision, or a folder."""
+
+    name: str
+    revision: str | None = None
+
+
+def conversion(folder: Path, origin: Origin) -> str:
+    """How to get a checkpoint with tokenizer.json and safetensors from one that transformers can load."""
+    target = Path(origin.name).resolve().name + "-converted"
+    given = json.dumps(origin.name, ensure_ascii=False)
+    if origin.revision is not None:
+        given += f", revision={json.dumps(origin.revision, ensure_ascii=False)}"
+    kept = [str(folder / name) for name in _COPIED if is_file(folder / name)]
+    program = "; ".join(
+        [
+            "import shutil, transformers",
+            f"target = {json.dumps(target, ensure_ascii=False)}",
+            f"transformers.AutoTokenizer.from_pretrained({given}).save_pretrained(target)",
+            f"transformers.AutoModelForSequenceClassification.from_pretrained({given}).save_pretrained(target)",
+            *(f"shutil.copy({json.dumps(file, ensure_ascii=False)}, target)" for file in kept),
+        ]
+    )
+    return (
+        "Where you trust it, and transformers can load it, let that write the missing file: "
+        f"python -c {shlex.quote(program)} and then: raskrank export {shlex.quote(f'./{target}')} OUTPUT"
+    )

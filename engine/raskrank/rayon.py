@@ -1,0 +1,70 @@
+"""The thread pool of tokenizers: whether this process can use it. Where not, texts are tokenized one after another."""
+
+import os
+from queue import Empty, SimpleQueue
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from raskrank import threads
+
+PARALLELISM = "TOKENIZERS_PARALLELISM"
+# What tokenizers takes for "no"; anything else forces its threads on, also where it would know better.
+OFF = ("", "off", "false", "f", "no", "n", "0")
+# Seconds in which a pool whose threads exist answers, also on a busy machine.
+DEADLINE = 2.0
+
+_usable: bool | None = None  # once that is settled
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def usable() -> bool:
+    """Whether texts may be given to it together. The pool is made once for the process, when first used.
+
+    It does not survive a fork, after which tokenizers leaves it alone, but not where the user has forced it on: then it waits
+    for dead threads. Where its threads cannot be made it panics, and prints that.
+    """
+    global _usable
+    if _forked:
+        return False
+    forced = os.environ.get(PARALLELISM)
+    if forced is not None and forced.lower() in OFF:
+        return True  # it makes no thread
+    if _usable is None and threads.can_start(_size()):
+        _usable = forced is None or _answers()
+    return bool(_usable)
+
+
+def _size() -> int:
+    """How many threads it has, or more."""
+    try:
+        asked = int(os.environ.get("RAYON_NUM_THREADS", "0"))
+    except ValueError:
+        asked = 0
+    return asked if asked > 0 else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _answers() -> bool:
+    """Whether it does anything in this process, which may have been forked before Raskrank was imported."""
+    done: SimpleQueue[None] = SimpleQueue()
+    tokenizer = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
+
+    def ask() -> None:
+        tokenizer.encode_batch(["a", "a"])
+        done.put(None)
+
+    threads.start(ask, 1, "raskrank-probe", daemon=True)
+    try:
+        done.get(timeout=DEADLINE)
+    except Empty:
+        return False  # that thread waits for ever; nothing waits for it
+    return True

@@ -1,0 +1,134 @@
+"""What transformers' own tokenizer gives the checkpoint: the reference must not be encoded by the engine that it judges."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from raskrank.checkpoint import Checkpoint
+from raskrank.encoding import EncodedPair, PairEncoder, kept_tokens
+from raskrank.errors import CheckpointError
+from raskrank.files import named, read_json
+from raskrank.manifest import TOKENIZER
+from raskrank.tokenizer import unknown_id
+from raskrank.tokenizer_parts import differing_parts
+from raskrank.torch_backend import quiet
+
+# As transformers' AutoTokenizer chooses where no class is named.
+_BY_MODEL_TYPE: Mapping[str, str] = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}
+# transformers' own classes that read tokenizer.json. A name that is not among them may stand for code in the folder.
+# fmt: off
+_OWN = frozenset({
+    "Albert", "Bart", "Barthez", "Bert", "BigBird", "Camembert", "ConvBert", "Deberta", "DebertaV2", "DistilBert", "Electra",
+    "Funnel", "GPT2", "Herbert", "LayoutLM", "Longformer", "Lxmert", "MBart", "MPNet", "MobileBert", "PreTrained", "RemBert",
+    "RoFormer", "Roberta", "Splinter", "SqueezeBert", "T5", "XLMRoberta", "XLNet",
+})
+# fmt: on
+CONFIG = "tokenizer_config.json"
+# Beside the sample pairs: nothing at all, and where options of tokenizers differ: case, accents, Chinese, control characters.
+PROBES: tuple[tuple[str, str], ...] = (
+    ("", ""),
+    ("", "a"),
+    ("a", ""),
+    ("Hvem kan Python?", "Åse Ørbæk: ÆRLIG talt, 3,5 år på café"),
+    ("東京 weather\tnow", "naïve\u200b \u0001x  fi ｆｕｌｌ e\u0301 🙂 don't"),
+)
+
+
+class ReferenceEncoder:
+    """Encodes pairs as PairEncoder does, cut by the same rule, but with transformers' tokenizer of a checkpoint.
+
+    Its token types are those that transformers would pass to the model: zeros where its class passes none.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, encoder: PairEncoder) -> None:
+        """encoder: whose max_length holds here, too. Raises CheckpointError where transformers cannot load the tokenizer."""
+        self._folder, self._types = checkpoint.folder, checkpoint.type_vocab_size > 1
+        self._budget, self._query_share = encoder.budget, encoder.query_share
+        self._tokenizer = _load(checkpoint)
+        self._unknown_id = unknown_id(self._tokenizer.backend_tokenizer)
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
+        """One EncodedPair for each pair, in order."""
+        if not pairs:
+            return []
+        queries, documents = ([pair[side] for pair in pairs] for side in (0, 1))
+        found = self._tokenizer(queries, documents, truncation=False, padding=False, verbose=False)
+        types = found.get("token_type_ids") or [[0] * len(ids) for ids in found["input_ids"]]
+        return [
+            self._cut(*row, found.sequence_ids(index)) for index, row in enumerate(zip(found["input_ids"], types, strict=True))
+        ]
+
+    def check(self, pairs: Sequence[tuple[str, str]], ours: Sequence[EncodedPair]) -> list[EncodedPair]:
+        """What transformers gives for the pairs; raises CheckpointError if `ours`, the engine's encodings, are others."""
+        theirs = self.encode(pairs)
+        both = list(zip(ours, theirs, strict=True))
+        where = f"{self._folder / TOKENIZER} and {CONFIG} disagree: transformers' {type(self._tokenizer).__name__}"
+        advice = "save the tokenizer again with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        if ids := sum(not np.array_equal(one.input_ids, other.input_ids) for one, other in both):
+            raise CheckpointError(f"{where} gives other ids for {ids} of {len(both)} pairs; {advice}")
+        if types := sum(self._types and not np.array_equal(one.token_type_ids, other.token_type_ids) for one, other in both):
+            raise CheckpointError(
+                f"{where} passes other token types to the model for {types} of {len(both)} pairs, so that it would score them "
+                f"otherwise; if {TOKENIZER} is right, correct tokenizer_class and model_input_names in {CONFIG}, else save the "
+                "tokenizer again with the class that the model was trained with"
+            )
+        own = Tokenizer.from_file(str(self._folder / TOKENIZER))
+        if parts := differing_parts(own, self._tokenizer.backend_tokenizer):
+            raise CheckpointError(f"{where} has other {', '.join(parts)}, which gives other ids for some texts; {advice}")
+        if self._tokenizer.truncation_side != "right":
+            raise CheckpointError(f"{where} cuts texts at their start, and Raskrank at their end; {advice}")
+        return theirs
+
+    def unknown_share(self, encoded: Sequence[EncodedPair]) -> float:
+        """The share of tokens, 0 to 1, that stand for what the vocabulary lacks."""
+        tokens = sum(len(pair.input_ids) for pair in encoded)
+        unknown = sum(int(np.count_nonzero(pair.input_ids == self._unknown_id)) for pair in encoded)
+        return unknown / tokens if tokens and self._unknown_id is not None else 0.0
+
+    def _cut(self, ids: list[int], types: list[int], parts: list[int | None]) -> EncodedPair:
+        """parts: None for a special token, 0 for the query's, 1 for the document's."""
+        whole = parts.count(0), parts.count(1)
+        kept = kept_tokens(*whole, budget=self._budget, query_share=self._query_share)
+        places, seen = list[int](), [0, 0]
+        for place, part in enumerate(parts):
+            if part is None or seen[part] < kept[part]:
+                places.append(place)
+            if part is not None:
+                seen[part] += 1
+        return EncodedPair(np.array(ids, np.int64)[places], np.array(types, np.int64)[places], kept != whole)
+
+
+def _load(checkpoint: Checkpoint) -> Any:
+    import transformers
+
+    folder, name = checkpoint.folder, _class_name(checkpoint)
+    kind = getattr(transformers, name, None)
+    if kind is None:
+        raise CheckpointError(f"{folder / CONFIG}: tokenizer_class {name!r} is not in transformers {transformers.__version__}")
+    try:
+        with quiet():
+            return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever a strange tokenizer_config.json makes it raise
+        raise CheckpointError(f"{folder}: transformers cannot load this tokenizer: {named(error)}") from error
+
+
+def _class_name(checkpoint: Checkpoint) -> str:
+    """The fast class that AutoTokenizer would take: of a fixed list, never code that the folder brings."""
+    folder = checkpoint.folder
+    stated = next((value for file in (CONFIG, "config.json") if (value := _stated(folder / file)) is not None), None)
+    if stated is None:
+        return f"{_BY_MODEL_TYPE[checkpoint.model_type]}TokenizerFast"
+    stem = str(stated).removesuffix("Fast").removesuffix("Tokenizer")
+    if stem not in _OWN:
+        raise CheckpointError(
+            f"{folder / CONFIG}: tokenizer_class {str(stated)[:64]!r} is none of transformers' own that read {TOKENIZER}; for "
+            f"this model it would be {_BY_MODEL_TYPE[checkpoint.model_type]}Tokenizer"
+        )
+    return f"{stem}TokenizerFast"
+
+
+def _stated(file: Path) -> object:
+    return read_json(file).get("tokenizer_class")

@@ -1,0 +1,116 @@
+"""KeyboardInterrupt at any moment of a call: afterwards the engine works, closes and exits.
+
+python tests/attacks/interrupts.py --seconds 600
+"""
+
+import argparse
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from raskrank import Reranker, reranker
+
+DOCUMENTS = ["Søknad fra en by", "en båt ved sjøen", "Python og SQL"]
+ENGINE = Path(reranker.__file__).parent
+# Seconds from the start of a call to the interrupt: within it, or a few calls later.
+LONGEST = 0.004
+# How often interrupts go on, this many seconds apart, so that one comes while another is dealt with.
+OFTEN, APART = 0.2, 0.0002
+DEADLINE = 20  # seconds in which a thread that waits for nothing ends
+
+
+def storm(seconds: float, seed: int, threads: int) -> int:
+    """Interrupts by a timer, at random moments; how many came. Any other exception, or another score, is a failure."""
+    seeded, interrupts, storming = random.Random(seed), 0, False
+
+    def interrupt(*_: object) -> None:
+        if storming:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    engine = Reranker.load(threads=threads)
+    expected = engine.score("by", DOCUMENTS).tobytes()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            storming = True
+            signal.setitimer(signal.ITIMER_REAL, seeded.uniform(1e-5, LONGEST), APART if seeded.random() < OFTEN else 0)
+            while True:
+                assert engine.score("by", DOCUMENTS).tobytes() == expected
+        except KeyboardInterrupt:
+            storming = False
+            interrupts += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    still_works(engine, expected)
+    return interrupts
+
+
+def every_step(threads: int, opcodes: bool) -> int:
+    """An interrupt at the first line, or opcode, of a call, at the second, and so on to its end; how many there were.
+
+    That is stricter than signals, which Python does not deal with at every opcode.
+    """
+    reranker.CHUNK_PAIRS = 2  # so that there are two chunks: the second is tokenized beside the first
+    engine = Reranker.load(threads=threads)
+    expected, step = engine.score("by", DOCUMENTS).tobytes(), 0
+    while _interrupted_at(step, engine, opcodes):
+        step += 1
+        assert engine.score("by", DOCUMENTS).tobytes() == expected
+    still_works(engine, expected)
+    return step
+
+
+def still_works(engine: Reranker, expected: bytes) -> None:
+    assert engine.score("by", DOCUMENTS).tobytes() == expected
+    closing = threading.Thread(target=engine.close, daemon=True)
+    closing.start()
+    closing.join(DEADLINE)
+    assert not closing.is_alive(), "close() in another thread waits for a call that is over"
+
+
+def _interrupted_at(step: int, engine: Reranker, opcodes: bool) -> bool:
+    """Whether a call has so many steps, so that it was interrupted."""
+    left = step
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if Path(frame.f_code.co_filename).parent != ENGINE:
+            return None
+        frame.f_trace_opcodes = opcodes
+        if event == ("opcode" if opcodes else "line"):
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt  # and Python traces no further
+        return trace
+
+    sys.settrace(trace)
+    try:
+        engine.score("by", DOCUMENTS)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", choices=("line", "opcode"), help="instead of by a timer, at each step of a call")
+    arguments = parser.parse_args()
+    if arguments.steps:
+        count = every_step(arguments.threads, arguments.steps == "opcode")
+    else:
+        count = storm(arguments.seconds, arguments.seed, arguments.threads)
+    print(f"{count} interrupts of calls with {arguments.threads} threads: works, closes, exits")
+
+
+if __name__ == "__main__":
+    main()
