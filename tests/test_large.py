@@ -16,6 +16,7 @@ from conftest import SAMPLES
 from paths import shared
 from published import BGE_BASE, BGE_LARGE, BGE_M3, JINA, MMARCO, MS_MARCO, published_checkpoint
 from raskrank.bundle import read_manifest
+from raskrank.loading import bundle_path
 from raskrank.manifest import WEIGHTS
 from raskrank.models import known
 
@@ -27,7 +28,7 @@ pytestmark = [
 
 MB, GB = 1_000_000, 1_000_000_000
 RESIDENT = 720 * MB  # most of it the tokenizer, and 285 MB of mapped weights that processes share
-FIRST_SCORE = 1.5  # seconds from the start of the process
+FIRST_SCORE = 8  # times as long as the embedded model's, from the start of the process
 PASSAGES = 100
 
 
@@ -160,10 +161,12 @@ def test_resident_memory_after_100_passages(exported: Exported, tmp_path: Path) 
 
 @pytest.mark.parametrize("exported", [BGE_BASE], indirect=True)
 def test_the_first_score_comes_soon(exported: Exported) -> None:
-    # The best of three: whatever else the machine does can only make it slower.
-    taken = []
+    # In turns, and the best of three: whatever else the machine does can only make one slower.
+    taken: dict[Path, list[float]] = {exported.bundle: [], bundle_path(None): []}
     for _ in range(3):
-        start = time.time()
-        taken.append(float(run(START, str(exported.bundle))) - start)
-    print(json.dumps(taken))  # noqa: T201  shown with -s
-    assert min(taken) < FIRST_SCORE
+        for folder, times in taken.items():
+            start = time.time()
+            times.append(float(run(START, str(folder))) - start)
+    print(json.dumps([*taken.values()]))  # noqa: T201  shown with -s
+    large, small = map(min, taken.values())
+    assert large < FIRST_SCORE * small

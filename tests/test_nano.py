@@ -3,12 +3,15 @@
 import json
 import math
 import re
+import subprocess
+import sys
+import time
 from collections import Counter
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from tokenizers import Tokenizer
 
@@ -19,7 +22,7 @@ from raskrank.backend import Float32Array
 from raskrank.bundle import read_manifest
 from raskrank.checkpoint import read_checkpoint
 from raskrank.encoding import PairEncoder
-from raskrank.manifest import FILES, Precision
+from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Precision
 from raskrank.measuring import fresh_process
 from raskrank.parity import compare
 from raskrank.torch_backend import TorchBackend
@@ -39,6 +42,12 @@ GOLDEN = (
 )
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 QUESTIONS, CANDIDATES = 100, 20
+# What a manifest says of a bundle wherever it was made.
+DESCRIBED = (
+    *("name", "source", "architecture", "parameters", "hidden_size", "max_length", "vocab_size", "pad_id", "inputs"),
+    *("activation", "precision", "recipe", "vocabulary"),
+)
+IMPORTS = "import numpy, onnxruntime, tokenizers, time; print(time.time())"
 
 
 class Exports:
@@ -61,18 +70,27 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
 
 
 def test_the_committed_bundle_is_what_the_checkpoint_exports_to(exports: Exports) -> None:
+    """But for the last digits of what this CPU computes, and for what other versions of the libraries do otherwise."""
     committed, _ = read_manifest(BUNDLE)
-    made, _ = read_manifest(exports.folder("int8"))
+    made_folder = exports.folder("int8")
+    made, _ = read_manifest(made_folder)
+    for field in DESCRIBED:
+        assert getattr(made, field) == getattr(committed, field), field
+    assert made.parity.keys() == committed.parity.keys()
+    for name in ("fp32", "int8"):
+        assert made.parity[name] == pytest.approx(committed.parity[name], abs=0.02), name
+    assert made.self_test.logit == pytest.approx(committed.self_test.logit, abs=made.self_test.tolerance)
     others = sorted(name for name, number in committed.versions.items() if version(name) != number)
     if not others:
-        assert asdict(made) == asdict(committed)
-        for name in ("manifest.json", *FILES):
-            assert (BUNDLE / name).read_bytes() == (exports.folder("int8") / name).read_bytes(), name
-        return
-    # Made by other versions of these libraries: not the same bytes, but the same scores.
+        one, other = (onnx.load(str(folder / MODEL), load_external_data=False).graph for folder in (BUNDLE, made_folder))
+        assert [(node.op_type, *node.input) for node in one.node] == [(node.op_type, *node.input) for node in other.node]
+        weights, again = (np.fromfile(folder / WEIGHTS, np.uint8) for folder in (BUNDLE, made_folder))
+        assert len(weights) == len(again)
+        assert np.count_nonzero(weights != again) < len(weights) / 1000
+        assert (BUNDLE / TOKENIZER).read_bytes() == (made_folder / TOKENIZER).read_bytes()
     pairs = [(query, document) for query, document, _ in GOLDEN]
-    with Reranker.load(BUNDLE) as one, Reranker.load(exports.folder("int8")) as other:
-        np.testing.assert_allclose(other.score_pairs(pairs), one.score_pairs(pairs), atol=0.02, err_msg=str(others))
+    with Reranker.load(BUNDLE) as old, Reranker.load(made_folder) as new:
+        np.testing.assert_allclose(new.score_pairs(pairs), old.score_pairs(pairs), atol=0.02, err_msg=str(others))
 
 
 def test_the_committed_bundle_lies_within_the_default_thresholds() -> None:
@@ -144,9 +162,15 @@ def test_fidelity_on_norquad(exports: Exports, tmp_path: Path) -> None:
     assert parity.top1 >= 0.98, parity
 
 
-def test_the_first_score_of_a_fresh_process_comes_within_half_a_second() -> None:
-    fresh = [fresh_process(None, threads=1, texts=["Oslo"], query="Hovedstad?").first_score_s for _ in range(5)]
-    assert min(fresh) < 0.5, fresh  # the interpreter, `import raskrank`, loading and a score; the least: the machine is shared
+def test_the_first_score_of_a_fresh_process_takes_little_longer_than_to_import_onnxruntime() -> None:
+    """In turns, and the least of each: whatever else the machine does can only make one slower."""
+    fresh, imports = list[float](), list[float]()
+    for _ in range(5):
+        fresh.append(fresh_process(None, threads=1, texts=["Oslo"], query="Hovedstad?").first_score_s)
+        start = time.time()
+        imported = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=60, check=True)
+        imports.append(float(imported.stdout) - start)
+    assert min(fresh) < 2.5 * min(imports), (fresh, imports)
 
 
 if __name__ == "__main__":

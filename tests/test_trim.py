@@ -326,7 +326,8 @@ def test_pytorch_reads_with_the_tokenizer_of_the_checkpoint(bundles: Bundles) ->
         expected = torch.score_pairs(pairs)
         assert (torch.info().kept_pieces, torch.info().unknown_texts) == (None, None)
         activate = sigmoid if read_manifest(bundles.trimmed)[0].activation == "sigmoid" else np.asarray
-    np.testing.assert_array_equal(activate(parity.reference_logits), expected)
+    # PyTorch's own sums may differ from one load to the next.
+    np.testing.assert_allclose(activate(parity.reference_logits), expected, rtol=0, atol=1e-5)
 
 
 def test_texts_with_unknown_pieces_are_counted(bundles: Bundles) -> None:
@@ -354,7 +355,8 @@ def test_a_rescue_reads_with_the_tokenizer_of_the_checkpoint(bundles: Bundles, m
     ):
         monkeypatch.setattr(reranker._loaded.backend, "logits", lambda ids, *_, **__: np.full(len(ids), np.nan, np.float32))
         documents = ENGLISH[:6]
-        assert reranker.score(ENGLISH[0], documents).tobytes() == torch.score(ENGLISH[0], documents).tobytes()
+        expected = torch.score(ENGLISH[0], documents)
+        np.testing.assert_allclose(reranker.score(ENGLISH[0], documents), expected, rtol=0, atol=1e-5)
 
 
 def test_a_trimmed_fp32_bundle_and_its_gate(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from raskrank.errors import InferenceError
 from raskrank.loading import BackendName
+from raskrank.settings import as_folder
 
 MIN_ROUNDS = 3  # fewer give no median that one disturbance cannot move
 PAUSE_S = 0.005  # before each call: the threads of the one before may still be spinning
@@ -96,7 +97,7 @@ def fresh_process(
     those of PyTorch. Raises InferenceError if the process fails or is not done after timeout_s.
     """
     model = {
-        "bundle": None if bundle is None else str(bundle),
+        "bundle": None if bundle is None else as_folder(bundle),
         "threads": threads,
         "backend": backend,
         "checkpoint": None if checkpoint is None else str(checkpoint),
