@@ -47,9 +47,6 @@ soak: $(VENV)/.ready  ## the hostile scripts of tests/attacks at length, under a
 test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntime and tokenizers that it supports
 	$(BIN)/python tests/versions.py
 
-soak: $(VENV)/.ready  ## the attacks of tests/attacks at length; prints the figures that SECURITY.md states
-	$(BIN)/python tests/attacks/corrupted_bundles.py --count 10000
-
 MODEL ?= nano
 bench: $(VENV)/.ready  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`
 	-$(BIN)/python benchmarks/environments.py

@@ -28,6 +28,7 @@ from raskrank.bundle import read_manifest
 from raskrank.checkpoint import HIDDEN_ACTIVATIONS
 from raskrank.errors import BundleError, CheckpointError, ExportError, InputError, NotACrossEncoder, RaskrankError
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
+from raskrank.onnx_backend import MAX_LENGTH
 from raskrank_export import ExportReport, Thresholds, export, graph
 from raskrank_export.describe import MAKERS, SELF_TEST_PAIR, SELF_TEST_TOLERANCE
 from raskrank_export.passes import PASSES
@@ -175,7 +176,8 @@ def test_the_graph_is_valid_and_its_weights_lie_beside_it(tiny: Tiny, family: Fa
     assert places == {WEIGHTS}
     assert len(model.graph.node) > 0
     assert {node.domain for node in model.graph.node} <= {"", "com.microsoft"}
-    assert len(model.functions) == len(model.metadata_props) == 0
+    assert not model.functions
+    assert [entry.key for entry in model.metadata_props] == [MAX_LENGTH]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
