@@ -328,7 +328,7 @@ def test_lean_graph_is_fused_and_has_every_pass(graphs: Graphs) -> None:
     assert left == ()
     assert passes == {"drop_mask": 3, "hoist_first_token": 1, "merge_projections": 3}
     assert_tidy(model)
-    assert len(model.metadata_props) == 0
+    assert [(entry.key, entry.value) for entry in model.metadata_props] == [("max_length", "128")]
     kinds = Counter(node.op_type for node in model.graph.node)
     assert (kinds["MultiHeadAttention"], kinds["Gelu"], kinds["LayerNormalization"]) == (3, 3, 7)
     assert {"SkipLayerNormalization", "BiasGelu", "Erf", "Softmax"}.isdisjoint(kinds)

@@ -19,6 +19,7 @@ import onnx
 import pytest
 from tokenizers import Tokenizer
 
+import bundles
 from builders import ENGLISH, NORWEGIAN, PAIRS, SENTENCES, Family, tiny_checkpoint
 from conftest import Tiny
 from paths import NANO_CHECKPOINT
@@ -97,11 +98,6 @@ def reference(checkpoint: Path) -> Callable[[str, str, int], float]:
             return float(model(**feeds).logits[0, 0])
 
     return logit
-
-
-def edit_manifest(bundle: Path, **changes: object) -> None:
-    file = bundle / MANIFEST
-    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | changes), "utf-8")
 
 
 # Ranking
@@ -321,7 +317,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
     rows = weights[start : start + length].view(np.float32).reshape(embeddings.dims)  # (V, H)
     rows[token] = np.nan
     weights.tofile(bundle / WEIGHTS)
-    edit_manifest(bundle, files={name: dataclasses.asdict(record(bundle / name)) for name in FILES})
+    bundles.edit(bundle, files={name: dataclasses.asdict(record(bundle / name)) for name in FILES})
     return bundle
 
 
@@ -384,7 +380,7 @@ def test_a_rescue_without_the_checkpoint_says_what_to_pass(
     bundle = tmp_path / "bundle"
     shutil.copytree(broken, bundle)
     source = json.loads((bundle / MANIFEST).read_text("utf-8"))["source"]
-    edit_manifest(bundle, source=source | {"model": "nobody/nothing"})
+    bundles.edit(bundle, source=source | {"model": "nobody/nothing"})
     with Reranker.load(bundle, fallback="torch") as reranker:
         assert np.isfinite(reranker.score(QUERY, ["Python"])).all()
         with pytest.raises(CheckpointError, match=r"nobody/nothing is neither a folder here nor in .*; pass checkpoint=FOLDER"):
@@ -430,7 +426,7 @@ def test_an_incompatible_bundle_is_replaced_too(tiny: Tiny, tmp_path: Path) -> N
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny.bundle("bert", "fp32"), bundle)
     self_test = json.loads((bundle / MANIFEST).read_text("utf-8"))["self_test"]
-    edit_manifest(bundle, self_test=self_test | {"logit": self_test["logit"] + 1})
+    bundles.edit(bundle, self_test=self_test | {"logit": self_test["logit"] + 1})
     with pytest.raises(Incompatible, match="self-test"):
         Reranker.load(bundle)
     with pytest.warns(RaskrankWarning, match="PyTorch takes its place: .*self-test"):
@@ -451,7 +447,7 @@ def test_a_pinned_bundle_is_never_replaced(tiny: Tiny, tmp_path: Path) -> None:
     for number, change in enumerate(changes):
         bundle = tmp_path / str(number)
         shutil.copytree(source, bundle)
-        edit_manifest(bundle, **change)
+        bundles.edit(bundle, **change)
         with pytest.raises(Corrupt, match="expected_sha256 is"):
             Reranker.load(bundle, expected_sha256=pin, fallback="torch", checkpoint=checkpoint)
 
@@ -462,7 +458,7 @@ def test_a_pin_holds_for_pytorch_as_well(tiny: Tiny, tmp_path: Path) -> None:
     shutil.copytree(tiny.bundle("bert", "fp32"), bundle)
     pin = record(bundle / MANIFEST).sha256
     Reranker.load(bundle, backend="torch", expected_sha256=pin).close()
-    edit_manifest(bundle, name="other")
+    bundles.edit(bundle, name="other")
     with pytest.raises(Corrupt, match="expected_sha256 is"):
         Reranker.load(bundle, backend="torch", expected_sha256=pin)
 
@@ -533,9 +529,7 @@ def test_verify_says_whether_it_passed(tiny: Tiny, tmp_path: Path) -> None:
     assert report.thresholds == {"max_fp32_error": 10}
     assert str(report).splitlines()[-1] == "passed: max_fp32_error 10"
     folder = Path(shutil.copytree(tiny.bundle("bert", "int8"), tmp_path / "strict"))
-    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    manifest["parity"]["thresholds"] |= {"max_drift": 0, "min_tau": 1}
-    (folder / MANIFEST).write_text(json.dumps(manifest), "utf-8")
+    bundles.edit(folder, parity__thresholds__max_drift=0, parity__thresholds__min_tau=1)
     with Reranker.load(folder) as reranker:
         report = reranker.verify(PAIRS)
     assert not report.passed
