@@ -548,7 +548,7 @@ def test_what_verify_says_is_what_the_command_says(tiny: Tiny, capsys: pytest.Ca
 
 def test_verify_without_the_checkpoint(nano: Reranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # the manifest's relative path leads nowhere here
-    with pytest.raises(CheckpointError, match=r"checkpoint export/nano is neither a folder here .* pass checkpoint=FOLDER"):
+    with pytest.raises(CheckpointError, match=r"checkpoint \./export/nano is neither a folder here .* pass checkpoint=FOLDER"):
         nano.verify()
     assert len(nano.score(QUERY, DOCUMENTS)) == len(DOCUMENTS)
 
