@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-versions bench bench-suite constraints lint clean
+.PHONY: demo test test-all test-versions soak bench bench-suite constraints lint clean
 
 # Every file is checked against its digest. torch by itself: of its builds pip shall take the one for CPUs alone, where an index
 # or a folder of wheels has it. The last line adds this project, and what torch needs beside that on another system.
@@ -37,6 +37,20 @@ test-all: lint  ## also the tests that build checkpoints of hundreds of megabyte
 
 test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntime and tokenizers that it supports
 	$(BIN)/python tests/versions.py
+
+# 10^5 texts, 10^4 bundles, kill -9 at 200 moments of an export, ...: each prints its figures, and all run, whatever fails.
+ATTACKS := \
+	'texts.py --count 100000' \
+	'corrupted_bundles.py --count 10000' \
+	'interrupts.py --seconds 300' \
+	'interrupts.py --steps opcode' \
+	'command_line.py --count 500' \
+	'export_kill.py --count 200' \
+	'calls.py --count 20000 --loads 900'
+soak: $(VENV)/.ready  ## the attacks of tests/attacks at length; under an hour on 2 cores
+	failed=0; for attack in $(ATTACKS); do \
+	    echo "$$attack"; $(BIN)/python tests/attacks/$$attack || failed=1; \
+	done; exit $$failed
 
 MODEL ?= nano
 bench: $(VENV)/.ready  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`
