@@ -35,17 +35,22 @@ test: lint  ## ruff, mypy --strict and all tests but the slow ones
 test-all: lint  ## also the tests that build checkpoints of hundreds of megabytes
 	$(BIN)/python -m pytest
 
-soak: $(VENV)/.ready  ## the hostile scripts of tests/attacks at length, under an hour on 2 cores; they print their figures
-	$(BIN)/python tests/attacks/interrupts.py --seconds 300
-	$(BIN)/python tests/attacks/interrupts.py --steps opcode
-	$(BIN)/python tests/attacks/corrupted_bundles.py --count 10000
-	$(BIN)/python tests/attacks/texts.py --count 100000
-	$(BIN)/python tests/attacks/command_line.py --count 500
-	$(BIN)/python tests/attacks/calls.py --calls 20000 --loads 900
-	$(BIN)/python tests/attacks/export_kill.py --count 200
-
 test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntime and tokenizers that it supports
 	$(BIN)/python tests/versions.py
+
+# 10^5 texts, 10^4 bundles, kill -9 at 200 moments of an export, ...: each prints its figures, and all run, whatever fails.
+ATTACKS := \
+	'texts.py --count 100000' \
+	'corrupted_bundles.py --count 10000' \
+	'interrupts.py --seconds 300' \
+	'interrupts.py --steps opcode' \
+	'command_line.py --count 500' \
+	'export_kill.py --count 200' \
+	'calls.py --count 20000 --loads 900'
+soak: $(VENV)/.ready  ## the attacks of tests/attacks at length; under an hour on 2 cores
+	failed=0; for attack in $(ATTACKS); do \
+	    echo "$$attack"; $(BIN)/python tests/attacks/$$attack || failed=1; \
+	done; exit $$failed
 
 MODEL ?= nano
 bench: $(VENV)/.ready  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`

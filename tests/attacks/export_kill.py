@@ -1,133 +1,228 @@
-"""kill -9 at each step of an export and at any moment, and full disks: the bundle is the old one, the new one or absent.
+"""Exports killed at any moment, and on full disks: the bundle is the old one, the new one, or absent; the next one tidies up.
 
-python tests/attacks/export_kill.py --count 200
+python tests/attacks/export_kill.py [--count N] [--seed S]
+
+Real exports of a tiny checkpoint, each in a forked process. Half of the kills come at a change of the file system by Python
+(each in its turn, or spread over them all), the others at a random moment. A full disk is a limit on the size of files, and as
+root also a small tmpfs. Exits with 1 if a promise was broken.
 """
 
 import argparse
-import importlib
+import ctypes
 import json
 import os
 import random
 import resource
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import time
+import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import optimum.exporters.onnx
+import torch
+import transformers
+
+from builders import tiny_checkpoint
 from conftest import SAMPLES
 from raskrank.bundle import open_bundle
-from raskrank.errors import ExportError, RaskrankError
+from raskrank.errors import ExportError
+from raskrank.manifest import Precision
 from raskrank_export import Thresholds, export
+from raskrank_export.write import bundle_folder
 
+LOADED = (optimum.exporters.onnx, torch, transformers)  # here, so that no child has to
 LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
-LARGEST = 200_000  # bytes of the largest file of a tiny bundle, about
-FULL_DISKS = 4  # one in so many attacks is a full disk instead of a kill
-DONE, REFUSED = 0, 7
-SLOW_TO_IMPORT = ("torch", "transformers", "optimum.exporters.onnx", "onnxruntime.transformers.optimizer")
+CHANGES = ("open", "mkdir", "rename", "unlink", "rmdir", "fsync")
+DEADLINE = 120  # seconds that one export may take
+DONE, REFUSED, BROKEN = 0, 3, 4  # exit codes of a child
+FULL_EVERY = 10  # of so many kills, one export on a full disk
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
 
 
-class Killer:
-    """Progress that ends this process at the n-th thing it hears."""
+class Attack:
+    """A folder with a checkpoint, and what exports of it have left."""
 
-    def __init__(self, event: int) -> None:
-        self.left = event
+    def __init__(self, root: Path, dice: random.Random) -> None:
+        self.root, self.dice, self.failures = root, dice, list[str]()
+        self.samples = root / "samples.jsonl"
+        self.samples.write_text("".join(json.dumps(sample) + "\n" for sample in SAMPLES), "utf-8")
+        # Not in this process: OpenMP's threads do not live on in forked children.
+        self.child(lambda: tiny_checkpoint(root / "checkpoint"))
+        start = time.monotonic()
+        self.child(lambda: self.export(root / "old", "fp32"))
+        self.child(lambda: (root / "steps").write_text(str(self.counted(root / "counted"))))
+        self.seconds = (time.monotonic() - start) / 2
+        if self.failures:
+            raise RuntimeError(f"no export works here: {self.failures[0]}")
+        self.steps = int((root / "steps").read_text())
+        self.old = open_bundle(root / "old").manifest_sha256
 
-    def start(self, step: str, total: int | None) -> None:  # noqa: ARG002
-        self._heard()
+    def export(self, target: Path, precision: Precision = "int8") -> None:
+        """The old bundle, in fp32, is another than the new ones."""
+        checkpoint = str(self.root / "checkpoint")
+        export(checkpoint, target, precision=precision, samples=self.samples, thresholds=LOOSE, overwrite=True)
 
-    def advance(self, units: int) -> None:  # noqa: ARG002
-        self._heard()
+    def counted(self, target: Path, kill_at: int = 0) -> int:
+        """Export, counting changes of the file system; killed at the one of that number, if it is not 0."""
+        done = 0
 
-    def finish(self, seconds: float) -> None:  # noqa: ARG002
-        self._heard()
+        def counting(call: Callable[..., Any]) -> Callable[..., Any]:
+            def counted(*arguments: Any, **options: Any) -> Any:
+                nonlocal done
+                done += 1
+                if done == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*arguments, **options)
 
-    def _heard(self) -> None:
-        self.left -= 1
-        if not self.left:
-            os.kill(os.getpid(), signal.SIGKILL)
+            return counted
 
+        for name in CHANGES:
+            setattr(os, name, counting(getattr(os, name)))
+        self.export(target)
+        return done
 
-def make_checkpoint(folder: Path) -> None:
-    """In a process of its own: PyTorch's threads, once there, do not survive the forks below."""
-    code = f"from builders import tiny_checkpoint; from pathlib import Path; tiny_checkpoint(Path({str(folder)!r}))"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    def child(self, action: Callable[[], object], kill_after: float | None = None) -> int:
+        """The exit status of a forked process that does it, killed after so many seconds. Anything unexpected ends this one."""
+        output = (self.root / "output").open("w+b")
+        process = os.fork()
+        if not process:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            os._exit(_outcome(action))
+        start = time.monotonic()
+        while not (found := os.waitpid(process, os.WNOHANG))[0]:
+            passed = time.monotonic() - start
+            if passed > (DEADLINE if kill_after is None else kill_after):
+                os.kill(process, signal.SIGKILL)
+                found = os.waitpid(process, 0)
+                break
+            time.sleep(0.002)
+        with output:
+            if os.WIFEXITED(found[1]) and os.WEXITSTATUS(found[1]) == BROKEN:
+                output.seek(0)
+                self.failures.append(output.read()[-2000:].decode(errors="replace"))
+        return found[1]
 
+    def kill(self, number: int, count: int) -> str:
+        """One export that is killed, over an old bundle or where none was; what it left."""
+        base = self.fresh(f"killed-{number}", with_old=number % 2 == 0)
+        target = base / "bundle"
+        if number // 2 % 2:
+            status = self.child(lambda: self.export(target), kill_after=self.dice.uniform(0, 1.1 * self.seconds))
+        else:
+            last = max((count - 1) // 4, 1)
+            step = self.steps - (self.steps - 1) * (last - number // 4) // last
+            status = self.child(lambda: self.counted(target, step))
+        left = self.state(target, with_old=number % 2 == 0)
+        ended = "killed" if os.WIFSIGNALED(status) else "done before"
+        if ended == "done before" and left != "the new bundle":
+            self.failures.append(f"export {number} was done and left {left}")
+        self.tidied(base)
+        return f"{ended}: {left}"
 
-def attack(root: Path, number: int, seeded: random.Random, slowest: float) -> str:
-    """Attack one export in a child; what became of it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            if number % FULL_DISKS == 0:
-                size = seeded.randrange(LARGEST)
+    def fill(self, number: int, tmpfs: bool) -> str:
+        """One export that has too little room, or just enough; what came of it."""
+        base, room = self.fresh(f"full-{number}", with_old=False), int(10 ** self.dice.uniform(3, 6.3))
+
+        def limited() -> None:
+            if tmpfs:
+                _mount_tmpfs(base, room)
+            else:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-            elif number % FULL_DISKS == 1:
-                signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-                signal.setitimer(signal.ITIMER_REAL, seeded.uniform(0.01, slowest))
-            event = number if number % FULL_DISKS > 1 else 0
-            run(root, Killer(event))
-            os._exit(DONE)
-        except ExportError:
-            os._exit(REFUSED)
-        except BaseException as error:  # noqa: BLE001  told by the exit code
-            print(f"{number}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            os._exit(1)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return {DONE: "done", REFUSED: "refused", -signal.SIGKILL: "killed"}.get(code, f"exit code {code}")
+                resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+            try:
+                self.export(base / "sub" / "bundle")
+            except ExportError:
+                if entries := sorted(path.name for path in base.iterdir()):
+                    raise AssertionError(f"an export that failed left {entries}") from None
+                raise
+            open_bundle(base / "sub" / "bundle")
+
+        status = self.child(limited)
+        shutil.rmtree(base)
+        return {DONE: "done", REFUSED: "an ExportError, and nothing left"}.get(os.waitstatus_to_exitcode(status), "broken")
+
+    def fresh(self, name: str, *, with_old: bool) -> Path:
+        base = self.root / name
+        base.mkdir()
+        if with_old:
+            shutil.copytree(self.root / "old", base / "bundle")
+        return base
+
+    def state(self, target: Path, *, with_old: bool) -> str:
+        """What lies at the target; a failure where that is neither whole nor absent."""
+        if not target.exists():
+            if with_old:
+                self.failures.append(f"{target}: the old bundle is gone")
+            return "no bundle"
+        try:
+            bundle = open_bundle(target)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is reported
+            self.failures.append(f"{target}: {error!r}")
+            return "a broken bundle"
+        return "the old bundle" if bundle.manifest_sha256 == self.old else "the new bundle"
+
+    def tidied(self, base: Path) -> None:
+        with bundle_folder(base / "bundle", overwrite=True) as temp:  # as the next export begins
+            shutil.copytree(self.root / "old", temp, dirs_exist_ok=True)
+        if (entries := sorted(path.name for path in base.iterdir())) != ["bundle"]:
+            self.failures.append(f"{base}: the next export left {entries}")
+        shutil.rmtree(base)
 
 
-def run(root: Path, progress: Killer | None = None) -> None:
-    samples = root / "samples.jsonl"
-    export(
-        str(root / "checkpoint"), root / "out" / "bundle", samples=samples, thresholds=LOOSE, overwrite=True, progress=progress
-    )
-
-
-def wrong(root: Path, before: bool) -> str | None:
-    """What is not as it should be after an attack. before: there was a bundle."""
-    target = root / "out" / "bundle"
-    if not os.path.lexists(target):
-        return "the old bundle is gone" if before else None
+def _outcome(action: Callable[[], object]) -> int:
     try:
-        open_bundle(target)
-    except RaskrankError as error:
-        return f"a bundle that is not whole: {error}"
-    return None
+        action()
+    except ExportError:
+        return REFUSED
+    except BaseException:  # noqa: BLE001  a forked process ends here, whatever happens
+        traceback.print_exc()
+        sys.stderr.flush()
+        return BROKEN
+    return DONE
+
+
+def _mount_tmpfs(folder: Path, size: int) -> None:
+    """A small file system at `folder`, which this process alone sees."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    target, options = os.fsencode(folder), f"size={size}".encode()
+    if (
+        libc.unshare(CLONE_NEWNS)
+        or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        or libc.mount(b"tmpfs", target, b"tmpfs", 0, options)
+    ):
+        raise OSError(ctypes.get_errno(), "no tmpfs could be mounted")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=20, help="exports to attack (default: 20)")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--count", type=int, default=20, help="exports to kill (default: 20)")
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    seeded, ends, faults = random.Random(arguments.seed), Counter[str](), 0
+    start, count = time.monotonic(), arguments.count
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        make_checkpoint(root / "checkpoint")
-        for module in SLOW_TO_IMPORT:  # once, and nothing of them is run before the forks
-            importlib.import_module(module)
-        (root / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in SAMPLES), "utf-8")
-        for number in range(arguments.count):
-            before = (root / "out" / "bundle").exists()
-            end = attack(root, number, seeded, slowest=3.0)
-            ends[end] += 1
-            problem = wrong(root, before) or (end if end.startswith("exit code") else None)
-            if problem:
-                faults += 1
-                print(f"attack {number}: {problem}")
-        run(root)
-        left = sorted(path.name for path in (root / "out").iterdir())
-        if left != ["bundle"]:
-            faults += 1
-            print(f"left behind: {left}")
-    print(f"{arguments.count} exports attacked: {dict(ends)}; faults: {faults}")
-    return 1 if faults else 0
+        attack = Attack(Path(folder), random.Random(arguments.seed))
+        killed = Counter(attack.kill(number, count) for number in range(count))
+        kinds = (False, True) if os.geteuid() == 0 else (False,)
+        full = {kind: Counter(attack.fill(number, kind) for number in range(-(-count // FULL_EVERY))) for kind in kinds}
+    print(f"{count} exports of {attack.steps} changes to the file system and {attack.seconds:.1f} s:")
+    for what, times in sorted(killed.items()):
+        print(f"  {times:4} {what}")
+    for kind, outcomes in full.items():
+        for what, times in sorted(outcomes.items()):
+            print(f"  {times:4} {'in a small tmpfs' if kind else 'with a limit on files'}: {what}")
+    for failure in attack.failures:
+        print(failure)
+    print(f"{time.monotonic() - start:.0f} s, {len(attack.failures)} promises broken")
+    return 1 if attack.failures else 0
 
 
 if __name__ == "__main__":
