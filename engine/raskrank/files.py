@@ -2,6 +2,8 @@
 
 import json
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from raskrank.errors import CheckpointError
@@ -28,18 +30,14 @@ def named(value: object) -> str:
 
 def is_file(path: Path) -> bool:
     """Whether there is a file. Raises CheckpointError where that cannot be told, as of a name that no file system allows."""
-    try:
+    with _reading(path):
         return path.is_file()
-    except OSError as error:
-        raise CheckpointError(f"{named(path)} cannot be read: {error.strerror}.") from error
 
 
 def is_folder(path: Path) -> bool:
     """Whether there is a folder. Raises as `is_file` does."""
-    try:
+    with _reading(path):
         return path.is_dir()
-    except OSError as error:
-        raise CheckpointError(f"{named(path)} cannot be read: {error.strerror}.") from error
 
 
 def require_utf8(folder: Path) -> None:
@@ -77,17 +75,20 @@ def decode_json(path: Path, content: bytes) -> object:
 
 
 def read_whole(path: Path) -> bytes:
-    try:
+    with _reading(path):
         return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_bytes(path: Path, size: int, start: int = 0) -> bytes:
     """At most `size` bytes from `start`."""
+    with _reading(path), path.open("rb") as file:
+        file.seek(start)
+        return file.read(size)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read(size)
+        yield
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+        raise CheckpointError(f"{named(path)} cannot be read: {error.strerror}.") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from raskrank.errors import InputError, LimitError
-from raskrank.texts import Limits
+from raskrank.texts import Limits, lone_surrogate
 
 READ_BYTES = 1 << 16  # at once, what a pipe holds: within one long read Python may miss a Ctrl-C
 MAX_LINE_BYTES = 1 << 27  # a text of the greatest length with each character written as \uXXXX, and as much again
@@ -123,11 +123,8 @@ def check_text(text: str, where: str) -> str:
     limit = Limits().max_text_chars
     if len(text) > limit:
         raise LimitError(f"{where}: a text of {len(text)} characters, more than {limit}")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"{where}: not valid Unicode, a lone surrogate at character {error.start} of a text") from None
+    if (place := lone_surrogate(text)) is not None:
+        raise InputError(f"{where}: not valid Unicode, a lone surrogate at character {place} of a text")
     return text
 
 

@@ -121,10 +121,16 @@ def _text(value: object, name: str, limits: Limits) -> str:
     value = str.__str__(value)  # plain, whatever a subclass makes of its methods
     if len(value) > limits.max_text_chars:
         raise LimitError(f"{name}: {len(value)} characters, more than max_text_chars={limits.max_text_chars}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            # `from None`: the cause would carry the text itself.
-            raise InputError(f"{name}: not valid Unicode, a lone surrogate at character {error.start}") from None
+    if (place := lone_surrogate(value)) is not None:
+        raise InputError(f"{name}: not valid Unicode, a lone surrogate at character {place}")
     return value
+
+
+def lone_surrogate(text: str) -> int | None:
+    """Where the first character stands that is no valid Unicode; None if there is none."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # not passed on as a cause: it carries the text itself
+            return error.start
+    return None
