@@ -402,9 +402,29 @@ except InferenceError as error:
     assert "the limit on address space (RLIMIT_AS, ulimit -v) leaves" in str(error), error
     print("refused")
 """
-    outcomes = [run(tmp_path, source, limited, str(mib), str(threads)) for mib in (1, 15, 30, 60, 120, 240, 480, 4000)]
+    outcomes = [run(tmp_path, source, limited, str(mib), str(threads)) for mib in (1, 15, 30, 60, 120, 240, 360, 480, 4000)]
     assert outcomes[0] == "refused\n"
     assert outcomes[-1] == "done\n"
+
+
+@linux
+def test_memory_that_runs_out_within_the_runtime_is_an_error_that_says_so(tmp_path: Path) -> None:
+    source = """
+import numpy as np
+backend = Reranker.load(threads=1)._loaded.backend
+backend.logits(*np.zeros((2, 1, 8), np.int64))
+with open("/proc/self/statm") as file:
+    size = int(file.read().split()[0]) * resource.getpagesize()
+ids = np.zeros((200, 512), np.int64)
+resource.setrlimit(resource.RLIMIT_AS, (size + (20 << 20),) * 2)
+try:
+    backend.logits(ids, ids)
+except InferenceError as error:
+    print(error)
+"""
+    printed = run(tmp_path, source)
+    assert "onnxruntime failed on a run of 200 x 512 tokens" in printed
+    assert "the limit on address space (RLIMIT_AS, ulimit -v) leaves" in printed
 
 
 # Logging

@@ -10,6 +10,8 @@ import sys
 from raskrank.errors import InferenceError
 
 MIB = 2**20
+# In the text of native exceptions for memory that was not to be had.
+SIGNS = ("bad_alloc", "Failed to allocate memory", "Cannot allocate memory")
 # Of each thread: what glibc reserves for its stack and its heap, and keeps for all that follows.
 THREAD = 72 * MIB
 # Libraries and the embedded model. With two threads of the tokenizer's 200 MiB in all did not do in trials, 400 did.
@@ -30,10 +32,10 @@ def need(size: int, what: str) -> None:
         )
 
 
-def for_call(concurrency: int, hidden_size: int, *, first: bool) -> int:
-    """Bytes that a call may need. first: of this Reranker, which starts its threads."""
-    started = (concurrency + 1) * THREAD if first else 0  # one tokenizes
-    return CALL + started + concurrency * hidden_size * PER_WIDTH
+def for_call(concurrency: int, hidden_size: int, *, starting: int) -> int:
+    """Bytes that a call of `concurrency` runs side by side may need. starting: threads that it will start for them."""
+    tokenizing = 1 if starting else 0
+    return CALL + (starting + tokenizing) * THREAD + concurrency * hidden_size * PER_WIDTH
 
 
 def for_load(cpus: int) -> int:
@@ -44,6 +46,16 @@ def for_load(cpus: int) -> int:
 def for_files(tokenizer: int, graph: int, weights: int) -> int:
     """Bytes that a bundle's files of these sizes may need to be loaded."""
     return CALL + tokenizer * PER_TOKENIZER_BYTE + graph * PER_GRAPH_BYTE + weights * PER_WEIGHT_BYTE
+
+
+def shortage(error: Exception) -> str:
+    """Why native code failed, to be added to a message; "" unless it got no memory."""
+    left = _left() if isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS) else None
+    return (
+        ""
+        if left is None
+        else (f" (the limit on address space (RLIMIT_AS, ulimit -v) leaves {max(left, 0) // MIB} MiB: raise it)")
+    )
 
 
 def _left() -> int | None:

@@ -17,6 +17,7 @@ from raskrank.contents import Contents
 from raskrank.errors import Incompatible, InferenceError
 from raskrank.external import External, external_tensors, relocate
 from raskrank.manifest import MODEL, WEIGHTS
+from raskrank.memory import shortage
 from raskrank.threads import can_start
 
 INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
@@ -75,7 +76,7 @@ class OnnxBackend:
             result: Float32Array = session.run([LOGITS], {name: feeds[name] for name in self._inputs})[0]
         except Exception as error:
             shape = " x ".join(map(str, input_ids.shape))
-            raise InferenceError(f"onnxruntime failed on a run of {shape} tokens: {error}") from error
+            raise InferenceError(f"onnxruntime failed on a run of {shape} tokens: {error}{shortage(error)}") from error
         if result.shape != (len(input_ids), 1):
             raise InferenceError(f"the graph gave logits of shape {result.shape} for {len(input_ids)} pairs")
         return result[:, 0]  # (B, 1) -> (B)
@@ -109,7 +110,9 @@ class OnnxBackend:
                 options.add_initializer(name, value)
             return make_session(self._weights.graph, options)
         except Exception as error:
-            raise Incompatible(f"onnxruntime {onnxruntime.__version__} cannot load {self._folder}: {error}") from error
+            raise Incompatible(
+                f"onnxruntime {onnxruntime.__version__} cannot load {self._folder}: {error}{shortage(error)}"
+            ) from error
         finally:
             self._weights.release_pages()
 

@@ -71,7 +71,7 @@ class Reranker:
         self._workers = Workers(loaded.backend.concurrency)
         self._reference: Reference | None = None
         self._reference_lock = threading.Lock()
-        self._rescued, self._warm = 0, False  # pairs; whether a call has been made
+        self._rescued = 0  # pairs
         self._advance: Callable[[int], None] | None = None  # the command line's progress; called from worker threads
         self._pid = os.getpid()
 
@@ -175,7 +175,7 @@ class Reranker:
         does not know; and as `rank` does.
         """
         checked = texts.check_pairs(as_pairs(read_samples()) if pairs is None else pairs, self._options.limits)
-        return self._call(lambda: self._verify(checked))
+        return self._call(len(checked), lambda: self._verify(checked))
 
     def info(self) -> Info:
         """What runs, on what, and why."""
@@ -208,7 +208,7 @@ class Reranker:
 
     def _outcome(self, pairs: list[tuple[str, str]]) -> _Outcome:
         """Finite logits of checked pairs, rescued if that was asked for."""
-        return self._call(lambda: self._finite(pairs))
+        return self._call(len(pairs), lambda: self._finite(pairs))
 
     def _finite(self, pairs: list[tuple[str, str]]) -> _Outcome:
         outcome = self._logits(pairs)
@@ -281,15 +281,15 @@ class Reranker:
                 self._reference = load_reference(manifest, self._options.checkpoint)
             return self._reference
 
-    def _call(self, function: Callable[[], Result]) -> Result:
-        """`function()`, which `close` waits for. Not a context manager: an interrupt within one could leave the call open."""
+    def _call(self, pairs: int, function: Callable[[], Result]) -> Result:
+        """`function()` for so many pairs, which `close` waits for. Not a context manager: an interrupt in one could leave the
+        call open."""
         if os.getpid() != self._pid:
             raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
-        backend = self._loaded.backend
-        memory.need(memory.for_call(backend.concurrency, backend.hidden_size, first=not self._warm), "a call")
-        result = self._workers.call(function)
-        self._warm = True
-        return result
+        side_by_side = min(self._loaded.backend.concurrency, pairs)
+        starting = self._workers.lacking(side_by_side)
+        memory.need(memory.for_call(side_by_side, self._loaded.backend.hidden_size, starting=starting), "a call")
+        return self._workers.call(function)
 
 
 def _one_by_one(

@@ -43,6 +43,10 @@ class Workers:
         """`function()`, which `close` in another thread waits for. Raises ClosedError after `close`."""
         return self._calls.enter(function)
 
+    def lacking(self, wanted: int) -> int:
+        """How many threads `run` would start for so many runs."""
+        return max(0, min(self.threads, wanted) - len(self._pool))
+
     def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> None:
         """Call `work` once for each run, in order as threads become free, and wait.
 
