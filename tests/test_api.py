@@ -56,7 +56,7 @@ def test_the_names_of_the_engine() -> None:
 
 
 def test_the_names_of_the_exporter() -> None:
-    assert raskrank_export.__all__ == ["ExportReport", "Progress", "Thresholds", "export"]
+    assert raskrank_export.__all__ == ["ExportReport", "Form", "Progress", "Thresholds", "export"]
 
 
 @pytest.mark.parametrize("package", [raskrank, raskrank_export])
@@ -85,7 +85,7 @@ def test_every_name_is_there(package: object) -> None:
             raskrank_export.export,
             "(model, output, *, precision='int8', revision=None, max_length=None, samples=None, "
             "scheme='row', target='portable', "
-            "trim_vocab=(), accept_license=None, thresholds=None, overwrite=False, progress=None)",
+            "trim_vocab=(), trim_form=None, accept_license=None, thresholds=None, overwrite=False, progress=None)",
         ),
     ],
 )

@@ -23,6 +23,7 @@ from conftest import Tiny
 from processes import run_script
 from raskrank import BundleError, Corrupt, Incompatible, MissingFile, Reranker
 from raskrank.bundle import MAX_MANIFEST_BYTES, open_bundle, read_manifest
+from raskrank.cli import main
 from raskrank.loading import bundle_path
 from raskrank.manifest import (
     DIGEST,
@@ -325,6 +326,22 @@ def test_a_missing_key_is_named(values: dict[str, Any], path: tuple[str, ...]) -
         Manifest.from_json(put(values, path, ...))
 
 
+@pytest.mark.parametrize("literal", ["1e999", "1" + "0" * 400])
+@pytest.mark.parametrize("command", ["info", "verify", "rank"])
+def test_a_command_on_a_manifest_with_such_a_number_ends_in_a_line(
+    values: dict[str, Any], literal: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = tmp_path / "documents.txt"
+    documents.write_text("en by\n", "utf-8")
+    for number, path in enumerate([("max_length",), ("self_test", "tolerance"), ("parity", "int8", "tau")]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "manifest.json").write_text(put(values, path, "HERE").replace('"HERE"', literal), "utf-8")
+        assert main([command, *(["query", str(documents)] if command == "rank" else []), "--bundle", str(folder)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("raskrank: error: ")
+
+
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: ".".join(path) or "manifest")
 def test_unknown_keys_are_refused(values: dict[str, Any], path: tuple[str, ...]) -> None:
     with pytest.raises(Corrupt, match="1 unknown keys"):
@@ -381,6 +398,11 @@ def test_long_names_do_not_make_long_messages(values: dict[str, Any]) -> None:
         with pytest.raises(Corrupt) as raised:
             Manifest.from_json(bundles.text_of(values | {"files": files}))
         assert len(str(raised.value)) < 300
+
+
+def test_a_name_too_long_for_the_file_system_is_a_missing_bundle() -> None:
+    with pytest.raises(MissingFile, match="File name too long"):
+        read_manifest(Path("x" * 300))
 
 
 # JSON

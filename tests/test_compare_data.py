@@ -47,6 +47,23 @@ def test_a_folder(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_as_beir_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "beir"
+    (path / "qrels").mkdir(parents=True)
+    titled = [{**PASSAGES[0], "title": "CV"}, {**PASSAGES[1], "title": ""}, PASSAGES[2]]
+    for name, items in (("corpus", titled), ("queries", QUERIES)):
+        beir = [{"_id": item["id"], **{key: item[key] for key in item if key != "id"}, "metadata": {}} for item in items]
+        (path / f"{name}.jsonl").write_text(jsonl(beir), "utf-8")
+    for split, grades in (
+        ("train", "q1\tp2\t1\n"),
+        ("test", QRELS.replace("query-id\tpassage-id\tgrade", "query-id\tcorpus-id\tscore")),
+    ):
+        (path / "qrels" / f"{split}.tsv").write_text(grades, "utf-8")
+    data, plain = read_data(path), read_data(folder(tmp_path / "plain"))
+    assert data.queries == plain.queries
+    assert data.passages == {**plain.passages, "p1": f"CV {PASSAGES[0]['text']}"}
+
+
 def test_blank_lines_windows_lines_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
     files = {
         name: "\ufeff\r\n" + text.replace("\n", "\r\n\r\n")

@@ -191,8 +191,8 @@ def test_an_empty_file_has_no_documents(name: str, content: str, write: Write) -
         ("a.csv", f'id,text\n1,"{SECRET}\n2,b\n', "row 2: not CSV: unexpected end of data"),
         ("a.csv", f"id,text\r1,{SECRET}\r", "row 1: not CSV: new-line character seen in unquoted field"),
         ("a.tsv", f'id\ttext\n1\t"{SECRET}\n b"\n', "row 3: 1 fields, the header has 2"),
-        ("a.txt", f'{{"summary": "{SECRET}"}}\n', "--format text (rank, bench) takes each line as it stands"),
-        ("a.txt", f'{{\n"text": "{SECRET}"\n', "--format text (rank, bench) takes each line as it stands"),
+        ("a.txt", f'{{"summary": "{SECRET}"}}\n', "--format text takes each line as it stands"),
+        ("a.txt", f'{{\n"text": "{SECRET}"\n', "--format text takes each line as it stands"),
         (
             "a.txt",
             f'["{SECRET}"\nb\n',

@@ -21,7 +21,7 @@ from paths import NANO_CHECKPOINT, ROOT, shared
 from processes import environment
 from raskrank import encoding
 from raskrank.encoding import MAX_UNBROKEN, EncodedPair, PairEncoder, kept_tokens
-from raskrank.errors import Incompatible
+from raskrank.errors import Incompatible, InferenceError
 
 CASES = settings(
     deadline=None,
@@ -657,3 +657,17 @@ def test_stored_truncation_and_padding_are_switched_off() -> None:
     (found,) = PairEncoder(tokenizer, 30).encode([(NORWEGIAN[0], NORWEGIAN[1])])
     (expected,) = PairEncoder(wordpiece_tokenizer(), 30).encode([(NORWEGIAN[0], NORWEGIAN[1])])
     assert same(found, expected)
+
+
+def test_a_text_that_the_tokenizer_fails_on_is_an_error_without_the_text() -> None:
+    # It has no piece for unknown words, and the probes that loading makes happen to be known.
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "[SEP]": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A [SEP]", pair="$A [SEP] $B [SEP]", special_tokens=[("[SEP]", 1)]
+    )
+    encoder = PairEncoder(tokenizer, 16)
+    assert encoder.encode([("a", "a a")])[0].input_ids.tolist() == [0, 1, 0, 0, 1]
+    with pytest.raises(InferenceError, match="failed on a text") as raised:
+        encoder.encode([("a", "hemmelig")])
+    assert "hemmelig" not in str(raised.value)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from paths import NANO_CHECKPOINT
 from processes import run_script
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX processes")
@@ -380,6 +381,24 @@ from raskrank import Reranker
 assert of_child == Reranker.load(threads=2).score("by", ["en by"] * 600).tobytes()
 """
     run_script(tmp_path, source, env={"TOKENIZERS_PARALLELISM": value})
+
+
+def test_a_forked_child_where_transformers_would_wait_for_dead_threads_says_so(tmp_path: Path) -> None:
+    source = """
+import os, sys
+from raskrank import InferenceError, Reranker
+
+checkpoint = sys.argv[1]
+Reranker.load().score("by", ["en by"] * 600)
+if (pid := os.fork()) == 0:
+    try:
+        Reranker.load(checkpoint=checkpoint).verify()
+    except InferenceError as error:
+        assert "TOKENIZERS_PARALLELISM=true makes tokenizers wait for threads" in str(error), error
+        sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+"""
+    run_script(tmp_path, source, str(NANO_CHECKPOINT), env={"TOKENIZERS_PARALLELISM": "true"})
 
 
 def test_a_subinterpreter_is_refused_in_plain_words(tmp_path: Path) -> None:

@@ -231,6 +231,21 @@ def test_what_its_configuration_refuses_is_not_downloaded(
     assert hub.requested == set(CONFIGURATION) & set(hub.files)
 
 
+def test_a_known_model_that_is_not_what_was_published_is_told_before_its_weights_are_downloaded(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(model: str, revision: str | None, files: tuple[str, ...], commit: str | None = None) -> Path:
+        asked.append(files)
+        return checkpoint
+
+    monkeypatch.setattr("raskrank_export.source._download", download)
+    with pytest.raises(CheckpointError, match=r"the max_length of this checkpoint is 128, that of the published model 512"):
+        resolve("BAAI/bge-reranker-base")
+    assert asked == [CONFIGURATION]
+
+
 def test_without_a_tokenizer_no_weights_are_downloaded(hub: FakeHub, tmp_path: Path) -> None:
     del hub.files["tokenizer.json"]
     (outcome,) = resolve_elsewhere(tmp_path, ("owner/tiny", None), HF_ENDPOINT=hub.endpoint)

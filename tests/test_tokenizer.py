@@ -81,7 +81,7 @@ def test_saved_truncation_and_padding_are_left_out(copy: Callable[[Family], Path
 def test_no_tokenizer_at_all(copy: Callable[[Family], Path], content: bytes) -> None:
     folder = copy("bert")
     (folder / "tokenizer.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a tokenizer that tokenizers can read"):
+    with pytest.raises(CheckpointError, match=r"cannot use its tokenizer\.json"):
         read_tokenizer(read_checkpoint(folder), PAIRS)
 
 
@@ -194,6 +194,27 @@ def test_the_reference_cuts_long_pairs_as_the_engine_does(tiny: Tiny, family: Fa
     assert [pair.truncated for pair in theirs] == [pair.truncated for pair in ours]
     assert {pair.truncated for pair in theirs} == {True, False}
     assert max(len(pair.input_ids) for pair in theirs) == max_length
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_reference_reads_as_far_into_a_text_without_boundaries_as_the_engine_does(tiny: Tiny, family: Family) -> None:
+    checkpoint = read_checkpoint(tiny.checkpoint(family))
+    _, tokenizer = exporters.read_tokenizer(checkpoint)
+    encoder = PairEncoder(tokenizer, 64)
+    unbroken = "b" * (encoder.most_chars - 3) + "xyz" + "å" * 10_000
+    pairs = [("a", unbroken), (unbroken, "a"), (unbroken, unbroken), ("a", "a " * encoder.most_chars)]
+    ours = encoder.encode(pairs)
+    theirs = ReferenceEncoder(checkpoint, encoder).check(pairs, ours)
+    assert all(pair.truncated for pair in ours)
+    assert sum(len(pair.input_ids) for pair in theirs) == sum(len(pair.input_ids) for pair in ours)
+
+
+def test_a_checkpoint_whose_bundle_would_be_refused_is_refused(copy: Callable[[Family], Path]) -> None:
+    folder = copy("bert")
+    step = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    edit(folder / "tokenizer.json", lambda file: file.update(normalizer={"type": "Sequence", "normalizers": [step] * 9}))
+    with pytest.raises(CheckpointError, match="makes texts more than 64 times as long"):
+        exporters.read_tokenizer(read_checkpoint(folder))
 
 
 def test_without_tokenizer_config(copy: Callable[[Family], Path]) -> None:

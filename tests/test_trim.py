@@ -389,18 +389,42 @@ def test_what_export_refuses(tiny: Tiny, corpus: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def loose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no option on the command line allows anything."""
+    defaults = replace(Thresholds(), min_top1=0, max_mean_drift=1)
+    monkeypatch.setattr("raskrank_export.Thresholds", lambda **values: replace(defaults, **values))
+
+
+@pytest.mark.usefixtures("loose")
 def test_the_command_line(tiny: Tiny, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, samples = str(tmp_path / "bundle"), str(tiny.samples)
     options = ["--samples", samples, "--min-tau", "-1", "--max-drift", "1", "--trim-vocab", str(corpus), str(corpus)]
-    loose = replace(Thresholds(), min_top1=0, max_mean_drift=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("raskrank_export.Thresholds", lambda **values: replace(loose, **values))
-        assert main(["export", str(tiny.checkpoint("xlm-roberta")), output, *options]) == 0
+    assert main(["export", str(tiny.checkpoint("xlm-roberta")), output, *options]) == 0
     assert "vocabulary trimmed to" in capsys.readouterr().out
     assert main(["info", "--bundle", output]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^kept pieces +\d+$", shown, re.MULTILINE)
     assert re.search(r"^unknown texts +0$", shown, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("loose")
+def test_a_corpus_whose_texts_stand_in_a_field_of_their_own(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_text("nr;tekst\n" + "".join(f"{number};{text}\n" for number, text in enumerate(NORWEGIAN * 3)), "utf-8")
+    command = ["export", str(tiny.checkpoint("xlm-roberta")), str(tmp_path / "bundle"), "--precision", "fp32"]
+    command += ["--samples", str(tiny.samples), "--min-tau", "-1", "--max-drift", "1", "--trim-vocab", str(corpus)]
+    assert main(command) == 2
+    assert "say which one with --field NAME" in capsys.readouterr().err
+    assert main([*command, "--field", "tekst", "--json"]) == 0
+    kept = json.loads(capsys.readouterr().out)["manifest"]["vocabulary"]
+    lines = tmp_path / "corpus.txt"
+    lines.write_text("".join(f"{text}\n" for text in NORWEGIAN * 3), "utf-8")
+    data = (tiny.checkpoint("xlm-roberta") / "tokenizer.json").read_bytes()
+    expected = trim_vocabulary(data, Tokenizer.from_buffer(data), [lines], pad_id=1).vocabulary
+    assert kept["kept"] == expected.kept
 
 
 # The published vocabulary

@@ -85,10 +85,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--field",
             metavar="NAME",
-            help=f"the field that has the text (default: {', '.join(TEXT_FIELDS)}, whichever is there)",
+            help=f"the field of documents that has the text (default: {', '.join(TEXT_FIELDS)}, whichever is there)",
         )
         command.add_argument("--title-field", metavar="NAME", help="put this field and a space in front of each text")
-        command.add_argument("--format", choices=FORMATS, help="of the input (default: by its name, else by how it begins)")
+        command.add_argument(
+            "--format", choices=FORMATS, help="of those documents (default: by its name, else by how it begins)"
+        )
 
     bundle = "a bundle's folder, such as ./bge, or owner/name of an exported hub model (default: see raskrank --help)"
     needs = "Needs: pip install 'raskrank[export]'"
@@ -153,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keep only the pieces of the vocabulary that these files use (in any form that `rank` reads): a "
         "smaller bundle, and the same scores for texts of such pieces",
     )
+    documents(command)
     command.add_argument(
         "--accept-license", metavar="L", help="accept by its name a license that restricts use, such as cc-by-nc-4.0"
     )

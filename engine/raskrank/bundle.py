@@ -6,6 +6,7 @@ model.onnx.data    the weights, mapped into memory or, on request, read
 tokenizer.json     Hugging Face tokenizers' format
 """
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,11 +129,12 @@ def _check_digest(folder: Path, name: str, found: str, manifest: Manifest) -> No
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Not to be read is neither missing nor corrupt: a BundleError as such."""
+    """Not to be read is neither missing nor corrupt: a BundleError as such. A name that no file can have is missing."""
     try:
         yield
     except OSError as error:
-        raise BundleError(f"{error.filename or path}: {error.strerror or error}") from error
+        kind = MissingFile if error.errno == errno.ENAMETOOLONG else BundleError
+        raise kind(f"{error.filename or path}: {error.strerror or error}") from error
 
 
 def _digest(file: Path) -> str:

@@ -112,6 +112,7 @@ def _export(arguments: argparse.Namespace) -> int:
         max_length=arguments.max_length,
         samples=arguments.samples,
         trim_vocab=arguments.trim_vocab,
+        trim_form=_form(arguments),
         accept_license=arguments.accept_license,
         thresholds=Thresholds(**{name: value for name, value in asked.items() if value is not None}),
         overwrite=arguments.overwrite,
@@ -127,8 +128,7 @@ def _export(arguments: argparse.Namespace) -> int:
 def _rank(arguments: argparse.Namespace) -> int:
     if arguments.backend == "torch":
         need("--backend torch", *EXPORTER)
-    form = Form(format=arguments.format, field=arguments.field, title_field=arguments.title_field)
-    name, documents = read_documents(arguments.file, form)
+    name, documents = read_documents(arguments.file, _form(arguments))
     if any(document.untold_title for document in documents):
         say(f'note: "{TITLE_FIELD}" is not ranked; --title-field {TITLE_FIELD} puts it in front of each text')
     texts = [document.text for document in documents]
@@ -206,6 +206,10 @@ def _bench(arguments: argparse.Namespace) -> int:
     from raskrank.bench import command
 
     return command.run(arguments)
+
+
+def _form(arguments: argparse.Namespace) -> Form:
+    return Form(format=arguments.format, field=arguments.field, title_field=arguments.title_field)
 
 
 def _choose(arguments: argparse.Namespace) -> Choice:

@@ -15,8 +15,8 @@ TEXT_FIELDS = ("text", "contents", "content", "passage", "body", "document")
 ID_FIELDS = ("id", "_id", "docid", "doc_id")
 TITLE_FIELD = "title"
 MAX_ID_DEPTH = 10  # of arrays and objects in one another; JSON of any depth cannot be written again
-AS_TEXT = "it begins as JSON does; --format text (rank, bench) takes each line as it stands"
-TO_CHOOSE = 'say which one with --field NAME (rank, bench), or call it "text"'
+AS_TEXT = "it begins as JSON does; --format text takes each line as it stands"
+TO_CHOOSE = 'say which one with --field NAME, or call it "text"'
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,15 @@
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
+import tokenizers
 from tokenizers import Encoding, Tokenizer
 
 from raskrank.backend import Int64Array
-from raskrank.errors import Incompatible
+from raskrank.errors import Incompatible, InferenceError
 
 # A query keeps up to this share of max_length; the document gives way before it (as FlagEmbedding's query_max_length does).
 QUERY_SHARE = 0.75
@@ -73,7 +75,7 @@ class PairEncoder:
         self.query_share = min(int(max_length * QUERY_SHARE), self.budget - 1)
         self._margin = CUT_MARGIN + _longest_added_token(tokenizer)
         self._first_chars = CHARS_PER_TOKEN * self.budget + self._margin
-        self._most_chars = max(MAX_UNBROKEN, 4 * self._first_chars)
+        self.most_chars = max(MAX_UNBROKEN, 4 * self._first_chars)
         self._unknown_id: int | None = None
         self._unknown_texts, self._counting = 0, threading.Lock()
 
@@ -97,10 +99,14 @@ class PairEncoder:
         return "accents are stripped: å is read as a" if composed == bare else "composed and decomposed letters are equal"
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
-        """One EncodedPair for each pair, in order. A query that several pairs share is tokenized once."""
+        """One EncodedPair for each pair, in order. A query that several pairs share is tokenized once.
+
+        Raises InferenceError for a text that the tokenizer fails on.
+        """
         queries = list(dict.fromkeys(query for query, _ in pairs))
         texts = queries + [document for _, document in pairs]
-        tokens = self._tokenize(texts)
+        with _failures_as_errors():
+            tokens = self._tokenize(texts)
         if self._unknown_id is not None and (unknown := sum(self._unknown_id in text.ids for text in tokens)):
             with self._counting:
                 self._unknown_texts += unknown
@@ -133,7 +139,7 @@ class PairEncoder:
 
     def _start(self, text: str) -> "_Tokens":
         """The first tokens of a long text from as short a prefix as gives the same: 1 MB costs milliseconds, not seconds."""
-        needed, last = self.budget + 1, min(len(text), self._most_chars)
+        needed, last = self.budget + 1, min(len(text), self.most_chars)
         for chars in _growing(self._first_chars, last):
             encoding = self._encode_freely(text[:chars])
             if chars < last and _settled(encoding, _trusted(text, chars, self._margin)) >= needed:
@@ -146,6 +152,20 @@ class PairEncoder:
             return self._tokenizer.encode(text, add_special_tokens=False)
         (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
         return encoding
+
+
+@contextmanager
+def _failures_as_errors() -> Iterator[None]:
+    """Without what the library says: a panic of its Rust code may quote the text. Its PanicException is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise InferenceError(
+                f"tokenizers {tokenizers.__version__} failed on a text ({type(error).__name__}); the vocabulary may lack a "
+                "piece for unknown characters"
+            ) from None
+        raise
 
 
 class _Tokens(NamedTuple):

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from raskrank import threads
+from raskrank.errors import InferenceError
 
 PARALLELISM = "TOKENIZERS_PARALLELISM"
 # What tokenizers takes for "no"; anything else forces its threads on, also where it would know better.
@@ -42,6 +43,16 @@ def usable() -> bool:
     if _usable is None and threads.can_start(_size()):
         _usable = forced is None or _answers()
     return bool(_usable)
+
+
+def refuse_dead_threads() -> None:
+    """For code that leaves no choice: raises InferenceError where tokenizers would wait for threads that a fork has ended."""
+    forced = os.environ.get(PARALLELISM)
+    if forced is not None and forced.lower() not in OFF and not usable():
+        raise InferenceError(
+            f"{PARALLELISM}={forced[:20]} makes tokenizers wait for threads that ended when this process was forked: set it to "
+            "false, or leave it out"
+        )
 
 
 def _size() -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from raskrank import rayon
 from raskrank.checkpoint import Checkpoint
 from raskrank.encoding import EncodedPair, PairEncoder, kept_tokens
 from raskrank.errors import CheckpointError
@@ -44,9 +45,13 @@ class ReferenceEncoder:
     """
 
     def __init__(self, checkpoint: Checkpoint, encoder: PairEncoder) -> None:
-        """encoder: whose max_length holds here, too. Raises CheckpointError where transformers cannot load the tokenizer."""
+        """encoder: whose limits hold here, too.
+
+        Raises CheckpointError where transformers cannot load the tokenizer, InferenceError where it would hang.
+        """
+        rayon.refuse_dead_threads()
         self._folder, self._types = checkpoint.folder, checkpoint.type_vocab_size > 1
-        self._budget, self._query_share = encoder.budget, encoder.query_share
+        self._budget, self._query_share, self._most_chars = encoder.budget, encoder.query_share, encoder.most_chars
         self._tokenizer = _load(checkpoint)
         self._unknown_id = unknown_id(self._tokenizer.backend_tokenizer)
 
@@ -54,7 +59,7 @@ class ReferenceEncoder:
         """One EncodedPair for each pair, in order."""
         if not pairs:
             return []
-        queries, documents = ([pair[side] for pair in pairs] for side in (0, 1))
+        queries, documents = ([pair[side][: self._most_chars] for pair in pairs] for side in (0, 1))
         found = self._tokenizer(queries, documents, truncation=False, padding=False, verbose=False)
         types = found.get("token_type_ids") or [[0] * len(ids) for ids in found["input_ids"]]
         return [

@@ -11,8 +11,10 @@ from typing import Any
 import tokenizers
 from tokenizers import Tokenizer
 
+from raskrank.bundle import MAX_SMALL_BYTES
 from raskrank.encoding import PairEncoder
 from raskrank.errors import Incompatible
+from raskrank.files import named
 from raskrank.manifest import TOKENIZER
 
 # A sign that hardly any vocabulary has, and a longer word than any: a tokenizer without a piece for them fails only on such.
@@ -32,15 +34,24 @@ def load_encoder(data: bytes, max_length: int, vocab_size: int, path: Path, *, p
     Raises Incompatible if tokenizers cannot read it, it asks for too much, it has ids that the model does not embed, or it
     encodes no pairs.
     """
+    tokenizer = read_tokenizer(data, path)
     with tokenizing(path):
-        _check_sizes(data)
-        tokenizer = Tokenizer.from_buffer(data)
-        _check_growth(tokenizer)
         if (ids := _id_count(tokenizer)) > vocab_size:
             raise Incompatible(f"the tokenizer has ids up to {ids - 1}, the model embeds {vocab_size}")
         encoder = PairEncoder(tokenizer, max_length, parallel=parallel)
-        encoder.encode([(UNKNOWN, UNKNOWN)])
+        tokenizer.encode(UNKNOWN, UNKNOWN)
     return encoder
+
+
+def read_tokenizer(data: bytes, path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json. Raises Incompatible if tokenizers cannot read it, or if it asks for too much."""
+    with tokenizing(path):
+        if len(data) > MAX_SMALL_BYTES[TOKENIZER]:
+            raise Incompatible(f"{TOKENIZER} has {len(data)} bytes, at most {MAX_SMALL_BYTES[TOKENIZER]} are read")
+        _check_sizes(data)
+        tokenizer = Tokenizer.from_buffer(data)
+        _check_growth(tokenizer)
+    return tokenizer
 
 
 @contextmanager
@@ -53,7 +64,9 @@ def tokenizing(path: Path) -> Iterator[None]:
         raise Incompatible(f"{path}: {error}") from None
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise Incompatible(f"{path}: tokenizers {tokenizers.__version__} cannot use its {TOKENIZER}: {error}") from error
+            raise Incompatible(
+                f"{path}: tokenizers {tokenizers.__version__} cannot use its {TOKENIZER}: {named(error)}"
+            ) from error
         raise
 
 

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from raskrank import bundle, cpu, gate
 from raskrank.backend import Float32Array
 from raskrank.checkpoint import Checkpoint
+from raskrank.documents import Form
 from raskrank.encoding import EncodedPair, PairEncoder
 from raskrank.errors import BundleError, ExportError, InferenceError, InputError
 from raskrank.gate import Thresholds
@@ -57,6 +58,7 @@ def export(
     scheme: ActivationScheme = "row",
     target: cpu.Target = "portable",
     trim_vocab: Sequence[str | Path] = (),
+    trim_form: Form | None = None,
     accept_license: str | None = None,
     thresholds: Thresholds | None = None,
     overwrite: bool = False,
@@ -76,8 +78,9 @@ def export(
         half of the samples, which is 5 to 7% faster, and less exact for texts unlike these.
     target: CPUs that int8 is for. "portable" scores right on every CPU; "vnni" has finer levels, for x86 with VNNI or AMX and
         for ARM. Elsewhere its products overflow, so that such a bundle can neither be made nor loaded there.
-    trim_vocab: files with text, one a line or JSON Lines with "text"; the bundle keeps only the pieces of the vocabulary that
-        they use, and single characters. A text whose pieces are all kept scores bit for bit as without.
+    trim_vocab: files of documents, in any form that `raskrank rank` reads; the bundle keeps only the pieces of the vocabulary
+        that they use, and single characters. A text whose pieces are all kept scores bit for bit as without.
+    trim_form: which fields of those files to read; without, as `raskrank rank` does.
     accept_license: "cc-by-nc-4.0", where that is the model's license: one that restricts use has to be accepted by its name.
     thresholds: what may differ. They are recorded in the manifest.
     overwrite: replace a bundle at `output`; readers of the old one keep it.
@@ -103,7 +106,7 @@ def export(
             expected = _reference_encodings(checkpoint, encoder, pairs, encoded)
         if corpus:
             with clock.step("trim vocabulary"):
-                trimmed = trim_vocabulary(tokenizer_json, tokenizer, corpus, pad_id=checkpoint.pad_id)
+                trimmed = trim_vocabulary(tokenizer_json, tokenizer, corpus, pad_id=checkpoint.pad_id, form=trim_form)
         with clock.step("score with PyTorch", len(pairs)):
             torch_backend = TorchBackend(checkpoint)
             _check_weights(torch_backend, checkpoint)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from raskrank import models
-from raskrank.checkpoint import CONFIGURATION, Checkpoint, read_checkpoint, read_configuration
+from raskrank.checkpoint import CONFIGURATION, Checkpoint, Configuration, read_checkpoint, read_configuration
 from raskrank.conversion import Origin
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.extras import need
@@ -46,8 +46,9 @@ def resolve(model: str, *, revision: str | None = None, accepted_license: str | 
     What looks like a hub model is one, whatever folders there are: a folder of that form is written "./owner/name".
 
     `revision` is a branch, tag or commit of a hub model, its main branch by default. With HF_HUB_OFFLINE=1 only the
-    cache is read. Raises CheckpointError when there is no such folder or model, it may not be read, or the hub is away; and
-    as `read` does for what a model's configuration or card says, before the hub is asked for weights.
+    cache is read. Raises CheckpointError when there is no such folder or model, it may not be read, or the hub is away; and,
+    before the hub is asked for weights, as `read` does for what a model's configuration or card says, or where a known model is
+    not what the registry says.
     """
     there = _path_kind(model)
     if there == "folder":
@@ -66,23 +67,24 @@ def resolve(model: str, *, revision: str | None = None, accepted_license: str | 
     folder = _download(model, revision, CONFIGURATION)
     # The hub's cache keeps each commit in a folder of its name.
     commit = folder.name if _COMMIT.fullmatch(folder.name) else None
-    _check_license(model, read_configuration(folder).license, accepted_license)
+    configuration = read_configuration(folder)
+    _check_license(model, configuration.license, accepted_license)
+    source = ResolvedSource(folder=folder, name=model, revision=commit, known=known, asked_revision=revision)
+    if known is not None:
+        _check_facts(source, known, configuration)
     for files in (TOKENIZER_FILES, WEIGHTS_FILES):
         _download(model, revision, files, commit)
         if not (folder / "tokenizer.json").is_file():
             break  # `read` says so, without the weights
-    return ResolvedSource(folder=folder, name=model, revision=commit, known=known, asked_revision=revision)
+    return source
 
 
 def read(source: ResolvedSource, *, accepted_license: str | None = None) -> Checkpoint:
     """The checkpoint, with license and languages from the registry where its folder states none.
 
-    Raises as `read_checkpoint` does, and CheckpointError if the license restricts use and is not accepted, or a known hub model
-    is not what the registry says.
+    Raises as `read_checkpoint` does, and CheckpointError if the license restricts use and is not accepted.
     """
     checkpoint = read_checkpoint(source.folder, Origin(source.name, source.asked_revision))
-    if source.known is not None:
-        _check_facts(source, source.known, checkpoint)
     known = source.known or models.of_layout(checkpoint.layout)
     if known is not None:
         checkpoint = replace(
@@ -94,10 +96,10 @@ def read(source: ResolvedSource, *, accepted_license: str | None = None) -> Chec
     return checkpoint
 
 
-def _check_facts(source: ResolvedSource, known: models.KnownModel, checkpoint: Checkpoint) -> None:
+def _check_facts(source: ResolvedSource, known: models.KnownModel, configuration: Configuration) -> None:
     """An error and no warning: with another activation or length come other scores, which look as good as the right ones."""
     for fact in ("activation", "max_length"):
-        expected, found = getattr(known, fact), getattr(checkpoint, fact)
+        expected, found = getattr(known, fact), getattr(configuration, fact)
         if found != expected:
             raise CheckpointError(
                 f"{source.name}: the {fact} of this checkpoint is {quoted(found)}, that of the published model {expected!r}. "

@@ -3,10 +3,11 @@
 from tokenizers import Tokenizer
 
 from raskrank.checkpoint import Checkpoint
-from raskrank.errors import CheckpointError
-from raskrank.files import named, read_whole
+from raskrank.errors import CheckpointError, Incompatible
+from raskrank.files import read_whole
 from raskrank.manifest import TOKENIZER
 from raskrank.reference_tokenizer import PROBES
+from raskrank.tokenizer import read_tokenizer as tokenizer_of
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> tuple[bytes, Tokenizer]:
@@ -17,9 +18,9 @@ def read_tokenizer(checkpoint: Checkpoint) -> tuple[bytes, Tokenizer]:
     file = checkpoint.folder / TOKENIZER
     data = read_whole(file)
     try:
-        tokenizer = Tokenizer.from_buffer(data)
-    except Exception as error:  # tokenizers raises Exception itself
-        raise CheckpointError(f"{file}: not a tokenizer that tokenizers can read: {named(error)}") from error
+        tokenizer = tokenizer_of(data, checkpoint.folder)
+    except Incompatible as error:
+        raise CheckpointError(str(error)) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)

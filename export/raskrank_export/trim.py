@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 
 from raskrank.backend import Int64Array
 from raskrank.bundle import record
-from raskrank.documents import stream_documents
+from raskrank.documents import Form, stream_documents
 from raskrank.encoding import EncodedPair
 from raskrank.errors import ExportError, InputError
 from raskrank.manifest import CorpusFile, Coverage, Vocabulary
@@ -60,7 +60,9 @@ def corpus_files(files: object) -> list[Path]:
     return [Path(file) for file in files]
 
 
-def trim_vocabulary(data: bytes, tokenizer: Tokenizer, corpus: Sequence[Path], *, pad_id: int) -> Trimmed:
+def trim_vocabulary(
+    data: bytes, tokenizer: Tokenizer, corpus: Sequence[Path], *, pad_id: int, form: Form | None = None
+) -> Trimmed:
     """Keep what the texts of `corpus` use (files as for `raskrank rank`), single characters, special and added tokens.
 
     data: tokenizer.json, from which `tokenizer` was made. pad_id: it stays as it is, with all ids below it, since XLM-R's graph
@@ -75,7 +77,7 @@ def trim_vocabulary(data: bytes, tokenizer: Tokenizer, corpus: Sequence[Path], *
         )
     unknown = _unknown_id(document["model"])
     always = {unknown, *range(pad_id + 1), *tokenizer.get_added_tokens_decoder()} | _needed(document)
-    documents = chain.from_iterable(stream_documents(file) for file in corpus)
+    documents = chain.from_iterable(stream_documents(file, form) for file in corpus)
     used, coverage = _read_corpus(tokenizer, (text.text for text in documents), always, _with_unknown_inside(document["model"]))
     kept = sorted(always | used)
     new = {old: id for id, old in enumerate(kept)}
