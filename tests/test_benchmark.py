@@ -27,7 +27,7 @@ from raskrank.bench.entries import loaded
 from raskrank.bench.measure import MAX_ROUNDS, Bench, fit
 from raskrank.bench.report import Model, Report, Result, Speed
 from raskrank.bench.workloads import LONG_WORDS, QUERY, Workload, from_samples, from_texts
-from raskrank.cli import main
+from raskrank.cli.main import main
 from raskrank.loading import bundle_path
 from raskrank.measuring import FreshProcess, Timing, fresh_process, interleaved
 from raskrank.terminal import width
@@ -399,7 +399,7 @@ def test_progress_and_an_interruption_on_a_terminal() -> None:
     # A child of a background job inherits that SIGINT is ignored; this one does not.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from raskrank.cli import main; sys.exit(main())"
+        "from raskrank.cli.main import main; sys.exit(main())"
     )
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from raskrank.beside import ahead, beside
+from raskrank.process.beside import ahead, beside
 
 DEADLINE = 10
 

@@ -23,7 +23,7 @@ from conftest import Tiny
 from processes import run_script
 from raskrank import BundleError, Corrupt, Incompatible, MissingFile, Reranker
 from raskrank.bundle import MAX_MANIFEST_BYTES, open_bundle, read_manifest
-from raskrank.cli import main
+from raskrank.cli.main import main
 from raskrank.loading import bundle_path
 from raskrank.manifest import (
     DIGEST,

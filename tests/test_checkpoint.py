@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from builders import Family, seeded_checkpoint, tiny_checkpoint, write_json
 from paths import NANO_CHECKPOINT, shared
-from raskrank.checkpoint import HIDDEN_ACTIVATIONS, Checkpoint, read_checkpoint, read_configuration
-from raskrank.conversion import Origin
+from raskrank.checkpoint.config import HIDDEN_ACTIVATIONS, Checkpoint, read_checkpoint, read_configuration
+from raskrank.checkpoint.conversion import Origin
+from raskrank.checkpoint.files import MAX_JSON_BYTES
+from raskrank.checkpoint.weights import MAX_HEADER_BYTES
 from raskrank.errors import CheckpointError, NotACrossEncoder
-from raskrank.files import MAX_JSON_BYTES
 from raskrank.torch_backend import load_model
-from raskrank.weights import MAX_HEADER_BYTES
 
 FAMILIES: tuple[Family, ...] = ("bert", "roberta", "xlm-roberta")
 SIGMOID = "torch.nn.modules.activation.Sigmoid"

@@ -33,7 +33,7 @@ from conftest import Tiny
 from paths import NANO_CHECKPOINT
 from raskrank import Reranker, terminal
 from raskrank.bundle import read_manifest
-from raskrank.cli import main
+from raskrank.cli.main import main
 
 QUERY = "Hvem kan Python?"
 DOCUMENTS = ["Sykepleier i turnus", "Utvikler med erfaring i Python", "Dyrepasser", "Elektriker i Bergen"]
@@ -45,7 +45,7 @@ INTERRUPTIBLE = [
     sys.executable,
     "-c",
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from raskrank.cli import main; sys.exit(main())",
+    "from raskrank.cli.main import main; sys.exit(main())",
 ]
 
 
@@ -633,7 +633,7 @@ def test_entry_points(command: list[str], lines: Path) -> None:
 
 def test_the_exporter_is_not_imported_to_rank(lines: Path) -> None:
     code = (
-        "import sys; from raskrank.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from raskrank.cli.main import main; code = main(sys.argv[1:]);"
         "sys.exit(code or any(name in sys.modules for name in ('raskrank_export', 'torch', 'transformers', 'onnx', 'tqdm')))"
     )
     command = [sys.executable, "-c", code, "rank", QUERY, str(lines)]
@@ -709,7 +709,9 @@ def test_messages_into_a_full_disk_change_no_exit_code(arguments: list[str]) -> 
 
 
 def test_nothing_that_is_printed_gets_into_a_file_that_is_written(tmp_path: Path) -> None:
-    code = "import os; from raskrank.cli import main; main(['--version']); print(os.open('file', os.O_CREAT | os.O_WRONLY))"
+    code = (
+        "import os; from raskrank.cli.main import main; main(['--version']); print(os.open('file', os.O_CREAT | os.O_WRONLY))"
+    )
     script = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- 2>&-"
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, timeout=DEADLINE, check=True)
     assert int(done.stdout.split()[-1]) > 2

@@ -17,7 +17,7 @@ from conftest import Tiny
 from paths import NANO_CHECKPOINT, shared
 from processes import run_script
 from raskrank import Reranker
-from raskrank.cli import main
+from raskrank.cli.main import main
 from raskrank.compare import measure
 from raskrank.compare.candidates import Task, make_tasks
 from raskrank.compare.chart import draw_chart

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raskrank import documents, reading
-from raskrank.cli import main
+from raskrank.cli.main import main
 from raskrank.documents import Document, Form, read_documents, stream_documents
 from raskrank.errors import InputError, LimitError
 

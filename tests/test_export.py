@@ -25,7 +25,7 @@ from conftest import Tiny
 from paths import shared
 from raskrank import Reranker, bundle
 from raskrank.bundle import read_manifest
-from raskrank.checkpoint import HIDDEN_ACTIVATIONS
+from raskrank.checkpoint.config import HIDDEN_ACTIVATIONS
 from raskrank.errors import BundleError, CheckpointError, ExportError, InputError, NotACrossEncoder, RaskrankError
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
 from raskrank.onnx_backend import MAX_LENGTH

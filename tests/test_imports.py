@@ -20,7 +20,7 @@ LAZY_PLACES = {
     "torch_backend.py",
     "reference_tokenizer.py",
     "loading.py",
-    "cli.py",
+    "cli/main.py",
     "compare/contenders.py",
     "bench/entries.py",
 }
@@ -28,7 +28,7 @@ LAZY_PLACES = {
 COMMAND_LINE = {
     "__main__.py",
     "arguments.py",
-    "cli.py",
+    "cli/main.py",
     "measuring.py",
     "probe.py",
     "terminal.py",
@@ -42,7 +42,7 @@ def test_import_alone_loads_no_runtime(tmp_path: Path) -> None:
 
 
 def test_the_command_line_alone_loads_no_runtime(tmp_path: Path) -> None:
-    assert not _loaded_by(tmp_path, "import raskrank.cli") & (HEAVY | {"onnxruntime", "tqdm"})
+    assert not _loaded_by(tmp_path, "import raskrank.cli.main") & (HEAVY | {"onnxruntime", "tqdm"})
 
 
 def test_ranking_needs_the_base_install_alone(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_telemetry_is_off_before_onnxruntime_is_imported(tmp_path: Path, own: st
 
 EXPORT_AND_VERIFY = """
     import sys
-    from raskrank.cli import main
+    from raskrank.cli.main import main
 
     checkpoint, samples, bundle = sys.argv[1:]
     loose = ["--min-tau", "-1", "--max-drift", "1", "--scheme", "constant", "--samples", samples]
@@ -90,7 +90,7 @@ def test_an_export_and_a_verify_leave_nothing_in_home_and_tmpdir(tiny: Tiny, tmp
         assert [path.relative_to(tmp_path) for path in folder.rglob("*")] == []
 
 
-@pytest.mark.parametrize("module", ["raskrank_export", "raskrank.onnx_backend", "raskrank_export.graph", "raskrank.cli"])
+@pytest.mark.parametrize("module", ["raskrank_export", "raskrank.onnx_backend", "raskrank_export.graph", "raskrank.cli.main"])
 def test_whichever_part_is_imported_first_telemetry_is_off(tmp_path: Path, module: str) -> None:
     source = f"""
     import os, {module}
@@ -136,7 +136,7 @@ def test_module_level_imports_are_dependencies(name: str) -> None:
 
 
 def test_only_the_command_line_knows_the_exporter() -> None:
-    assert {name for name, file in FILES.items() if "raskrank_export" in file.read_text("utf-8")} == {"cli.py"}
+    assert {name for name, file in FILES.items() if "raskrank_export" in file.read_text("utf-8")} == {"cli/main.py"}
 
 
 def test_only_one_file_imports_onnxruntime() -> None:

@@ -16,7 +16,7 @@ from builders import PAIRS, tiny_checkpoint
 from conftest import Tiny
 from raskrank import Reranker
 from raskrank.checkpoint import read_checkpoint
-from raskrank.cli import main
+from raskrank.cli.main import main
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL
 from raskrank.parity import Parity

@@ -15,10 +15,10 @@ from published import BGE_BASE, BGE_M3, CONFIGS, FOLDERS, JINA, MMARCO, MS_MARCO
 from raskrank import Reranker
 from raskrank.activation import sigmoid
 from raskrank.checkpoint import read_checkpoint
-from raskrank.cli import main
+from raskrank.checkpoint.registry import DEFAULT_MODEL, canonical, known, known_models, of_layout, refused, refused_models
+from raskrank.checkpoint.weights import SUGGESTION
+from raskrank.cli.main import main
 from raskrank.errors import CheckpointError, InputError, NotACrossEncoder
-from raskrank.models import DEFAULT_MODEL, canonical, known, known_models, of_layout, refused, refused_models
-from raskrank.weights import SUGGESTION
 from raskrank_export import ExportReport, Thresholds, export
 from raskrank_export.source import read, resolve
 

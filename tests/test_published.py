@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from raskrank import Reranker
+from raskrank.checkpoint.registry import KnownModel, known_models
 from raskrank.errors import CheckpointError
-from raskrank.models import KnownModel, known_models
 from raskrank_export import ExportReport, export
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

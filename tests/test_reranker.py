@@ -40,7 +40,7 @@ from raskrank import (
 )
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.bundle import record
-from raskrank.cli import main
+from raskrank.cli.main import main
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.reranker import CHUNK_PAIRS

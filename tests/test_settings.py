@@ -19,8 +19,8 @@ from conftest import Tiny
 from paths import ROOT
 from processes import run_script
 from raskrank import BundleError, CheckpointError, InputError, MissingFile, Reranker, settings_files
-from raskrank.cli import main
-from raskrank.models import DEFAULT_MODEL
+from raskrank.checkpoint.registry import DEFAULT_MODEL
+from raskrank.cli.main import main
 from raskrank.settings import (
     CACHE,
     ENVIRONMENT,

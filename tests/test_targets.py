@@ -12,7 +12,7 @@ from bundles import copy_bundle, edit
 from conftest import Tiny
 from processes import run_script
 from raskrank import Reranker, cpu
-from raskrank.cli import main
+from raskrank.cli.main import main
 from raskrank.errors import ExportError, Incompatible, InputError, RaskrankWarning
 from raskrank.manifest import Precision
 from raskrank_export import ExportReport, Thresholds, export

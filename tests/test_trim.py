@@ -25,7 +25,7 @@ from published import BGE_BASE, published_checkpoint
 from raskrank import Reranker
 from raskrank.activation import sigmoid
 from raskrank.bundle import read_manifest
-from raskrank.cli import main
+from raskrank.cli.main import main
 from raskrank.documents import stream_documents
 from raskrank.errors import ExportError, InputError, ParityError, RaskrankWarning
 from raskrank.loading import bundle_path

@@ -14,7 +14,7 @@ import os
 # host. Only this prevents it, set before whatever part of Raskrank imports it first. What the user has set stays.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from raskrank.interpreter import require_main
+from raskrank.process.interpreter import require_main
 
 require_main()
 

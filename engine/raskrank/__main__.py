@@ -2,7 +2,7 @@
 
 import sys
 
-from raskrank.cli import main
+from raskrank.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

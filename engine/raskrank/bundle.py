@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from raskrank.beside import beside
 from raskrank.contents import Contents
 from raskrank.errors import BundleError, Corrupt, MissingFile
 from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS, FileRecord, Manifest
+from raskrank.process.beside import beside
 
 MAX_MANIFEST_BYTES = 1 << 20  # a manifest is a few kilobytes; a larger file is not one, and is not parsed
 # Read into memory whole. A graph without its weights has some hundred kilobytes; the largest tokenizer known, of 256,000

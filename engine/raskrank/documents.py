@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from raskrank.errors import InputError, LimitError
-from raskrank.reading import array_inside, check_text, kind_of, read_lines, readable, shown, shown_keys
+from raskrank.quoting import kind_of, shown, shown_keys
+from raskrank.reading import array_inside, check_text, read_lines, readable
 from raskrank.rows import UNITS, Format, Row, format_of, rows_of
 from raskrank.texts import Limits
 

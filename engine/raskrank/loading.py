@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from raskrank import cpu, memory, models, rayon, threads
+from raskrank import cpu
 from raskrank.activation import Activation
 from raskrank.backend import Backend
-from raskrank.beside import beside
 from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
-from raskrank.calls import loads
-from raskrank.checkpoint import Checkpoint, read_checkpoint
+from raskrank.checkpoint import Checkpoint, read_checkpoint, registry
+from raskrank.checkpoint.files import read_whole
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
-from raskrank.files import read_whole
 from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Manifest
+from raskrank.process import memory, rayon, threads
+from raskrank.process.beside import beside
+from raskrank.process.calls import loads
 from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
 from raskrank.settings import Choice, absolute, choose
 from raskrank.texts import Limits
@@ -242,7 +243,7 @@ def _load_torch(options: Options, choice: Choice | None, reason: str) -> Loaded:
 
 
 def _license(checkpoint: Checkpoint) -> str | None:
-    known = models.of_layout(checkpoint.layout)
+    known = registry.of_layout(checkpoint.layout)
     return checkpoint.license or (known.license if known else None)
 
 

@@ -17,8 +17,9 @@ from raskrank.contents import Contents
 from raskrank.errors import Incompatible, InferenceError
 from raskrank.external import External, external_tensors, relocate
 from raskrank.manifest import MODEL, WEIGHTS
-from raskrank.memory import shortage
-from raskrank.threads import can_start
+from raskrank.process.fork import after_fork
+from raskrank.process.memory import shortage
+from raskrank.process.threads import can_start
 
 INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
 # Its fused CPU kernel takes several times as long as Add and LayerNormalization apart. onnxruntime 1.32 finds no match for it
@@ -127,8 +128,7 @@ def _keep_all_after_fork() -> None:
         backend.keep_after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_all_after_fork)
+after_fork(_keep_all_after_fork)
 
 
 class Weights:

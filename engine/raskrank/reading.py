@@ -3,46 +3,20 @@
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from raskrank.errors import InputError, LimitError
+from raskrank.quoting import kind_of, shown, shown_keys
 from raskrank.texts import Limits, lone_surrogate
 
 READ_BYTES = 1 << 16  # at once, what a pipe holds: within one long read Python may miss a Ctrl-C
 MAX_LINE_BYTES = 1 << 27  # a text of the greatest length with each character written as \uXXXX, and as much again
 MAX_JSON_CHARS = 1 << 29  # of a JSON array, which is held whole and takes several times that in memory
-MAX_NAME = 200  # characters of a file's name in a message
-MAX_KEYS, MAX_KEY = 10, 40  # keys of a JSON object in a message, and characters of each
-JSON_KINDS = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    type(None): "null",
-}
 _SIMPLE_KEY = re.compile("[A-Za-z_][A-Za-z0-9_]{0,39}")  # one that jq takes without quotes
-
-
-def shown(path: str | Path) -> str:
-    """A path for a message: its two ends where it is very long."""
-    name = str(path)
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME // 4]}...{name[-3 * MAX_NAME // 4 :]}"
-
-
-def shown_keys(item: Mapping[str, object]) -> str:
-    """The keys of an object for a message."""
-    keys = [*item]
-    if not keys:
-        return "no keys"
-    names = [json.dumps(key if len(key) <= MAX_KEY else key[:MAX_KEY] + "...", ensure_ascii=False) for key in keys[:MAX_KEYS]]
-    more = f" and {len(keys) - MAX_KEYS} more" if len(keys) > MAX_KEYS else ""
-    return f"the key{'s' if len(keys) > 1 else ''} {', '.join(names)}{more}"
 
 
 @contextmanager
@@ -126,11 +100,6 @@ def check_text(text: str, where: str) -> str:
     if (place := lone_surrogate(text)) is not None:
         raise InputError(f"{where}: not valid Unicode, a lone surrogate at character {place} of a text")
     return text
-
-
-def kind_of(value: object) -> str:
-    """What JSON calls it."""
-    return JSON_KINDS[type(value)]
 
 
 def array_inside(data: object) -> str:

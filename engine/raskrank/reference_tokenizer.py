@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from raskrank import rayon
 from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.files import read_json
 from raskrank.encoding import EncodedPair, PairEncoder, kept_tokens
 from raskrank.errors import CheckpointError
-from raskrank.files import named, read_json
 from raskrank.manifest import TOKENIZER
+from raskrank.process import rayon
+from raskrank.quoting import named
 from raskrank.tokenizer import unknown_id
 from raskrank.tokenizer_parts import differing_parts
 from raskrank.torch_backend import quiet

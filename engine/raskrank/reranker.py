@@ -11,10 +11,9 @@ from typing import Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from raskrank import gate, memory, texts
+from raskrank import gate, texts
 from raskrank.activation import activate
 from raskrank.backend import Backend, Float32Array
-from raskrank.beside import ahead
 from raskrank.encoding import EncodedPair
 from raskrank.errors import ForkError, InputError, NonFiniteScore
 from raskrank.gate import Verification
@@ -32,6 +31,9 @@ from raskrank.loading import (
     warn,
 )
 from raskrank.parity import compare
+from raskrank.process import memory
+from raskrank.process.beside import ahead
+from raskrank.process.fork import Owner
 from raskrank.running import Workers, run_pairs
 from raskrank.samples import as_pairs, read_samples
 from raskrank.texts import Limits
@@ -73,7 +75,7 @@ class Reranker:
         self._reference_lock = threading.Lock()
         self._rescued = 0  # pairs
         self._advance: Callable[[int], None] | None = None  # the command line's progress; called from worker threads
-        self._pid = os.getpid()
+        self._owner = Owner()
 
     @classmethod
     def load(
@@ -284,7 +286,7 @@ class Reranker:
     def _call(self, pairs: int, function: Callable[[], Result]) -> Result:
         """`function()` for so many pairs, which `close` waits for. Not a context manager: an interrupt in one could leave the
         call open."""
-        if os.getpid() != self._pid:
+        if not self._owner.is_here:
             raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
         side_by_side = min(self._loaded.backend.concurrency, pairs)
         starting = self._workers.lacking(side_by_side)

@@ -1,7 +1,6 @@
 """Worker threads that take runs from a queue, one core each."""
 
 import atexit
-import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -10,13 +9,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from raskrank import calls, threads
 from raskrank.backend import Backend, Float32Array
-from raskrank.calls import Calls
 from raskrank.encoding import EncodedPair
 from raskrank.errors import ClosedError
 from raskrank.planning import Run, plan
-from raskrank.work import Work
+from raskrank.process import calls, threads
+from raskrank.process.calls import Calls
+from raskrank.process.fork import Owner
+from raskrank.process.work import Work
 
 Result = TypeVar("Result")
 Tickets = SimpleQueue[Work[Run] | None]
@@ -35,7 +35,7 @@ class Workers:
         self._calls, self._tickets = Calls(), Tickets()
         self._pool: list[threading.Thread] = []
         self._ended, self._first_end = False, threading.Lock()
-        self._pid = os.getpid()
+        self._owner = Owner()
         weakref.finalize(self, self._tickets.put, None).atexit = False
         _live.add(self)
 
@@ -75,7 +75,7 @@ class Workers:
 
     def close(self) -> bool:
         """Refuse further calls and wait for those of other threads. False if closed before, or loaded before a fork."""
-        if self._pid != os.getpid():
+        if not self._owner.is_here:
             return False
         self._calls.close()
         self._ended = True

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from raskrank.errors import InputError
 from raskrank.gate import MIN_RANKED
-from raskrank.reading import check_text, read_lines, read_objects, readable, shown
+from raskrank.quoting import shown
+from raskrank.reading import check_text, read_lines, read_objects, readable
 
 DEFAULT = importlib.resources.files("raskrank") / "samples.jsonl"
 FORMATS = '{"query": ..., "documents": [...]} a line, or a .tsv file with query, tab and document a line'

@@ -19,9 +19,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from raskrank.checkpoint.registry import canonical
 from raskrank.errors import InputError, MissingFile
 from raskrank.manifest import Precision
-from raskrank.models import canonical
 
 ENVIRONMENT = "RASKRANK_MODEL"
 CACHE = "RASKRANK_CACHE"

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from raskrank.bundle import MAX_SMALL_BYTES
 from raskrank.encoding import PairEncoder
 from raskrank.errors import Incompatible
-from raskrank.files import named
 from raskrank.manifest import TOKENIZER
+from raskrank.quoting import named
 
 # A sign that hardly any vocabulary has, and a longer word than any: a tokenizer without a piece for them fails only on such.
 UNKNOWN = "\U0001242b " + "a" * 256

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.files import is_folder
+from raskrank.checkpoint.layouts import STACKED, stored
+from raskrank.checkpoint.weights import expected_tensors, read_headers
 from raskrank.errors import CheckpointError, InferenceError, NotACrossEncoder
 from raskrank.extras import need
-from raskrank.families import STACKED, stored
-from raskrank.files import is_folder, named, quoted
+from raskrank.quoting import named, quoted
 from raskrank.settings import HUB_ID
-from raskrank.weights import expected_tensors, read_headers
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,7 +4,7 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raskrank import models
+from raskrank.checkpoint import registry
 from raskrank.manifest import Manifest, Vocabulary
 from raskrank.parity import Parity
 from raskrank_export.rungs import Climb
@@ -52,7 +52,7 @@ class ExportReport:
 
     def __str__(self) -> str:
         manifest = self.manifest
-        known = models.known(manifest.source.model)
+        known = registry.known(manifest.source.model)
         accepted = ", accepted" if manifest.source.accepted_license else ""
         peak = "" if self.peak_memory_bytes is None else f", peak memory {self.peak_memory_bytes / 1e9:.2f} GB"
         facts = [

@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from raskrank import models
-from raskrank.checkpoint import CONFIGURATION, Checkpoint, Configuration, read_checkpoint, read_configuration
-from raskrank.conversion import Origin
+from raskrank.checkpoint import CONFIGURATION, Checkpoint, Configuration, read_checkpoint, read_configuration, registry
+from raskrank.checkpoint.conversion import Origin
+from raskrank.checkpoint.weights import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.extras import need
-from raskrank.files import quoted
 from raskrank.license import restricts_use
+from raskrank.quoting import quoted
 from raskrank.settings import HUB_ID, folder_hint
-from raskrank.weights import SUGGESTION
 
 # What the rest needs, once the configuration is that of a cross-encoder. No pickles, no code, no other formats.
 TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")
@@ -31,7 +30,7 @@ class ResolvedSource:
     folder: Path
     name: str  # as the user wrote it
     revision: str | None  # the commit of a hub model, 40 hexadecimal digits; None for a folder
-    known: models.KnownModel | None = None  # what is known of a hub model
+    known: registry.KnownModel | None = None  # what is known of a hub model
     asked_revision: str | None = None  # as the user wrote it
 
     @property
@@ -59,9 +58,9 @@ def resolve(model: str, *, revision: str | None = None, accepted_license: str | 
         raise CheckpointError(f"{model} is not a folder. Give the folder that holds the model's config.json.")
     if not HUB_ID.fullmatch(model):
         raise CheckpointError(f"There is no folder {quoted(model)}. Give a checkpoint's folder, or a hub model as owner/name.")
-    if refused := models.refused(model):
+    if refused := registry.refused(model):
         raise NotACrossEncoder(f"{model} is {refused.reason}. {SUGGESTION}")
-    known = models.known(model)
+    known = registry.known(model)
     if known is not None:
         _check_license(model, known.license, accepted_license)
     folder = _download(model, revision, CONFIGURATION)
@@ -85,7 +84,7 @@ def read(source: ResolvedSource, *, accepted_license: str | None = None) -> Chec
     Raises as `read_checkpoint` does, and CheckpointError if the license restricts use and is not accepted.
     """
     checkpoint = read_checkpoint(source.folder, Origin(source.name, source.asked_revision))
-    known = source.known or models.of_layout(checkpoint.layout)
+    known = source.known or registry.of_layout(checkpoint.layout)
     if known is not None:
         checkpoint = replace(
             checkpoint,
@@ -96,7 +95,7 @@ def read(source: ResolvedSource, *, accepted_license: str | None = None) -> Chec
     return checkpoint
 
 
-def _check_facts(source: ResolvedSource, known: models.KnownModel, configuration: Configuration) -> None:
+def _check_facts(source: ResolvedSource, known: registry.KnownModel, configuration: Configuration) -> None:
     """An error and no warning: with another activation or length come other scores, which look as good as the right ones."""
     for fact in ("activation", "max_length"):
         expected, found = getattr(known, fact), getattr(configuration, fact)

@@ -3,8 +3,8 @@
 from tokenizers import Tokenizer
 
 from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.files import read_whole
 from raskrank.errors import CheckpointError, Incompatible
-from raskrank.files import read_whole
 from raskrank.manifest import TOKENIZER
 from raskrank.reference_tokenizer import PROBES
 from raskrank.tokenizer import read_tokenizer as tokenizer_of

@@ -9,7 +9,8 @@ from reprlib import repr as short
 from typing import Any, NamedTuple, TypeGuard
 
 from raskrank.errors import InputError
-from raskrank.reading import check_text, kind_of, read_lines, read_objects, readable, shown
+from raskrank.quoting import kind_of, shown
+from raskrank.reading import check_text, read_lines, read_objects, readable
 from raskrank.samples import DEFAULT
 
 FORMATS = (

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Generator, Sequence
 from typing import Generic, TypeVar
 
-from raskrank import threads
-from raskrank.work import Work
+from raskrank.process import threads
+from raskrank.process.work import Work
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from raskrank.files import is_file
+from raskrank.checkpoint.files import is_file
 
 # They name license and activation, and transformers would not save them.
 _COPIED = ("README.md", "config_sentence_transformers.json")

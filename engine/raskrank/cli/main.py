@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from raskrank import license
-from raskrank.arguments import parse
 from raskrank.bundle import read_manifest
+from raskrank.checkpoint.registry import DEFAULT_MODEL
+from raskrank.cli.arguments import parse
 from raskrank.documents import TITLE_FIELD, Document, Form, read_documents
 from raskrank.errors import (
     InputError,
@@ -28,8 +29,7 @@ from raskrank.errors import (
 )
 from raskrank.extras import need
 from raskrank.manifest import Manifest
-from raskrank.models import DEFAULT_MODEL
-from raskrank.reading import shown
+from raskrank.quoting import shown
 from raskrank.reranker import Ranked, Reranker
 from raskrank.samples import as_pairs, read_samples
 from raskrank.settings import ENVIRONMENT, Choice, choose_for_command, default_output, value_for

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from raskrank.files import is_file, read_bytes
+from raskrank.checkpoint.files import is_file, read_bytes
 
 # Model cards begin with their front matter; what comes after it is prose.
 MAX_CARD_BYTES = 64 * 2**10

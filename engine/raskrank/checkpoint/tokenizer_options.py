@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raskrank.errors import CheckpointError
-from raskrank.files import quoted
+from raskrank.quoting import quoted
 
 # transformers writes 1e30 where a tokenizer has no limit of its own.
 MAX_SANE_LENGTH = 10**6

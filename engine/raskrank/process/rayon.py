@@ -6,8 +6,9 @@ from queue import Empty, SimpleQueue
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from raskrank import threads
 from raskrank.errors import InferenceError
+from raskrank.process import threads
+from raskrank.process.fork import forked
 
 PARALLELISM = "TOKENIZERS_PARALLELISM"
 # What tokenizers takes for "no"; anything else forces its threads on, also where it would know better.
@@ -16,16 +17,6 @@ OFF = ("", "off", "false", "f", "no", "n", "0")
 DEADLINE = 2.0
 
 _usable: bool | None = None  # once that is settled
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 def usable() -> bool:
@@ -35,7 +26,7 @@ def usable() -> bool:
     for dead threads. Where its threads cannot be made it panics, and prints that.
     """
     global _usable
-    if _forked:
+    if forked():
         return False
     forced = os.environ.get(PARALLELISM)
     if forced is not None and forced.lower() in OFF:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from raskrank import threads
 from raskrank.errors import ClosedError
+from raskrank.process import threads
 
 Result = TypeVar("Result")
 

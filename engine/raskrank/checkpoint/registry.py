@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raskrank.activation import Activation
-from raskrank.families import Layout
+from raskrank.checkpoint.layouts import Layout
 
 DEFAULT_MODEL = "BAAI/bge-reranker-base"
 
@@ -115,4 +115,4 @@ def _reference(entry: dict[str, Any]) -> Reference:
 
 
 def _registry() -> dict[str, Any]:
-    return tomllib.loads((importlib.resources.files("raskrank") / "models.toml").read_text("utf-8"))
+    return tomllib.loads((importlib.resources.files("raskrank.checkpoint") / "models.toml").read_text("utf-8"))

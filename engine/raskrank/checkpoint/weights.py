@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raskrank.conversion import Origin, conversion
+from raskrank.checkpoint.conversion import Origin, conversion
+from raskrank.checkpoint.files import decode_json, is_file, read_bytes, read_json
+from raskrank.checkpoint.layouts import STACKED, Layout, stored
 from raskrank.errors import CheckpointError, NotACrossEncoder
-from raskrank.families import STACKED, Layout, stored
-from raskrank.files import decode_json, is_file, named, quoted, read_bytes, read_json
+from raskrank.quoting import named, quoted
 
 # A model of 24 layers has a header of 50 kB; safetensors itself stops at 100 MB.
 MAX_HEADER_BYTES = 16 * 2**20

@@ -1,31 +1,15 @@
 """Read a checkpoint's small files: whole, up to a limit, and with an error that says what to do."""
 
 import json
-import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from raskrank.errors import CheckpointError
+from raskrank.quoting import named
 
 # The largest published config is 30 kB, tokenizer_config 1.2 MB, index 60 kB: room, and no parsing of a disk image.
 MAX_JSON_BYTES = 16 * 2**20
-
-# A message quotes what a file says, which may be 100 kB; the longest sound value, a class's full name, has 70 characters.
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = _repr.maxlong = 100
-MAX_NAMED = 300
-
-
-def quoted(value: object) -> str:
-    """repr() of a value from a file, shortened for a message."""
-    return _repr.repr(value)
-
-
-def named(value: object) -> str:
-    """str() of names from a file, or of another library's error that quotes one, shortened for a message."""
-    text = str(value)
-    return text if len(text) <= MAX_NAMED else f"{text[:MAX_NAMED]}..."
 
 
 def is_file(path: Path) -> bool:

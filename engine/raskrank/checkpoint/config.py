@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import get_args
 
 from raskrank.activation import Activation
-from raskrank.conversion import Origin, conversion
+from raskrank.checkpoint.conversion import Origin, conversion
+from raskrank.checkpoint.files import is_file, is_folder, parse_json, read_json, require_utf8
+from raskrank.checkpoint.layouts import Layout, recognize
+from raskrank.checkpoint.model_card import front_matter
+from raskrank.checkpoint.tokenizer_options import check_options, stated_length
+from raskrank.checkpoint.weights import SUGGESTION, check_weights
 from raskrank.errors import CheckpointError, NotACrossEncoder
-from raskrank.families import Layout, recognize
-from raskrank.files import is_file, is_folder, named, parse_json, quoted, read_json, require_utf8
-from raskrank.model_card import front_matter
-from raskrank.tokenizer_options import check_options, stated_length
-from raskrank.weights import SUGGESTION, check_weights
+from raskrank.quoting import named, quoted
 
 # What read_configuration reads, where it is there.
 CONFIGURATION = (

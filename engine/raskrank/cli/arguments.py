@@ -9,15 +9,15 @@ from contextlib import suppress
 from typing import NoReturn
 
 import raskrank
+from raskrank.checkpoint.registry import DEFAULT_MODEL
 from raskrank.cpu import TARGETS
 from raskrank.documents import TEXT_FIELDS
 from raskrank.errors import InputError
-from raskrank.models import DEFAULT_MODEL
+from raskrank.process.threads import ENVIRONMENT as THREADS
+from raskrank.process.threads import MAX_THREADS
 from raskrank.rows import FORMATS
 from raskrank.settings import CACHE, ENVIRONMENT, cache_folder
 from raskrank.settings_files import PYPROJECT, SETTINGS
-from raskrank.threads import ENVIRONMENT as THREADS
-from raskrank.threads import MAX_THREADS
 
 WRONG_USE = "wrong use: arguments, input that cannot be read, no such bundle"
 
