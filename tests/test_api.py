@@ -93,6 +93,14 @@ def test_signatures(function: object, expected: str) -> None:
     assert shape(function) == expected
 
 
+def test_public_classes_are_named_as_they_are_imported() -> None:
+    classes = [item for name in raskrank.__all__ if isinstance(item := getattr(raskrank, name), type)]
+    assert {item.__module__ for item in classes} == {"raskrank"}
+    assert {Reranker, Ranked, raskrank.RaskrankError} <= set(classes)
+    hit = Ranked(0, 0.5, truncated=False)
+    assert pickle.loads(pickle.dumps(hit)) == hit
+
+
 def test_types() -> None:
     hints = typing.get_type_hints
     assert hints(Reranker.rank) == {

@@ -28,8 +28,8 @@ from raskrank.bench.measure import MAX_ROUNDS, Bench, fit
 from raskrank.bench.report import Model, Report, Result, Speed
 from raskrank.bench.workloads import LONG_WORDS, QUERY, Workload, from_samples, from_texts
 from raskrank.cli.main import main
-from raskrank.loading import bundle_path
 from raskrank.measuring import FreshProcess, Timing, fresh_process, interleaved
+from raskrank.settings import bundle_path
 from raskrank.terminal import width
 
 SECRET = "HEMMELIG"

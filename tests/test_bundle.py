@@ -24,7 +24,6 @@ from processes import run_script
 from raskrank import BundleError, Corrupt, Incompatible, MissingFile, Reranker
 from raskrank.bundle import MAX_MANIFEST_BYTES, open_bundle, read_manifest
 from raskrank.cli.main import main
-from raskrank.loading import bundle_path
 from raskrank.manifest import (
     DIGEST,
     FILES,
@@ -44,6 +43,7 @@ from raskrank.manifest import (
     Vocabulary,
     sign,
 )
+from raskrank.settings import bundle_path
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>Not found</body></html>\n"
 # Halves of surrogate pairs are no text: that they are refused has a test of its own.

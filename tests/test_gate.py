@@ -26,7 +26,7 @@ from raskrank.errors import ExportError, InputError, ParityError
 from raskrank.gate import check, failures
 from raskrank.manifest import Precision
 from raskrank.parity import NO_ORDER, Parity, compare
-from raskrank_export import ExportReport, Thresholds, export, graph
+from raskrank_export import ExportReport, Thresholds, export, exporter, graph
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import EMBEDDING_MAX
 
@@ -274,7 +274,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[onnx.ModelProt
             change(lean.model)
             return lean
 
-        monkeypatch.setattr(graph, "lean_graph", lean_graph)
+        monkeypatch.setattr(exporter, "lean_graph", lean_graph)
 
     return spoilt
 

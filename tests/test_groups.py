@@ -16,11 +16,11 @@ from published import MS_MARCO, published_checkpoint
 from raskrank import Reranker
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.bundle import read_manifest
-from raskrank.loading import bundle_path
 from raskrank.manifest import MODEL, Manifest, Precision
 from raskrank.measuring import interleaved
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.planning import GROUP_TOKENS
+from raskrank.settings import bundle_path
 from raskrank_export import Thresholds, export, graph
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.passes.edit import GraphEditor

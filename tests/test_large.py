@@ -17,8 +17,8 @@ from paths import shared
 from published import BGE_BASE, BGE_LARGE, BGE_M3, JINA, MMARCO, MS_MARCO, published_checkpoint
 from raskrank.bundle import read_manifest
 from raskrank.checkpoint.registry import known
-from raskrank.loading import bundle_path
 from raskrank.manifest import WEIGHTS
+from raskrank.settings import bundle_path
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,10 +11,9 @@ import bundles
 from conftest import Tiny
 from raskrank import Corrupt, Incompatible, InferenceError, InputError, MissingFile, Reranker, loading, onnx_backend, planning
 from raskrank.bundle import open_bundle
-from raskrank.loading import bundle_path
 from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
-from raskrank.settings import ENVIRONMENT
+from raskrank.settings import ENVIRONMENT, bundle_path
 from raskrank_export.write import bundle_folder
 
 QUERY, DOCUMENTS = "Hvem kan Python?", ["Python og SQL", "Sykepleier", "", "ord " * 200]

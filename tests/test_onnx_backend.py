@@ -18,9 +18,9 @@ from conftest import Tiny
 from processes import run_script
 from raskrank import Incompatible, InferenceError, Reranker, external
 from raskrank.external import MESSAGES, external_tensors, relocate
-from raskrank.loading import bundle_path
 from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
+from raskrank.settings import bundle_path
 
 INPUTS = ("input_ids", "token_type_ids")
 FREE = ["batch_size", "sequence_length"]

@@ -209,6 +209,10 @@ def test_an_interrupt_stops_a_call_after_the_runs_in_flight(tmp_path: Path, thre
     source = """
 reranker = Reranker.load(threads=int(sys.argv[1]))
 before = scores(reranker)
+texts = ["en by ved sjøen i Norge " * 8] * 5000
+start = time.monotonic()
+reranker.score("by", texts[:500])
+a_tenth = time.monotonic() - start
 sent = []
 
 def interrupt():
@@ -217,9 +221,9 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
 thread = in_thread(interrupt)
-assert refused(lambda: reranker.score("by", ["en by ved sjøen i Norge " * 8] * 5000), KeyboardInterrupt)
+assert refused(lambda: reranker.score("by", texts), KeyboardInterrupt)
 took = time.monotonic() - sent[0]
-assert took < 2, took
+assert took < 3 * a_tenth, (took, a_tenth)
 thread.join()
 busy = time.process_time()
 time.sleep(0.3)
@@ -283,7 +287,8 @@ def stop(*_):
 signal.signal(signal.SIGTERM, stop)
 reranker = Reranker.load(threads=2)
 threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-reranker.score("by", many * 4)
+while True:  # until it interrupts one of these
+    reranker.score("by", many)
 """
     run(tmp_path, source, code=5)
 

@@ -28,8 +28,8 @@ from raskrank.bundle import read_manifest
 from raskrank.cli.main import main
 from raskrank.documents import stream_documents
 from raskrank.errors import ExportError, InputError, ParityError, RaskrankWarning
-from raskrank.loading import bundle_path
 from raskrank.manifest import WEIGHTS, CorpusFile, Coverage
+from raskrank.settings import bundle_path
 from raskrank_export import ExportReport, Thresholds, export
 from raskrank_export.trim import Trimmed, trim_vocabulary
 from test_large import PASSAGES, RANK, START, run

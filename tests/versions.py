@@ -91,8 +91,9 @@ def probe() -> dict[str, Any]:
     import tokenizers
 
     from raskrank import Reranker
-    from raskrank.loading import Options, load
+    from raskrank.loading import load
     from raskrank.onnx_backend import DISABLED_OPTIMIZERS, FATAL
+    from raskrank.options import Options
     from raskrank.running import Workers, run_pairs
     from raskrank.samples import as_pairs, read_samples
     from raskrank.texts import Limits

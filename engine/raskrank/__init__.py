@@ -72,4 +72,9 @@ __all__ = [
     "__version__",
 ]
 
+# In a traceback, a repr or a pickle they are what they are imported as.
+for _name in __all__:
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = "raskrank"
+
 logging.getLogger("raskrank").addHandler(logging.NullHandler())

@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass
 
 from raskrank import cpu
-from raskrank.loading import Loaded, Options
+from raskrank.loading import Loaded
+from raskrank.options import Options
 from raskrank.settings import ARGUMENT
 
 

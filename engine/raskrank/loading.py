@@ -1,77 +1,33 @@
 """From the arguments of `Reranker.load` to what it needs to run."""
 
 import logging
-import os
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from raskrank import cpu
 from raskrank.activation import Activation
 from raskrank.backend import Backend
-from raskrank.bundle import opened_bundle, read_manifest, weights_sha256
-from raskrank.checkpoint import Checkpoint, read_checkpoint, registry
-from raskrank.checkpoint.files import read_whole
+from raskrank.bundle import opened_bundle, read_manifest
+from raskrank.checkpoint import Checkpoint, registry
 from raskrank.encoding import PairEncoder
-from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, InputError, RaskrankWarning
+from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, RaskrankWarning
 from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Manifest
+from raskrank.options import Options
 from raskrank.process import memory, rayon, threads
 from raskrank.process.beside import beside
 from raskrank.process.calls import loads
-from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
-from raskrank.settings import Choice, absolute, choose
-from raskrank.texts import Limits
+from raskrank.reference import checkpoint_of, reference_of
+from raskrank.settings import Choice, choose
 from raskrank.tokenizer import load_encoder, tokenizing
 
 logger = logging.getLogger("raskrank")
-
-BackendName = Literal["onnx", "torch"]
 
 
 def warn(message: str) -> None:
     """To the log, and to `warnings`, since a script without logging would not hear of it."""
     logger.warning(message)
     warnings.warn(message, RaskrankWarning, stacklevel=2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What `Reranker.load` was called with; with the Choice that came of it, enough to load the same in another process."""
-
-    bundle: str | Path | Choice | None
-    threads: int | None
-    backend: BackendName
-    fallback: Literal["torch"] | None
-    checkpoint: str | None
-    expected_sha256: str | None
-    ignore_target: bool
-    map_weights: bool
-    limits: Limits
-
-    def check(self) -> None:
-        if self.threads is not None:
-            threads.check(self.threads, "threads")
-        if self.backend not in ("onnx", "torch"):
-            raise InputError(f"backend: expected 'onnx' or 'torch', got {self.backend!r}")
-        if self.fallback not in (None, "torch"):
-            raise InputError(f"fallback: expected None or 'torch', got {self.fallback!r}")
-        if not isinstance(self.expected_sha256, str | None):
-            raise InputError(f"expected_sha256: expected str, got {type(self.expected_sha256).__name__}")
-        if self.expected_sha256 is not None and not re.fullmatch("[0-9A-Fa-f]{64}", self.expected_sha256):
-            raise InputError(f"expected_sha256: expected 64 hexadecimal digits, got {len(self.expected_sha256)} characters")
-        if self.expected_sha256 is not None and self.checkpoint_alone:
-            raise InputError("expected_sha256: it pins a bundle, and backend='torch' with a checkpoint alone reads none")
-        for name in ("ignore_target", "map_weights"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise InputError(f"{name}: expected bool, got {type(value).__name__}")
-        if not isinstance(self.limits, Limits):
-            raise InputError(f"limits: expected Limits, got {type(self.limits).__name__}")
-
-    @property
-    def checkpoint_alone(self) -> bool:
-        return self.backend == "torch" and self.bundle is None and self.checkpoint is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,48 +69,6 @@ def _load(options: Options) -> Loaded:
         return loaded
 
 
-class Reference(NamedTuple):
-    """PyTorch on a checkpoint, and its tokenizer, which a bundle may have only a part of: as the engine and as transformers
-    runs it."""
-
-    backend: Backend
-    encoder: PairEncoder
-    judge: ReferenceEncoder
-
-
-def load_reference(manifest: Manifest, checkpoint: str | None) -> Reference:
-    """The checkpoint that a bundle was made from. Raises MissingExtra, CheckpointError or Incompatible; CheckpointError, too,
-    where transformers encodes otherwise than the engine."""
-    return _reference(_checkpoint(manifest, checkpoint), manifest.max_length)
-
-
-def path_text(value: object, name: str) -> str | None:
-    """`value` as a path of type str, or InputError. None stays None."""
-    path = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if path is not None and not isinstance(path, str):
-        raise InputError(f"{name}: expected str or Path, got {type(value).__name__}")
-    return path
-
-
-def absolute_path_text(value: object, name: str) -> str | None:
-    """As `path_text`, and the same place from whichever folder it is opened later."""
-    path = path_text(value, name)
-    return None if path is None else str(absolute(Path(path)))
-
-
-def named_bundle(value: object) -> str | Path | Choice | None:
-    """`value` as `settings.choose` takes it, or InputError."""
-    if value is None or isinstance(value, str | Choice):
-        return value
-    text = path_text(value, "bundle")
-    return None if text is None else Path(text)
-
-
-def bundle_path(bundle: str | os.PathLike[str] | None) -> Path:
-    """The folder of the bundle that `Reranker.load(bundle)` loads. Raises as `settings.choose` does."""
-    return choose(bundle).path
-
-
 def _load_onnx(options: Options, choice: Choice) -> Loaded:
     from raskrank.onnx_backend import OnnxBackend
 
@@ -164,18 +78,7 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
         _check_target(manifest, path, ignored=options.ignore_target)
         sizes = (manifest.files[name].size for name in (TOKENIZER, MODEL, WEIGHTS))
         memory.need(memory.for_files(*sizes), f"loading {path}")
-        making = beside(  # for as long as the tokenizer is parsed
-            lambda: OnnxBackend(
-                bundle.graph,
-                bundle.folder,
-                manifest.inputs,
-                concurrency=concurrency.number,
-                hidden_size=manifest.hidden_size,
-                groups=manifest.recipe.groups,
-                weights=bundle.weights,
-            )
-        )
-        with making:
+        with beside(lambda: OnnxBackend.of_bundle(bundle, concurrency.number)) as making:
             encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=rayon.usable())
             backend = making.result()
     _check_max_length(backend.max_length, manifest, path)
@@ -226,8 +129,8 @@ def _load_torch(options: Options, choice: Choice | None, reason: str) -> Loaded:
         except BundleError:
             if options.backend == "torch" or options.checkpoint is None or options.expected_sha256 is not None:
                 raise
-    checkpoint = _checkpoint(manifest, options.checkpoint)
-    reference = _reference(checkpoint, manifest.max_length if manifest else checkpoint.max_length)
+    checkpoint = checkpoint_of(manifest, options.checkpoint)
+    reference = reference_of(checkpoint, manifest.max_length if manifest else checkpoint.max_length)
     return Loaded(
         backend=reference.backend,
         encoder=reference.encoder,
@@ -245,29 +148,6 @@ def _load_torch(options: Options, choice: Choice | None, reason: str) -> Loaded:
 def _license(checkpoint: Checkpoint) -> str | None:
     known = registry.of_layout(checkpoint.layout)
     return checkpoint.license or (known.license if known else None)
-
-
-def _reference(checkpoint: Checkpoint, max_length: int) -> Reference:
-    from raskrank.torch_backend import TorchBackend
-
-    backend, data = TorchBackend(checkpoint), read_whole(checkpoint.folder / TOKENIZER)
-    encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=rayon.usable())
-    judge = ReferenceEncoder(checkpoint, encoder)
-    judge.check(PROBES, encoder.encode(PROBES))
-    return Reference(backend, encoder, judge)
-
-
-def _checkpoint(manifest: Manifest | None, folder: str | None) -> Checkpoint:
-    """The checkpoint in `folder`, or where the manifest says."""
-    from raskrank.torch_backend import local_checkpoint
-
-    if manifest is None or folder is not None:
-        checkpoint = read_checkpoint(Path(folder or ""))
-    else:
-        checkpoint = read_checkpoint(local_checkpoint(manifest.source.model, manifest.source.revision))
-    if manifest is not None and weights_sha256(checkpoint.folder) != manifest.source.weights_sha256:
-        raise Incompatible(f"{checkpoint.folder}: its weights are not those that the bundle {manifest.name} was made from")
-    return checkpoint
 
 
 def _self_test(backend: Backend, encoder: PairEncoder, manifest: Manifest, path: Path) -> None:

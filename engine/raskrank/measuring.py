@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raskrank.errors import InferenceError
-from raskrank.loading import BackendName
+from raskrank.options import BackendName
 from raskrank.settings import as_folder
 
 MIN_ROUNDS = 3  # fewer give no median that one disturbance cannot move

@@ -8,11 +8,13 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnxruntime
 
 from raskrank.backend import Float32Array, Int64Array
+from raskrank.bundle import Bundle
 from raskrank.contents import Contents
 from raskrank.errors import Incompatible, InferenceError
 from raskrank.external import External, external_tensors, relocate
@@ -69,6 +71,20 @@ class OnnxBackend:
         self._inputs = _check_signature(self._single, inputs, folder)
         self.max_length = _max_length(self._single)
         _live.add(self)
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, concurrency: int) -> Self:
+        """The backend of a bundle whose files are verified. Raises as the constructor does."""
+        manifest = bundle.manifest
+        return cls(
+            bundle.graph,
+            bundle.folder,
+            manifest.inputs,
+            concurrency=concurrency,
+            hidden_size=manifest.hidden_size,
+            groups=manifest.recipe.groups,
+            weights=bundle.weights,
+        )
 
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, spread: bool = False) -> Float32Array:
         feeds = {INPUT_IDS: input_ids, TOKEN_TYPE_IDS: token_type_ids}

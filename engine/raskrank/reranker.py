@@ -2,8 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable, Collection
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -13,27 +13,17 @@ import numpy as np
 
 from raskrank import gate, texts
 from raskrank.activation import activate
-from raskrank.backend import Backend, Float32Array
-from raskrank.encoding import EncodedPair
+from raskrank.backend import Float32Array
 from raskrank.errors import ForkError, InputError, NonFiniteScore
 from raskrank.gate import Verification
 from raskrank.info import Info, describe
-from raskrank.loading import (
-    BackendName,
-    Loaded,
-    Options,
-    Reference,
-    absolute_path_text,
-    load,
-    load_reference,
-    logger,
-    named_bundle,
-    warn,
-)
+from raskrank.loading import Loaded, load, logger, warn
+from raskrank.options import BackendName, Options, absolute_path_text, named_bundle
 from raskrank.parity import compare
 from raskrank.process import memory
 from raskrank.process.beside import ahead
 from raskrank.process.fork import Owner
+from raskrank.reference import LazyReference
 from raskrank.running import Workers, run_pairs
 from raskrank.samples import as_pairs, read_samples
 from raskrank.texts import Limits
@@ -71,10 +61,9 @@ class Reranker:
     def __init__(self, options: Options, loaded: Loaded) -> None:
         self._options, self._loaded = options, loaded
         self._workers = Workers(loaded.backend.concurrency)
-        self._reference: Reference | None = None
-        self._reference_lock = threading.Lock()
-        self._rescued = 0  # pairs
-        self._advance: Callable[[int], None] | None = None  # the command line's progress; called from worker threads
+        self._reference = LazyReference(loaded.manifest, options.checkpoint)
+        self._rescued, self._counting = 0, threading.Lock()  # pairs
+        self._advance: Callable[[int], None] | None = None
         self._owner = Owner()
 
     @classmethod
@@ -179,6 +168,18 @@ class Reranker:
         checked = texts.check_pairs(as_pairs(read_samples()) if pairs is None else pairs, self._options.limits)
         return self._call(len(checked), lambda: self._verify(checked))
 
+    @contextmanager
+    def progress(self, advance: Callable[[int], None]) -> Iterator[None]:
+        """Within the block, `advance` is told the number of pairs whenever some are done, of whatever call of this Reranker.
+
+        It is called from worker threads, and should be quick. `verify` scores each pair twice.
+        """
+        before, self._advance = self._advance, advance
+        try:
+            yield
+        finally:
+            self._advance = before
+
     def info(self) -> Info:
         """What runs, on what, and why."""
         return describe(self._options, self._loaded, rescued_pairs=self._rescued)
@@ -187,8 +188,7 @@ class Reranker:
         """Free model and threads. Calls in other threads end first; a second close does nothing."""
         if self._workers.close():
             self._loaded.backend.close()
-            if self._reference is not None:
-                self._reference.backend.close()
+            self._reference.close()
 
     def __enter__(self) -> Self:
         return self
@@ -237,8 +237,8 @@ class Reranker:
         return logits if raw else activate(self._loaded.activation, logits)
 
     def _rescue(self, pairs: list[tuple[str, str]], outcome: _Outcome, indices: list[int]) -> None:
-        outcome.logits[indices] = self._reference_logits([pairs[index] for index in indices])
-        with self._reference_lock:
+        outcome.logits[indices] = self._reference.logits([pairs[index] for index in indices])
+        with self._counting:
             first, self._rescued = not self._rescued, self._rescued + len(indices)
         message = f"{len(indices)} of {len(pairs)} logits were not finite and were computed by PyTorch instead"
         if first:
@@ -253,35 +253,10 @@ class Reranker:
         if not pairs:
             raise InputError("pairs: there are none, so there is nothing to verify")
         thresholds, rounding = gate.recorded(manifest, choice.path)
-        expected = self._expected_logits(pairs)
+        expected = self._reference.expected_logits(pairs, self._loaded.encoder, self._advance)
         found = self._logits(pairs).logits
         parity = compare(pairs, ("torch fp32", expected), (f"onnx {manifest.precision}", found), rounding=rounding)
         return gate.verification(parity, thresholds, gate.judged(manifest))
-
-    def _reference_logits(self, pairs: list[tuple[str, str]]) -> Float32Array:
-        """float32 (n): what PyTorch gives for checked pairs, in order."""
-        reference = self._load_reference()
-        return _one_by_one(reference.backend, reference.encoder.encode(pairs))
-
-    def _expected_logits(self, pairs: list[tuple[str, str]]) -> Float32Array:
-        """float32 (n): what transformers and PyTorch give for checked pairs, in order; raises if they are no evidence."""
-        reference, manifest = self._load_reference(), self._loaded.manifest
-        # A trimmed vocabulary spells otherwise on purpose; then it is the whole one that must agree.
-        whole = manifest is not None and manifest.vocabulary is None
-        ours = self._loaded.encoder if whole else reference.encoder
-        encoded = reference.judge.check(pairs, ours.encode(pairs))
-        if unfamiliar := gate.unfamiliar(reference.judge.unknown_share(encoded)):
-            raise InputError(f"pairs: {unfamiliar}; pass pairs in a language that the model reads (--pairs)")
-        return _one_by_one(reference.backend, encoded, self._advance)
-
-    def _load_reference(self) -> Reference:
-        with self._reference_lock:
-            if self._reference is None:
-                manifest = self._loaded.manifest
-                if manifest is None:
-                    raise InputError("there is no bundle, so there is no checkpoint that it was made from")
-                self._reference = load_reference(manifest, self._options.checkpoint)
-            return self._reference
 
     def _call(self, pairs: int, function: Callable[[], Result]) -> Result:
         """`function()` for so many pairs, which `close` waits for. Not a context manager: an interrupt in one could leave the
@@ -292,18 +267,6 @@ class Reranker:
         starting = self._workers.lacking(side_by_side)
         memory.need(memory.for_call(side_by_side, self._loaded.backend.hidden_size, starting=starting), "a call")
         return self._workers.call(function)
-
-
-def _one_by_one(
-    backend: Backend, encoded: Collection[EncodedPair], advance: Callable[[int], None] | None = None
-) -> Float32Array:
-    """float32 (n): the logit of each pair, in order."""
-    logits = np.zeros(len(encoded), np.float32)
-    for index, pair in enumerate(encoded):
-        logits[index] = backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0]
-        if advance is not None:
-            advance(1)
-    return logits
 
 
 def _reload(options: Options) -> Reranker:

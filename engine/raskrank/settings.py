@@ -183,3 +183,8 @@ def _is_there(folder: Path) -> bool:
         return folder.is_dir()
     except OSError:  # a name too long, a parent that may not be searched: whoever reads it says so
         return True
+
+
+def bundle_path(bundle: str | os.PathLike[str] | None) -> Path:
+    """The folder of the bundle that `Reranker.load(bundle)` loads. Raises as `choose` does."""
+    return choose(bundle).path

@@ -65,6 +65,10 @@ class LeanGraph(NamedTuple):
     passes: dict[str, int]
     left: tuple[str, ...]
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(value.name for value in self.model.graph.input)
+
 
 def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     """The fused graph of an export after every pass.

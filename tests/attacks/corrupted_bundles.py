@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raskrank import RaskrankError, Reranker
-from raskrank.loading import bundle_path
 from raskrank.manifest import DIGEST, FILES, MANIFEST, UNSIGNED, sign
+from raskrank.settings import bundle_path
 
 ALL = (*FILES, MANIFEST)
 QUERY, DOCUMENTS = "Hvem kan Python?", ["Python og SQL", "", "Sykepleier i Tromsø", "Et langt dokument. " * 120]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from raskrank.bench.progress import step
 from raskrank.bundle import read_manifest
-from raskrank.loading import BackendName, bundle_path
 from raskrank.manifest import Manifest
+from raskrank.options import BackendName
 from raskrank.reranker import Reranker
+from raskrank.settings import bundle_path
 from raskrank.terminal import Steps
 
 PYTORCH = "PyTorch"

@@ -13,9 +13,9 @@ from raskrank import cpu
 from raskrank.bundle import read_manifest
 from raskrank.checkpoint import read_checkpoint
 from raskrank.errors import CheckpointError, InputError, NonFiniteScore
-from raskrank.loading import BackendName
 from raskrank.manifest import FILES, MANIFEST, TOKENIZER, Source
 from raskrank.measuring import FreshProcess, fresh_process
+from raskrank.options import BackendName
 from raskrank.reranker import Reranker
 from raskrank.settings import choose
 
