@@ -18,7 +18,7 @@ from raskrank.backend import Float32Array, Int64Array
 from raskrank.bundle import read_manifest
 from raskrank.loading import bundle_path
 from raskrank.manifest import MODEL, Manifest, Precision
-from raskrank.measuring import interleaved
+from raskrank.measure.timing import interleaved
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.planning import GROUP_TOKENS
 from raskrank_export import Thresholds, export, graph

@@ -21,19 +21,18 @@ LAZY_PLACES = {
     "reference_tokenizer.py",
     "loading.py",
     "cli/main.py",
-    "compare/contenders.py",
-    "bench/entries.py",
+    "measure/contenders.py",
 }
 # They may name the standard streams: those of the command line, or of a process that is started to be measured.
 COMMAND_LINE = {
     "__main__.py",
-    "arguments.py",
+    "cli/arguments.py",
+    "cli/bench.py",
+    "cli/compare.py",
     "cli/main.py",
-    "measuring.py",
-    "probe.py",
+    "measure/fresh.py",
+    "measure/probe.py",
     "terminal.py",
-    "bench/command.py",
-    "compare/command.py",
 }
 
 

@@ -195,17 +195,17 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     if arguments.against == "torch":
         need("--against torch", *EXPORTER)
-    from raskrank.compare import command
+    from raskrank.cli import compare
 
-    return command.run(arguments)
+    return compare.run(arguments)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
     if arguments.against == "torch":
         need("--against torch", *EXPORTER)
-    from raskrank.bench import command
+    from raskrank.cli import bench
 
-    return command.run(arguments)
+    return bench.run(arguments)
 
 
 def _form(arguments: argparse.Namespace) -> Form:

@@ -2,11 +2,14 @@
 
 import argparse
 import sys
+from pathlib import Path
 
-from raskrank.bench.measure import run as measure
-from raskrank.bench.workloads import QUERY, Workload, from_samples, from_texts
 from raskrank.documents import Form, read_documents
 from raskrank.errors import InputError
+from raskrank.measure.bench import measure
+from raskrank.measure.bench_report import to_dict, to_text
+from raskrank.measure.passages import QUERY, Workload, from_samples, from_texts
+from raskrank.process import threads
 from raskrank.settings import choose_for_command
 from raskrank.terminal import Steps, is_terminal, safe_lines, say, show, to_json
 
@@ -14,29 +17,29 @@ MAX_PASSAGES = 1000  # more say nothing new, and Kendall's tau compares each wit
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, and return the exit code. Without --texts, on passages made from our own samples."""
+    """Measure, print, and return the exit code. --texts: passages of the user's; default: some made from our samples."""
     if arguments.passages > MAX_PASSAGES:
         raise InputError(f"--passages: expected at most {MAX_PASSAGES}, got {arguments.passages}")
     if arguments.checkpoint is not None and arguments.against is None:
         raise InputError("--checkpoint: only --against torch uses one; add that, or leave it out")
     source, workloads = _workloads(arguments)
-    report = measure(
-        [choose_for_command(model, say) for model in arguments.models or [None]],
+    found = measure(
+        [choose_for_command(model, say).path for model in arguments.models or [None]],
         workloads,
         QUERY if arguments.query is None else arguments.query,
         source=source,
         seconds=arguments.seconds,
-        threads=arguments.threads,
+        threads=threads.choose(arguments.threads).number,
         against_torch=arguments.against == "torch",
-        checkpoint=arguments.checkpoint,
+        checkpoint=None if arguments.checkpoint is None else Path(arguments.checkpoint),
         progress=Steps(sys.stderr) if is_terminal(sys.stderr) else None,
     )
-    show(to_json(report.to_dict(), indent=2) if arguments.json else safe_lines(str(report)))
+    show(to_json(to_dict(found), indent=2) if arguments.json else safe_lines(to_text(found)))
     return 0
 
 
 def _workloads(arguments: argparse.Namespace) -> tuple[str, list[Workload]]:
-    """What to say of where the passages are from, and what to measure with them."""
+    """Where the passages are from, for the report, and the passages."""
     if arguments.texts is None:
         for option in ("field", "title_field", "format"):
             if getattr(arguments, option) is not None:
