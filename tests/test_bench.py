@@ -274,6 +274,16 @@ def test_bench_json_with_texts_of_ones_own(texts: Path, tiny: Tiny, capsys: pyte
     assert SECRET not in shown
 
 
+def test_bench_uses_as_many_cores_as_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RASKRANK_THREADS", "3")
+    assert main(["bench", "--json", *QUICK]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"] == 3
+    assert main(["bench", "--json", "--threads", "1", *QUICK]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -1,5 +1,6 @@
-"""What `raskrank bench` and `raskrank compare` share: times in turn, fresh processes, tables."""
+"""What `raskrank bench` and `raskrank compare` share: times in turn, fresh processes, PyTorch's threads, progress, tables."""
 
+import io
 import random
 import subprocess
 import sys
@@ -10,12 +11,16 @@ from typing import Any
 
 import pytest
 
+from conftest import Tiny
 from raskrank import InferenceError
 from raskrank.loading import bundle_path
 from raskrank.measure import fresh
+from raskrank.measure.contenders import loaded_for_bench, loaded_for_comparison
 from raskrank.measure.fresh import FreshProcess, fresh_process, medians
+from raskrank.measure.progress import step
 from raskrank.measure.tables import markdown_table, number, plain_table
 from raskrank.measure.timing import Timing, interleaved
+from raskrank.terminal import Steps
 
 SECRET = "HEMMELIG"
 
@@ -134,6 +139,29 @@ def test_a_budget_leaves_one_round_of_fresh_processes() -> None:
 
     medians({"": start}, budget_s=0.0)
     assert len(calls) == 1
+
+
+# PyTorch, and progress
+
+
+def test_pytorch_has_the_threads_of_the_others_until_the_block_ends(tiny: Tiny) -> None:
+    import torch
+
+    bundle, checkpoint, before = tiny.bundle(), tiny.checkpoint(), torch.get_num_threads()
+    with loaded_for_bench([bundle], threads=before + 1, against_torch=True, checkpoint=checkpoint):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with loaded_for_comparison([checkpoint], threads=before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_the_name_of_a_step_moves_no_cursor() -> None:
+    stream = io.StringIO()
+    with step(Steps(stream), "load \x1b[2Jmodel"):
+        pass
+    assert "\x1b" not in stream.getvalue()
+    assert "model" in stream.getvalue()
 
 
 # tables
