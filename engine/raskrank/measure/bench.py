@@ -166,7 +166,7 @@ def _pace(speeds: Sequence[Speed]) -> dict[str, float]:
     return {speed.label: 1 / speed.tokens_per_s for speed in speeds}
 
 
-def _model(label: str, contender: CrossEncoder, fresh: FreshProcess) -> Model:
+def _model(label: str, contender: CrossEncoder, process: FreshProcess) -> Model:
     info, manifest = contender.info, contender.manifest
     return Model(
         label=label,
@@ -176,5 +176,5 @@ def _model(label: str, contender: CrossEncoder, fresh: FreshProcess) -> Model:
         scheme=manifest.recipe.scheme if manifest else None,
         folder=str(contender.folder),
         bundle_bytes=sum(file.size for file in manifest.files.values()) if manifest else None,
-        fresh=fresh,
+        fresh=process,
     )
