@@ -23,7 +23,7 @@ from models import HELP, bundle, checkpoint
 from raskrank import cpu
 from raskrank.bundle import open_bundle
 from raskrank.manifest import Precision
-from raskrank.measuring import interleaved
+from raskrank.measure.timing import interleaved
 from raskrank.onnx_backend import INPUT_IDS, make_session, session_options
 from results import undisturbed
 

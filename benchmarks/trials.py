@@ -25,7 +25,7 @@ import scale
 from models import HELP, bundle, manifest
 from raskrank import Reranker, cpu
 from raskrank.manifest import MODEL, WEIGHTS
-from raskrank.measuring import interleaved
+from raskrank.measure.timing import interleaved
 from raskrank.onnx_backend import INPUT_IDS, make_session, session_options
 
 LENGTHS = (16, 32, 128, 256, 512)

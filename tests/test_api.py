@@ -78,6 +78,7 @@ def test_every_name_is_there(package: object) -> None:
         (Reranker.score_pairs, "(self, pairs, *, raw_scores=False)"),
         (Reranker.verify, "(self, pairs=None)"),
         (Reranker.info, "(self)"),
+        (Reranker.progress, "(self, advance)"),
         (Reranker.close, "(self)"),
         (Limits, "(*, max_documents=1000000, max_text_chars=10000000)"),
         (Ranked, "(index, score, truncated)"),
@@ -131,7 +132,7 @@ def test_types() -> None:
 
 def test_the_public_methods_of_a_reranker() -> None:
     public = {name for name in dir(Reranker) if not name.startswith("_")}
-    assert public == {"close", "info", "load", "rank", "score", "score_pairs", "verify"}
+    assert public == {"close", "info", "load", "progress", "rank", "score", "score_pairs", "verify"}
 
 
 def test_the_fields_of_a_hit() -> None:

@@ -16,18 +16,18 @@ from bundles import copy_bundle, edit, sign
 from conftest import Tiny
 from paths import NANO_CHECKPOINT, shared
 from processes import run_script
-from raskrank import Reranker
+from raskrank import Reranker, cpu
 from raskrank.cli.main import main
-from raskrank.compare import measure
-from raskrank.compare.candidates import Task, make_tasks
-from raskrank.compare.chart import draw_chart
-from raskrank.compare.contenders import CrossEncoder, loaded
-from raskrank.compare.data import read_data
-from raskrank.compare.measure import Agreement, Judged, Result, agreement, timed_passages
-from raskrank.compare.quality import Quality, quality
-from raskrank.compare.report import About, to_markdown
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS
-from raskrank.measuring import FreshProcess, Timing
+from raskrank.measure import compare, fresh
+from raskrank.measure.candidates import Task, make_tasks
+from raskrank.measure.compare import agreement, timed_passages
+from raskrank.measure.contenders import loaded_for_comparison
+from raskrank.measure.cross_encoder import CrossEncoder
+from raskrank.measure.data import read_data
+from raskrank.measure.fresh import FreshProcess
+from raskrank.measure.quality import quality
+from raskrank.settings import bundle_path
 
 SECRET = "HEMMELIG"
 BROKEN = "kvittering"
@@ -41,8 +41,8 @@ LANGUAGES = ("nb", "en", None)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "ROUNDS", 1)
-    monkeypatch.setattr(measure, "STARTS", 1)
+    monkeypatch.setattr(compare, "ROUNDS", 1)
+    monkeypatch.setattr(fresh, "PROCESSES", 1)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("RASKRANK_MODEL", raising=False)
 
@@ -50,7 +50,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """No fresh processes, since each that imports PyTorch takes seconds."""
-    monkeypatch.setattr(CrossEncoder, "start_anew", lambda *_: None)
+    found = FreshProcess(first_score_s=1.0, resident_bytes=None, private_bytes=None)
+    monkeypatch.setattr(CrossEncoder, "start_anew", lambda *_: found)
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_a_checkpoint_runs_in_pytorch(tiny: Tiny, data: Path, capsys: pytest.Cap
     assert model["disk_bytes"] > model["parameters"] * 4
 
 
-def test_scores_that_are_no_numbers_are_counted(broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nan_and_infinite_scores_are_counted(broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [{"query": BROKEN, "positives": ["Python"], "negatives": ["SQL", "Bil"]}, {**LINES[0], "positives": [BROKEN]}]
     (model,) = _compare(capsys, broken, "--data", _write(tmp_path / "data.jsonl", lines))["models"]
     assert model["non_finite"] == 3 + 1
@@ -168,7 +169,7 @@ def test_scores_that_are_no_numbers_are_counted(broken: Path, tmp_path: Path, ca
 
 def test_documents_without_a_score_come_last(broken: Path) -> None:
     documents = ["Sykepleier", BROKEN, "Jeg søker jobb", f"uten {BROKEN}", "Bil"]
-    model = CrossEncoder(bundle=broken)
+    model = CrossEncoder(bundle=broken, threads=1)
     order, non_finite = model.rank("nurse", documents)
     model.close()
     with Reranker.load(broken) as reranker:
@@ -202,74 +203,6 @@ def test_few_passages_are_timed_again_and_again() -> None:
 
 
 # What is printed
-
-
-def _result(name: str, runs: str, ndcg: float, ms: float, **more: Any) -> Result:
-    judged = Judged(quality=Quality(queries=200, ndcg=ndcg, mrr=0.5, top1=0.333), tokens=123.45)
-    known: dict[str, Any] = {
-        "license": None,
-        "parameters": 2_410_000,
-        "disk_bytes": 2_850_000,
-        "languages": {},
-        "non_finite": 0,
-        "agreement": None,
-        "fresh": FreshProcess(first_score_s=0.234, resident_bytes=85_100_000, private_bytes=None),
-    }
-    calls = {10: Timing((ms / 1e4,) * 20), 100: Timing((ms / 1e3,) * 20)}
-    return Result(name=name, runs=runs, origin=name, overall=judged, calls=calls, **{**known, **more})
-
-
-ABOUT = About(
-    data="norquad",
-    queries=200,
-    candidates=20,
-    machine="AMD EPYC, 2 usable CPUs",
-    date="2026-11-25",
-    versions={"Python": "3.11"},
-)
-
-
-def test_tables_read_as_text() -> None:
-    judged = Judged(quality=Quality(queries=100, ndcg=0.8, mrr=0.7, top1=1.0), tokens=99.5)
-    int8 = _result(
-        "nano", "onnx int8", 0.8123, 350.4, languages={"nb": judged, "nn": judged}, agreement=Agreement(tau=0.9919, top1=1.0)
-    )
-    other = _result("blå|bær", "bi-encoder", 0.75, 12.34, non_finite=7, disk_bytes=None, fresh=None)
-    assert to_markdown([int8, other], ABOUT) == TABLES
-
-
-TABLES = """\
-## Quality: 200 queries with up to 20 candidates each
-
-| model    | runs       | nDCG@10 | MRR@10 | top-1 | tokens/passage | not finite |
-|----------|------------|--------:|-------:|------:|---------------:|-----------:|
-| nano     | onnx int8  |  0.8123 | 0.5000 | 33.3% |          123.5 |          0 |
-| blå\\|bær | bi-encoder |  0.7500 | 0.5000 | 33.3% |          123.5 |          7 |
-
-## By language
-
-| model | runs      | language | queries | nDCG@10 | MRR@10 |  top-1 | tokens/passage |
-|-------|-----------|----------|--------:|--------:|-------:|-------:|---------------:|
-| nano  | onnx int8 | nb       |     100 |  0.8000 | 0.7000 | 100.0% |           99.5 |
-| nano  | onnx int8 | nn       |     100 |  0.8000 | 0.7000 | 100.0% |           99.5 |
-
-## Against the checkpoint
-
-| model | runs      | Kendall tau | same best passage |
-|-------|-----------|------------:|------------------:|
-| nano  | onnx int8 |      0.9919 |            100.0% |
-
-## Size and speed
-
-| model    | runs       | M params | MB disk | MB memory | s to score |   ms for 10 |  ms for 100 |
-|----------|------------|---------:|--------:|----------:|-----------:|------------:|------------:|
-| nano     | onnx int8  |     2.41 |    2.85 |      85.1 |       0.23 | 35.0 / 35.0 |   350 / 350 |
-| blå\\|bær | bi-encoder |     2.41 |       – |         – |          – | 1.23 / 1.23 | 12.3 / 12.3 |
-
-ms for 10 and 100 passages: median / 95th percentile of at least 20 calls, the models taking turns.
-In fresh processes: s to score, from start to first score; MB memory, resident after 100 passages.
-
-Data: norquad. 2026-11-25, AMD EPYC, 2 usable CPUs, Python 3.11."""
 
 
 @pytest.mark.usefixtures("same_process")
@@ -323,13 +256,6 @@ def test_our_own_searches_without_data(capsys: pytest.CaptureFixture[str]) -> No
     assert report["about"]["queries"] == 68
     assert {*model["languages"]} == {"nb", "nn", "en", "mixed"}
     assert model["ndcg@10"] > 0.8  # shuffled, the passages come to about 0.6
-
-
-def test_a_chart_of_models_at_one_place(tmp_path: Path) -> None:
-    results = [_result(f"model {number} $x$", "onnx int8", 0.9, 100.0) for number in range(6)]
-    draw_chart(results, ABOUT, tmp_path / "same.png")
-    draw_chart(results[:1], ABOUT, tmp_path / "one.png")
-    assert (tmp_path / "same.png").stat().st_size > (tmp_path / "one.png").stat().st_size
 
 
 # What is refused
@@ -406,7 +332,7 @@ def test_a_package_that_is_missing(
 
 
 def test_the_extras_are_imported_only_where_they_are_needed(tmp_path: Path) -> None:
-    done = run_script(tmp_path, "import sys; import raskrank.compare.command; print(*sys.modules)")
+    done = run_script(tmp_path, "import sys; import raskrank.cli.compare; print(*sys.modules)")
     assert not {"bm25s", "matplotlib", "sentence_transformers", "torch", "onnxruntime"} & {*done.stdout.split()}
 
 
@@ -439,7 +365,7 @@ def test_int8_ranks_norquad_as_fp32_does(tmp_path: Path) -> None:
     export(str(NANO_CHECKPOINT), tmp_path / "fp32", precision="fp32")
     tasks = make_tasks(read_data(folder), queries=1000, candidates=20)
     assert {len(task.documents) for task in tasks} == {20}
-    with loaded([], against_torch=False) as (int8,), loaded([str(tmp_path / "fp32")], against_torch=False) as (fp32,):
+    with loaded_for_comparison([tmp_path / "fp32", bundle_path(None)], threads=cpu.usable_cpus()) as (fp32, int8):
         ranked = [[model.rank(task.query, task.documents) for task in tasks] for model in (fp32, int8)]
     found = agreement(*ranked)
     assert found.tau >= 0.99

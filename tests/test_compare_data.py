@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from raskrank.compare.candidates import make_tasks
-from raskrank.compare.data import Data, Query, read_data
 from raskrank.errors import InputError, LimitError, MissingExtra
+from raskrank.measure.candidates import make_tasks
+from raskrank.measure.data import Data, Query, read_data
 
 SECRET = "HEMMELIG"
 PASSAGES = [
@@ -192,12 +192,12 @@ def test_one_passage_alone(tmp_path: Path) -> None:
 
 # Candidates
 
-COLOURS = ("rød", "grønn", "blå", "gul", "hvit", "svart")
+COLORS = ("rød", "grønn", "blå", "gul", "hvit", "svart")
 
 
 def many(queries: int, passages: int, *, negatives: tuple[str, ...] | None = None) -> Data:
     """Query number n asks for the word of passage number n."""
-    texts = {f"p{number}": f"ord{number} {COLOURS[number % len(COLOURS)]}" for number in range(passages)}
+    texts = {f"p{number}": f"ord{number} {COLORS[number % len(COLORS)]}" for number in range(passages)}
     asked = [
         Query(id=f"q{number}", text=f"Hvor står ORD{number}?", language=None, grades={f"p{number}": 1}, negatives=negatives)
         for number in range(queries)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raskrank.compare.quality import ndcg, quality, reciprocal_rank
+from raskrank.measure.quality import ndcg, quality, reciprocal_rank
 
 GRADES = st.lists(st.integers(0, 3), min_size=1, max_size=6)
 

@@ -17,7 +17,7 @@ from raskrank import Reranker
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.bundle import read_manifest
 from raskrank.manifest import MODEL, Manifest, Precision
-from raskrank.measuring import interleaved
+from raskrank.measure.timing import interleaved
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.planning import GROUP_TOKENS
 from raskrank.settings import bundle_path

@@ -23,7 +23,7 @@ from raskrank.bundle import read_manifest
 from raskrank.checkpoint import read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Precision
-from raskrank.measuring import fresh_process
+from raskrank.measure.fresh import fresh_process
 from raskrank.parity import compare
 from raskrank.torch_backend import TorchBackend
 from raskrank_export import ExportReport, export

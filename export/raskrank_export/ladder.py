@@ -14,7 +14,7 @@ from raskrank import gate
 from raskrank.backend import Float32Array
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL, WEIGHTS
-from raskrank.measuring import interleaved
+from raskrank.measure.timing import interleaved
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.parity import Parity, Part, compare
 from raskrank_export import graph

@@ -1,14 +1,57 @@
-"""`raskrank bench`."""
+"""`raskrank bench`, from its arguments to what it prints."""
 
 import argparse
+import sys
+from pathlib import Path
 
-from raskrank.cli.shared import EXPORTER
+from raskrank.cli.shared import EXPORTER, form_of
+from raskrank.documents import read_documents
+from raskrank.errors import InputError
 from raskrank.extras import need
+from raskrank.measure.bench import measure
+from raskrank.measure.bench_report import to_dict, to_text
+from raskrank.measure.passages import QUERY, Workload, from_samples, from_texts
+from raskrank.process import threads
+from raskrank.settings import choose_for_command
+from raskrank.terminal import Steps, is_terminal, safe_lines, say, show, to_json
+
+MAX_PASSAGES = 1000  # more say nothing new, and Kendall's tau compares each with each
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, and return the exit code. --texts: passages of the user's; default: some made from our samples."""
     if arguments.against == "torch":
         need("--against torch", *EXPORTER)
-    from raskrank.bench import command
+    if arguments.passages > MAX_PASSAGES:
+        raise InputError(f"--passages: expected at most {MAX_PASSAGES}, got {arguments.passages}")
+    if arguments.checkpoint is not None and arguments.against is None:
+        raise InputError("--checkpoint: only --against torch uses one; add that, or leave it out")
+    source, workloads = _workloads(arguments)
+    found = measure(
+        [choose_for_command(model, say).path for model in arguments.models or [None]],
+        workloads,
+        QUERY if arguments.query is None else arguments.query,
+        source=source,
+        seconds=arguments.seconds,
+        threads=threads.choose(arguments.threads).number,
+        against_torch=arguments.against == "torch",
+        checkpoint=None if arguments.checkpoint is None else Path(arguments.checkpoint),
+        progress=Steps(sys.stderr) if is_terminal(sys.stderr) else None,
+    )
+    show(to_json(to_dict(found), indent=2) if arguments.json else safe_lines(to_text(found)))
+    return 0
 
-    return command.run(arguments)
+
+def _workloads(arguments: argparse.Namespace) -> tuple[str, list[Workload]]:
+    """Where the passages are from, for the report, and the passages."""
+    if arguments.texts is None:
+        for option in ("field", "title_field", "format"):
+            if getattr(arguments, option) is not None:
+                raise InputError(f"--{option.replace('_', '-')}: only --texts uses it; name a file with texts, or leave it out")
+        return "made from our samples in Norwegian and English", from_samples(arguments.passages)
+    name, documents = read_documents(arguments.texts, form_of(arguments))
+    if not documents:
+        raise InputError(f"{name} holds no text; expected one a line, or another form that `rank` reads")
+    used = min(arguments.passages, len(documents))
+    part = f"{used} of {len(documents)}" if used < len(documents) else f"all {used}"
+    return f"{part} texts of {name}", from_texts([document.text for document in documents], arguments.passages)

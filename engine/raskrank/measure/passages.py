@@ -1,4 +1,4 @@
-"""What is measured: passages of different numbers and lengths, from a user's texts or made from our samples."""
+"""What `raskrank bench` scores: few and many passages, short and long, of a user's texts or made from our samples."""
 
 import random
 from collections.abc import Sequence
@@ -12,40 +12,40 @@ FEW = 10
 SEED = 20261124
 SHORT_WORDS = (2, 8)
 MIXED_WORDS = (5, 300)  # bounds of a log-normal distribution whose median is about 75 words
-LONG_WORDS = 400  # 512 tokens or more in the tokenizers of most models: the limit of what these read
+LONG_WORDS = 400  # 512 tokens or more for most tokenizers, and most models read no more
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """Passages to score for one query. kind: "" for a user's texts, else how long ours are: "short", "mixed" or "long"."""
+    """Passages to score for one query, at least one."""
 
-    kind: str
+    kind: str  # "" for a user's texts; for ours how long they are: "short", "mixed" or "long"
     passages: tuple[str, ...]
-    share: int  # of a benchmark's time, in proportion to the others' shares
+    share: int  # of the benchmark's time, in proportion to the shares of the other workloads
 
     @property
     def name(self) -> str:
         return f"{len(self.passages)} {self.kind}".rstrip()
 
     def sample(self, count: int) -> "Workload":
-        """`count` of the passages, or all if they are fewer: of every length as often as among all, in the same order."""
+        """`count` of the passages, in their order, or all if there are fewer. Their lengths are spread as those of all are."""
         total = len(self.passages)
         count = min(count, total)
         by_length = sorted(range(total), key=lambda index: len(self.passages[index]))
-        # The middle of each of `count` parts of equal size.
+        # By length, the middle one of each of `count` equal parts.
         chosen = sorted(by_length[(2 * part + 1) * total // (2 * count)] for part in range(count))
         return replace(self, passages=tuple(self.passages[index] for index in chosen))
 
 
 def from_texts(texts: Sequence[str], most: int) -> list[Workload]:
-    """1, 10 and `most` of a user's texts, as far as there are so many; the largest last."""
+    """Workloads of 1, 10 and `most` of a user's texts, in this order; of fewer where there are fewer, none twice."""
     return _counts("", texts, most)
 
 
 def from_samples(most: int) -> list[Workload]:
-    """1, 10 and `most` passages of mixed length, then `most` short and as many long ones. The same on every machine.
+    """Workloads of 1, 10 and `most` passages of mixed length, then of `most` short and `most` long ones.
 
-    A passage is a few documents of our samples joined, cut to a number of words.
+    The same on every machine. A passage is a few documents of our samples in a row, cut to a number of words.
     """
     words = [document.split() for sample in read_samples() for document in sample.documents]
     rng = random.Random(SEED)
@@ -71,7 +71,7 @@ def _mixed(rng: random.Random) -> int:
 
 
 def _joined(documents: Sequence[list[str]], rng: random.Random, lengths: Sequence[int]) -> tuple[str, ...]:
-    """A passage of each length in words, which starts where a document does."""
+    """A passage for each length, in words. Each begins where a document does."""
     passages = []
     for length in lengths:
         start = rng.randrange(len(documents))

@@ -1,4 +1,4 @@
-"""What a fresh process runs to be measured: python -m raskrank.probe, a request on standard input, JSON on standard output."""
+"""The program of a fresh process: python -m raskrank.measure.probe reads a request on standard input, and writes JSON."""
 
 import json
 import sys
@@ -15,18 +15,18 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     query, text = request.pop("query"), request.pop("text")
     reranker = Reranker.load(**request)
-    with suppress(NonFiniteScore):  # it takes as long and as much, whatever the numbers are
+    with suppress(NonFiniteScore):  # time and memory are the same
         reranker.score(query, [text])
     first_score = time.monotonic()
     with suppress(NonFiniteScore):
         reranker.score(query, json.loads(sys.stdin.readline()))
-    memory = _memory()
-    found = {"resident_bytes": memory.get("Rss"), "private_bytes": memory.get("Private_Dirty")}
+    used = memory()
+    found = {"resident_bytes": used.get("Rss"), "private_bytes": used.get("Private_Dirty")}
     sys.stdout.write(json.dumps({"first_score": first_score, **found}))
 
 
-def _memory() -> dict[str, int]:
-    """This process's memory by kind, in bytes; {} where the system does not say."""
+def memory() -> dict[str, int]:
+    """This process's memory in bytes, by the kernel's names for its kinds; {} where the system does not say."""
     try:
         lines = _MEMORY.read_text("ascii", "replace").splitlines()
     except OSError:

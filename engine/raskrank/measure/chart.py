@@ -1,4 +1,4 @@
-"""Quality against time, as a picture."""
+"""The chart of a comparison: quality against time."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from raskrank.compare.measure import COUNTS, Result
-from raskrank.compare.quality import DEPTH
-from raskrank.compare.report import About
 from raskrank.errors import InputError
 from raskrank.extras import need
+from raskrank.measure.compare import COUNTS, About, Result
+from raskrank.measure.quality import DEPTH
 from raskrank.terminal import shorten
 
 if TYPE_CHECKING:
@@ -21,10 +20,10 @@ COUNT = COUNTS[-1]  # passages of the calls whose time is shown
 NAME_COLUMNS = 40  # longer names of models are cut
 STYLES = {"onnx int8": ("o", "tab:blue"), "onnx fp32": ("s", "tab:green"), "torch fp32": ("^", "tab:red")}
 OTHER_STYLE = ("D", "tab:gray")
-# Where a name may begin or end beside its point, in points of type, the nearest places first.
+# Where a name may stand beside its point: to the right or left, and how far up, in typographic points; nearest first.
 PLACES = sorted(product((-9, 9), range(-120, 121, 6)), key=lambda place: (abs(place[1]), place[0]))
-MARGIN = 8  # pixels around a name, such as half a marker is wide
-STEPS = 100  # points of a line that names keep clear of
+MARGIN = 8  # pixels around a name; half a marker is as wide
+STEPS = 100  # points of each line, from which names are kept away
 
 
 class Point(NamedTuple):
@@ -35,7 +34,7 @@ class Point(NamedTuple):
 
 
 def check_chart(file: Path) -> None:
-    """Refuse before anything is measured what would fail when all is done. Raises MissingExtra or InputError."""
+    """Find out before anything is measured what would fail after it. Raises MissingExtra or InputError."""
     need("--chart", "compare", "matplotlib")
     if file.suffix.lower() != ".png":
         raise InputError(f"--chart: expected a file name that ends in .png, got {file.name}")
@@ -44,9 +43,9 @@ def check_chart(file: Path) -> None:
 
 
 def draw_chart(results: Sequence[Result], about: About, file: Path) -> None:
-    """Write a PNG: each result a point at its median time (logarithmic) and mean nDCG, a line and a name for each model.
+    """Write a PNG with a point for each result, at its median time (logarithmic) and mean nDCG.
 
-    Raises OSError where the file cannot be written.
+    A line joins the points of a model, and its name stands beside them. Raises OSError if the file cannot be written.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -81,7 +80,7 @@ def draw_chart(results: Sequence[Result], about: About, file: Path) -> None:
 
 
 def _write_names(axes: "Axes", lines: Mapping[str, Sequence[Point]]) -> None:
-    """Write each name at the first of its PLACES that is inside the axes and free of names, points and lines."""
+    """Write each name at the first of the PLACES that is inside the axes and free of other names, points and lines."""
     from matplotlib.transforms import Bbox, offset_copy
 
     inside, taken = axes.get_window_extent(), list[Bbox]()

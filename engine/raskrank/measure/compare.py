@@ -1,34 +1,46 @@
-"""The comparison itself: each model in a fresh process, then on the same tasks, then all in turn on the clock."""
+"""The comparison: each model in fresh processes, then on the same tasks, then all in turn on the clock."""
 
-import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from functools import partial
+from statistics import fmean
 
 import numpy as np
 
 from raskrank.backend import Float32Array
-from raskrank.compare.candidates import Task
-from raskrank.compare.contenders import Contender, Ranking
-from raskrank.compare.quality import Quality, quality
-from raskrank.measuring import FreshProcess, Timing, interleaved
+from raskrank.measure import fresh
+from raskrank.measure.candidates import Task
+from raskrank.measure.contender import Contender, Ranking
+from raskrank.measure.cross_encoder import CrossEncoder
+from raskrank.measure.fresh import FreshProcess
+from raskrank.measure.progress import step
+from raskrank.measure.quality import Quality, quality
+from raskrank.measure.timing import Timing, interleaved
 from raskrank.parity import kendall_tau
-from raskrank.terminal import Bar
+from raskrank.terminal import Steps
 
 COUNTS = (10, 100)  # passages of one timed call
-ROUNDS = 20  # the fewest of which a 95th percentile is not just the longest
-BUDGET_S = 30.0  # a model and count; large models get fewer rounds
-STARTS = 3  # fresh processes of a model; of their numbers the median counts
-NOT_STATED = "not stated"  # language of a query, where the data has it for others only
+ROUNDS = 20  # with fewer, the 95th percentile is just the longest
+BUDGET_S = 30.0  # for each model and count; large models get fewer rounds
+NOT_STATED = "not stated"  # language of a query, where the data has one for other queries only
 
-Progress = Callable[[str, int], AbstractContextManager[Bar | None]]  # what is done, and its number of units
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What was compared, where and when."""
+
+    data: str
+    queries: int
+    candidates: int  # the most that a query had
+    machine: str
+    date: str
+    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """How well a model ranks, and tokens of a passage, on average."""
+    """How well a model ranks, and how many tokens a passage has on average."""
 
     quality: Quality
     tokens: float
@@ -36,13 +48,10 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """With the checkpoint: Kendall's tau of the two orders, in [-1, 1], and the share of queries with the same best passage.
+    """Of a bundle with its checkpoint, over all queries."""
 
-    tau is the mean over the queries.
-    """
-
-    tau: float
-    top1: float
+    tau: float  # the mean of Kendall's tau of the two orders, in [-1, 1]
+    top1: float  # the share of queries with the same best passage, in [0, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +69,12 @@ class Result:
     non_finite: int  # scores that were NaN or infinite
     agreement: Agreement | None  # of a bundle, where its checkpoint was run too
     calls: Mapping[int, Timing]  # by number of passages
-    fresh: FreshProcess | None
+    fresh: FreshProcess | None  # None for a bi-encoder
 
 
-def measure(contenders: Sequence[Contender], tasks: Sequence[Task], progress: Progress) -> list[Result]:
+def measure(contenders: Sequence[Contender], tasks: Sequence[Task], progress: Steps | None = None) -> list[Result]:
     """Measure loaded models on the same tasks, at least one. The results are in the order of the contenders."""
-    fresh = _start_anew(contenders, tasks, progress)
+    started = _start_anew(contenders, tasks, progress)
     rankings = [_rank_all(contender, tasks, progress) for contender in contenders]
     calls = {count: _time_calls(contenders, tasks, count, progress) for count in COUNTS}
     results = []
@@ -85,8 +94,8 @@ def measure(contenders: Sequence[Contender], tasks: Sequence[Task], progress: Pr
                 languages=_judge_languages(ranked, tokens),
                 non_finite=sum(ranking.non_finite for ranking in rankings[index]),
                 agreement=agreement(rankings[contenders.index(reference)], rankings[index]) if reference else None,
-                calls={count: timings[index] for count, timings in calls.items()},
-                fresh=fresh[index],
+                calls={count: timings[str(index)] for count, timings in calls.items()},
+                fresh=started.get(str(index)),
             )
         )
     return results
@@ -102,7 +111,7 @@ def agreement(reference: Sequence[Ranking], rankings: Sequence[Ranking]) -> Agre
 
 
 def timed_passages(tasks: Sequence[Task], count: int) -> list[str]:
-    """The first `count` different documents of the tasks; again from the first if there are fewer."""
+    """The first `count` different documents of the tasks, repeated from the first if there are fewer."""
     return list(itertools.islice(itertools.cycle(_passages(tasks)), count))
 
 
@@ -110,49 +119,35 @@ def _passages(tasks: Sequence[Task]) -> list[str]:
     return list(dict.fromkeys(document for task in tasks for document in task.documents))
 
 
-def _rank_all(contender: Contender, tasks: Sequence[Task], progress: Progress) -> list[Ranking]:
+def _start_anew(contenders: Sequence[Contender], tasks: Sequence[Task], progress: Steps | None) -> dict[str, FreshProcess]:
+    """By the contender's index."""
+    query, documents = tasks[0].query, timed_passages(tasks, max(COUNTS))
+    starts = {
+        str(index): partial(contender.start_anew, query, documents)
+        for index, contender in enumerate(contenders)
+        if isinstance(contender, CrossEncoder)  # a bi-encoder is here for its quality and the time of its calls
+    }
+    with step(progress, "fresh processes", fresh.PROCESSES * len(starts)) as advance:
+        return fresh.medians(starts, advance=advance)
+
+
+def _rank_all(contender: Contender, tasks: Sequence[Task], progress: Steps | None) -> list[Ranking]:
     rankings = []
-    with progress(f"ranking with {contender.name}, {contender.runs}", len(tasks)) as bar:
+    with step(progress, f"ranking with {contender.name}, {contender.runs}", len(tasks)) as advance:
         for task in tasks:
             rankings.append(contender.rank(task.query, task.documents))
-            if bar:
-                bar.advance(1)
+            advance(1)
     return rankings
 
 
-def _time_calls(contenders: Sequence[Contender], tasks: Sequence[Task], count: int, progress: Progress) -> list[Timing]:
-    documents = timed_passages(tasks, count)
-    functions = {
-        str(index): functools.partial(contender.run, tasks[0].query, documents) for index, contender in enumerate(contenders)
-    }
-    with progress(f"timing {count} passages", (ROUNDS + 1) * len(contenders)) as bar:
-        budget = BUDGET_S * len(contenders)
-        timings = interleaved(functions, rounds=ROUNDS, budget_s=budget, advance=bar.advance if bar else None)
-    return list(timings.values())
-
-
-def _start_anew(contenders: Sequence[Contender], tasks: Sequence[Task], progress: Progress) -> list[FreshProcess | None]:
-    """Medians for each contender; in turns, as the calls are timed."""
-    documents = timed_passages(tasks, max(COUNTS))
-    started: list[list[FreshProcess]] = [[] for _ in contenders]
-    with progress("fresh processes", STARTS * len(contenders)) as bar:
-        for _ in range(STARTS):
-            for row, contender in zip(started, contenders, strict=True):
-                if fresh := contender.start_anew(tasks[0].query, documents):
-                    row.append(fresh)
-                if bar:
-                    bar.advance(1)
-    return [_median(row) if row else None for row in started]
-
-
-def _median(row: Sequence[FreshProcess]) -> FreshProcess:
-    resident = [fresh.resident_bytes for fresh in row if fresh.resident_bytes is not None]
-    private = [fresh.private_bytes for fresh in row if fresh.private_bytes is not None]
-    return FreshProcess(
-        first_score_s=median(fresh.first_score_s for fresh in row),
-        resident_bytes=round(median(resident)) if resident else None,
-        private_bytes=round(median(private)) if private else None,
-    )
+def _time_calls(
+    contenders: Sequence[Contender], tasks: Sequence[Task], count: int, progress: Steps | None
+) -> dict[str, Timing]:
+    """By the contender's index."""
+    query, documents = tasks[0].query, timed_passages(tasks, count)
+    functions = {str(index): partial(contender.run, query, documents) for index, contender in enumerate(contenders)}
+    with step(progress, f"timing {count} passages", (ROUNDS + 1) * len(functions)) as advance:
+        return interleaved(functions, rounds=ROUNDS, budget_s=BUDGET_S * len(functions), advance=advance)
 
 
 def _judge(ranked: Sequence[tuple[Task, Ranking]], tokens: Mapping[str, int]) -> Judged:

@@ -1,4 +1,4 @@
-"""`raskrank bench`, and the measuring functions that it shares with `raskrank compare`."""
+"""`raskrank bench`: its passages, its models, its report and the command as a whole."""
 
 import fcntl
 import json
@@ -13,22 +13,22 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conftest import Tiny
 from paths import NANO_CHECKPOINT
-from raskrank import InferenceError, Reranker
-from raskrank.bench.entries import loaded
-from raskrank.bench.measure import MAX_ROUNDS, Bench, fit
-from raskrank.bench.report import Model, Report, Result, Speed
-from raskrank.bench.workloads import LONG_WORDS, QUERY, Workload, from_samples, from_texts
 from raskrank.cli.main import main
-from raskrank.measuring import FreshProcess, Timing, fresh_process, interleaved
+from raskrank.measure.bench import MAX_ROUNDS, Bench, fit
+from raskrank.measure.bench_report import to_dict, to_text
+from raskrank.measure.bench_result import Benchmark, Model, Result, Speed
+from raskrank.measure.contenders import loaded_for_bench
+from raskrank.measure.cross_encoder import CrossEncoder
+from raskrank.measure.fresh import FreshProcess
+from raskrank.measure.passages import LONG_WORDS, QUERY, Workload, from_samples, from_texts
+from raskrank.measure.timing import Timing
 from raskrank.settings import bundle_path
 from raskrank.terminal import width
 
@@ -57,85 +57,7 @@ def _error(capsys: pytest.CaptureFixture[str]) -> str:
     return captured.err
 
 
-# timing
-
-
-def test_a_timing_gives_the_middle_the_tail_and_the_best() -> None:
-    timing = Timing(tuple(float(number) for number in random.Random(0).sample(range(1, 101), 100)))
-    assert (timing.median, timing.p95, timing.best) == (50.5, 95.0, 1.0)
-    assert Timing((3.0, 1.0, 2.0)).p95 == 3.0
-
-
-def test_functions_take_turns_after_a_round_that_is_not_counted() -> None:
-    calls, advanced = list[str](), list[int]()
-    timings = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2, advance=advanced.append)
-    assert calls == ["a", "b"] * 3
-    assert advanced == [1] * 6
-    assert {name: len(timing.seconds) for name, timing in timings.items()} == {"a": 2, "b": 2}
-
-
-def test_times_are_of_the_function_that_they_stand_for() -> None:
-    timings = interleaved({"slow": lambda: time.sleep(0.05), "quick": lambda: None}, rounds=3)
-    assert timings["slow"].best >= 0.05
-    assert timings["quick"].best < 0.05
-
-
-@pytest.mark.parametrize(("rounds", "counted"), [(100, 3), (2, 2)])
-def test_a_budget_leaves_three_rounds(rounds: int, counted: int) -> None:
-    timings = interleaved({"": lambda: time.sleep(0.01)}, rounds=rounds, budget_s=0.0)
-    assert len(timings[""].seconds) == counted
-
-
-def test_a_budget_ends_the_rounds_before_it_is_used_up() -> None:
-    start = time.perf_counter()
-    timings = interleaved({"": lambda: time.sleep(0.02)}, rounds=10_000, budget_s=0.5)
-    assert time.perf_counter() - start < 5
-    assert 3 <= len(timings[""].seconds) <= 25
-
-
-def test_an_exception_of_a_function_passes_through() -> None:
-    with pytest.raises(ZeroDivisionError):
-        interleaved({"": lambda: 1 / 0}, rounds=3)
-
-
-# fresh processes
-
-
-def test_a_fresh_process_is_measured() -> None:
-    start = time.perf_counter()
-    found = fresh_process(bundle_path(None), threads=1, texts=["Sykepleier", "Utvikler\u2028i Python"], query="Hvem?")
-    assert 0 < found.first_score_s < time.perf_counter() - start
-    if sys.platform == "linux":
-        assert found.resident_bytes is not None
-        assert found.private_bytes is not None
-        assert 10_000_000 < found.private_bytes < found.resident_bytes < 1_000_000_000
-
-
-def test_a_fresh_process_that_fails_says_why() -> None:
-    with pytest.raises(InferenceError, match=r"a fresh process with .*nowhere failed: .*MissingFile: no bundle at .*nowhere"):
-        fresh_process(Path("nowhere"), threads=1, texts=[SECRET], query="Hvem?")
-
-
-def test_a_fresh_process_has_a_deadline() -> None:
-    with pytest.raises(InferenceError, match=r"was not done after 0\.01 s"):
-        fresh_process(bundle_path(None), threads=1, texts=["Sykepleier"], query="Hvem?", timeout_s=0.01)
-
-
-def test_texts_are_on_no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = list[Any]()
-
-    def watched(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        commands.append((command, options["env"]))
-        return original(command, **options)
-
-    original: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
-    monkeypatch.setattr(subprocess, "run", watched)
-    fresh_process(bundle_path(None), threads=1, texts=[SECRET], query=SECRET)
-    assert len(commands) == 1
-    assert SECRET not in repr(commands)
-
-
-# workloads
+# passages
 
 
 def test_our_own_passages_are_the_same_every_time() -> None:
@@ -151,8 +73,9 @@ def test_our_own_passages_are_the_same_every_time() -> None:
 
 def test_short_pairs_have_at_most_32_tokens() -> None:
     (short,) = (workload for workload in from_samples(100) if workload.kind == "short")
-    encoder = Reranker.load()._loaded.encoder
-    lengths = [len(pair.input_ids) for pair in encoder.encode([(QUERY, passage) for passage in short.passages])]
+    nano = CrossEncoder(bundle=bundle_path(None), threads=1)
+    lengths = nano.pair_lengths(QUERY, short.passages)
+    nano.close()
     assert sorted(lengths)[95] <= 32
 
 
@@ -200,7 +123,7 @@ def _speed(label: str, seconds: tuple[float, ...], lengths: tuple[int, ...], tau
     return Speed(label=label, timing=Timing(seconds), lengths=lengths, kendall_tau=tau)
 
 
-def _report() -> Report:
+def _benchmark() -> Benchmark:
     names = ("minilm", "a-name-that-is-far-too-long-for-a-table", "PyTorch")
     fresh = FreshProcess(first_score_s=0.234, resident_bytes=84_600_000, private_bytes=None)
     models = [
@@ -231,7 +154,7 @@ def _report() -> Report:
             speeds=tuple(_speed(name, (1.0, 2.0, 4.0 * place), many, 1 - place / 100) for place, name in enumerate(names, 1)),
         ),
     ]
-    return Report(
+    return Benchmark(
         cpu="AMD EPYC 9654 96-Core Processor",
         instruction_sets=("avx2", "avx512f", "avx512_vnni"),
         usable_cores=8,
@@ -248,13 +171,13 @@ def _report() -> Report:
 
 
 def test_the_report_fits_80_columns() -> None:
-    folders = [model.folder for model in _report().models]
-    lines = [line for line in str(_report()).splitlines() if not any(folder in line for folder in folders)]
+    folders = [model.folder for model in _benchmark().models]
+    lines = [line for line in to_text(_benchmark()).splitlines() if not any(folder in line for folder in folders)]
     assert max(map(width, lines)) <= 80
 
 
 def test_the_report_compares_with_the_first_model() -> None:
-    tables = str(_report()).split("\n\n")
+    tables = to_text(_benchmark()).split("\n\n")
     (pytorch,) = (table.splitlines() for table in tables if table.startswith("PyTorch, times as long as minilm"))
     assert [line.split() for line in pytorch[2:]] == [
         ["1", "mixed", "60.0", "120", "16.7", "1,067", "3.00", "(3.00–3.00)"],
@@ -266,16 +189,16 @@ def test_the_report_compares_with_the_first_model() -> None:
 
 
 def test_the_report_says_what_it_left_out() -> None:
-    assert "* Fewer than asked for" in str(_report())
-    assert "No time was left for: 1000 long" in str(_report())
-    whole = replace(_report(), left_out=(), results=_report().results[:1])
-    assert "* Fewer" not in str(whole)
-    assert "No time" not in str(whole)
-    assert "Kendall" not in str(whole)
+    assert "* Fewer than asked for" in to_text(_benchmark())
+    assert "No time was left for: 1000 long" in to_text(_benchmark())
+    whole = replace(_benchmark(), left_out=(), results=_benchmark().results[:1])
+    assert "* Fewer" not in to_text(whole)
+    assert "No time" not in to_text(whole)
+    assert "Kendall" not in to_text(whole)
 
 
 def test_the_report_as_json() -> None:
-    data = json.loads(json.dumps(_report().to_dict()))
+    data = json.loads(json.dumps(to_dict(_benchmark())))
     assert data["models"][0]["fresh"] == {"first_score_s": 0.234, "resident_bytes": 84_600_000, "private_bytes": None}
     workload = data["workloads"][1]
     assert (workload["kind"], workload["passages"], workload["passages_asked"], workload["rounds"]) == ("mixed", 100, 1000, 3)
@@ -290,24 +213,25 @@ def test_the_report_as_json() -> None:
 
 
 def test_a_bundle_beside_another_and_its_checkpoint(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raskrank.bench.measure.MAX_ROUNDS", 4)
-    bundles, checkpoint = [str(tiny.bundle("bert", "fp32")), str(tiny.bundle("bert", "int8"))], str(tiny.checkpoint())
+    monkeypatch.setattr("raskrank.measure.bench.MAX_ROUNDS", 4)
+    bundles, checkpoint = [tiny.bundle("bert", "fp32"), tiny.bundle("bert", "int8")], tiny.checkpoint()
     workloads = from_texts([f"Python og SQL {'båt ' * number}" for number in range(10)], 10)
-    with loaded(bundles, threads=1, against_torch=True, checkpoint=checkpoint, progress=None) as entries:
-        bench = Bench(entries, "Hvem kan Python?", progress=None)
+    with loaded_for_bench(bundles, threads=1, against_torch=True, checkpoint=checkpoint) as contenders:
+        bench = Bench(contenders, "Hvem kan Python?")
         one, ten = bench.measure(workloads, bench.pace(workloads[0]), left=lambda: 100.0)
-    assert [entry.label for entry in entries] == ["bundle-bert-fp32", "bundle-bert-int8", "PyTorch"]
-    assert [(entry.bundle is None, entry.checkpoint is None) for entry in entries] == [(False, True)] * 2 + [(True, False)]
+    assert [*contenders] == ["bundle-bert-fp32", "bundle-bert-int8", "PyTorch"]
+    assert [contender.folder for contender in contenders.values()] == [*bundles, checkpoint]
+    assert [contender.manifest is None for contender in contenders.values()] == [False, False, True]
     assert (one.passages, ten.passages, one.rounds) == (1, 10, 4)
-    assert [speed.label for speed in ten.speeds] == [entry.label for entry in entries]
+    assert [speed.label for speed in ten.speeds] == [*contenders]
     assert len({speed.lengths for speed in ten.speeds}) == 1
     assert [speed.kendall_tau for speed in one.speeds] == [None] * 3
     assert ten.speeds[2].kendall_tau == pytest.approx(1.0)
 
 
 def test_where_no_time_is_left_the_first_workload_stands_for_its_kind(tiny: Tiny) -> None:
-    with loaded([str(tiny.bundle())], threads=1, against_torch=False, checkpoint=None, progress=None) as entries:
-        bench = Bench(entries, QUERY, progress=None)
+    with loaded_for_bench([tiny.bundle()], threads=1) as contenders:
+        bench = Bench(contenders, QUERY)
         workloads = from_samples(100)
         (result,) = bench.measure(workloads, bench.pace(workloads[0]), left=lambda: 0.0)
     assert (result.name, result.asked, result.rounds) == ("1 mixed*", 100, 3)
@@ -348,6 +272,16 @@ def test_bench_json_with_texts_of_ones_own(texts: Path, tiny: Tiny, capsys: pyte
     taus = [workload["models"][1]["kendall_tau"] for workload in data["workloads"] if workload["passages"] > 1]
     assert all(tau == pytest.approx(1.0) for tau in taus)
     assert SECRET not in shown
+
+
+def test_bench_uses_as_many_cores_as_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RASKRANK_THREADS", "3")
+    assert main(["bench", "--json", *QUICK]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"] == 3
+    assert main(["bench", "--json", "--threads", "1", *QUICK]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,19 @@
-"""The baseline that a cross-encoder is weighed against: a bi-encoder of sentence-transformers. Imported only when named."""
+"""A bi-encoder of sentence-transformers, as a baseline for cross-encoders. Imported only when one is asked for."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from raskrank.compare.contenders import Contender, Ranking
 from raskrank.errors import InferenceError
 from raskrank.extras import need
-from raskrank.measuring import FreshProcess
+from raskrank.measure.contender import Contender, Ranking
 
 
 class BiEncoder:
-    """Ranks by the cosine of query and document, both encoded anew in each call, as texts that were never seen have to be."""
+    """Ranks by the cosine of query and document. Each call encodes all of them, as if none had been seen before."""
 
-    runs = "bi-encoder"
+    backend = runs = "bi-encoder"
     reference: Contender | None = None
     license: str | None = None  # sentence-transformers does not say
 
@@ -47,9 +46,6 @@ class BiEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self._model.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
-
-    def start_anew(self, query: str, documents: Sequence[str]) -> FreshProcess | None:  # noqa: ARG002  it is there for its speed
-        return None
 
     def close(self) -> None:
         del self._model

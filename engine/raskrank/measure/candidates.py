@@ -1,4 +1,4 @@
-"""What each query has to rank: its relevant passages, and those that a search by words finds most like an answer."""
+"""What models rank for each query: its relevant passages, and the ones that a search by words (BM25) finds best."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -6,27 +6,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raskrank.compare.data import Data, Query
 from raskrank.extras import need
+from raskrank.measure.data import Data, Query
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A query with n documents to rank, each with its grade: 0 for what is not known to be relevant."""
+    """A query, and the documents to rank for it."""
 
     query: str
     documents: tuple[str, ...]
-    grades: tuple[int, ...]
+    grades: tuple[int, ...]  # of each document; 0 where it is not known to be relevant
     language: str | None
 
 
 def make_tasks(data: Data, *, queries: int, candidates: int) -> list[Task]:
     """At most `queries` tasks of at most `candidates` documents, the same on every machine.
 
-    Relevant passages come first, best grade first, and what room they leave is filled with the query's negatives or, without
-    those, by falling BM25 score (ties in the order of the file). Passages whose text is there already are left out. Which
-    queries, and in what order a query's documents stand, is decided by digests of their ids, which favours none. A smaller
-    number of queries is a part of a larger one. Raises MissingExtra without the package bm25s, where it is needed.
+    A task has the relevant passages of its query, those of the best grades if there is no room for all. What room is left
+    goes to the query's negatives or, if the data has none, to the passages with the best BM25 score, ties in the order of
+    the file. No text is there twice.
+
+    Digests of ids decide which queries are chosen, and in which order documents are given to the models, so that no place
+    is favored. Asking for more queries keeps those of before. Raises MissingExtra if bm25s is needed and not installed.
     """
     chosen = {query.id for query in sorted(data.queries, key=lambda query: _digest(query.id))[:queries]}
     kept = [query for query in data.queries if query.id in chosen]
@@ -52,7 +54,7 @@ def _task(data: Data, query: Query, search: "_Search | None", candidates: int) -
 
 
 class _Search:
-    """BM25 over all passages, by lower-cased words of two letters or more; no list of stop words, whatever the language."""
+    """BM25 over all passages, by their words of two letters or more in lower case. Stop words count, too."""
 
     def __init__(self, passages: Mapping[str, str]) -> None:
         need("a search by BM25", "compare", "bm25s")
@@ -60,7 +62,7 @@ class _Search:
 
         self._bm25s, self._names = bm25s, list(passages)
         self._index = bm25s.BM25(backend="numpy")
-        words = [found or [""] for found in self._words(list(passages.values()))]  # it takes no text without words
+        words = [found or [""] for found in self._words(list(passages.values()))]  # bm25s takes no text without words
         self._index.index(words, create_empty_token=False, show_progress=False)
 
     def best(self, query: str) -> Iterator[str]:

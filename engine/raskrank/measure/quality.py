@@ -1,4 +1,4 @@
-"""How good a ranking is, from the grades of the documents in the order in which a model ranked them."""
+"""How good rankings are. A ranking is given as the grades of its documents, in the order that a model gave them."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Quality:
 
 
 def quality(rankings: Sequence[Sequence[int]]) -> Quality:
-    """Judge rankings, at least one. Each is the grades of all its documents, best document first, one of them above 0."""
+    """Judge rankings, at least one. Each has the grades of all its documents, at least one of them above 0."""
     return Quality(
         queries=len(rankings),
         ndcg=fmean(ndcg(grades) for grades in rankings),
@@ -29,18 +29,18 @@ def quality(rankings: Sequence[Sequence[int]]) -> Quality:
 
 
 def ndcg(grades: Sequence[int], depth: int = DEPTH) -> float:
-    """Normalized discounted cumulative gain of the first `depth` ranks: 1 if no order were better.
+    """Normalized discounted cumulative gain of the first `depth` ranks, in [0, 1]: 1 for the best order of these grades.
 
-    DCG = sum of grade / log2(rank + 1), divided by the DCG of the same grades in falling order; the gain is the grade itself
-    (Järvelin & Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20, 2002; the discount as trec_eval
-    has it). Binary grades are those of 0 and 1. 0 where no grade is above 0.
+    The DCG, which is the sum of grade / log2(rank + 1), divided by the DCG of the same grades in falling order; 0 if no
+    grade is above 0. (Järvelin & Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20, 2002; the
+    gain is the grade itself, the discount that of trec_eval.)
     """
     ideal = _dcg(sorted(grades, reverse=True)[:depth])
     return _dcg(grades[:depth]) / ideal if ideal else 0.0
 
 
 def reciprocal_rank(grades: Sequence[int], depth: int = DEPTH) -> float:
-    """1 / rank of the first document with a grade above 0, 0 if it is not among the first `depth`; its mean is the MRR.
+    """1 / rank of the first document with a grade above 0; 0 if none of the first `depth` has one. Its mean is the MRR.
 
     (Voorhees, "The TREC-8 question answering track report", 1999.)
     """

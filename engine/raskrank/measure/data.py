@@ -1,4 +1,4 @@
-"""What a comparison is made on: passages, queries, and which passages answer which query."""
+"""The data of a comparison: passages, queries, and which passages are relevant to which query."""
 
 import json
 import re
@@ -20,7 +20,7 @@ FORMATS = (
     '"language" if known'
 )
 MIN_PASSAGES = 2
-_GRADE = re.compile("-?[0-9]{1,4}")  # below 0, as a few TREC judgements are, is as irrelevant as 0
+_GRADE = re.compile("-?[0-9]{1,4}")  # some TREC judgments are below 0; they count as irrelevant, as 0 does
 
 
 class _Layout(NamedTuple):
@@ -39,7 +39,7 @@ LAYOUTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A query, and what is known of the passages by their ids."""
+    """A query, and the ids of its passages."""
 
     id: str
     text: str
@@ -50,17 +50,17 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The texts of all passages by id, and the queries that have a relevant one, both in the order of their files."""
+    """All passages, id to text, and the queries that have a relevant one. Both are in the order of their files."""
 
     passages: Mapping[str, str]
     queries: tuple[Query, ...]
 
 
 def read_data(path: Path) -> Data:
-    """Read one of the FORMATS: UTF-8, blank lines do not count.
+    """Read one of the FORMATS, UTF-8; blank lines are skipped.
 
-    A query's language is its own, else the one that its relevant passages share. Raises InputError, which names file and line
-    and never quotes a text, and LimitError for a text that no model would take.
+    A query without a language has that of its relevant passages, if it is one. Raises InputError, which names file and line
+    and never quotes a text, and LimitError for a text that is longer than models are given.
     """
     with readable(shown(path), FORMATS):  # a name may be too long even to look
         folder = path.is_dir()
@@ -77,7 +77,7 @@ def read_data(path: Path) -> Data:
 def read_samples() -> Data:
     """Our own samples: {"query": ..., "documents": [...], "relevant": [index, ...], "language": ...} a line.
 
-    A query ranks the documents of its line; a text that stands there twice is one of them.
+    The documents of a query are those of its line, each text once.
     """
     lines = []
     for line in DEFAULT.read_text("utf-8").splitlines():
@@ -103,7 +103,7 @@ def _read_folder(folder: Path) -> Data:
 
 
 def _read_texts(file: Path) -> dict[str, tuple[str, str | None]]:
-    """Text and language by id. A title stands in front of the text, as all who use BEIR put it."""
+    """Text and language by id. A title is put in front of the text, as is usual with BEIR."""
     texts: dict[str, tuple[str, str | None]] = {}
     places: dict[str, str] = {}
     for where, item in _objects(file):
@@ -124,7 +124,7 @@ def _read_texts(file: Path) -> dict[str, tuple[str, str | None]]:
 def _read_grades(
     file: Path, queries: Mapping[str, object], passages: Mapping[str, object], files: "_Layout"
 ) -> dict[str, dict[str, int]]:
-    """Grades by query and passage. A first line whose grade is no number is the header."""
+    """Grades by query and passage. If the grade on the first line is not a number, that line is the header."""
     grades: dict[str, dict[str, int]] = {name: {} for name in queries}
     for number, where, line in _lines(file):
         fields = line.split("\t")
@@ -161,7 +161,7 @@ def _read_file(file: Path) -> Data:
 
 
 def _from_lists(lines: Sequence[tuple[str, list[str], list[str], str | None]]) -> Data:
-    """Of query, positives, negatives and language."""
+    """lines: query, positives, negatives and language of each."""
     passages: dict[str, str] = {}
     queries = []
     for number, (query, positives, negatives, language) in enumerate(lines, 1):
@@ -175,7 +175,7 @@ def _from_lists(lines: Sequence[tuple[str, list[str], list[str], str | None]]) -
 
 
 def _objects(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place for a message, and JSON object."""
+    """Each JSON object, after its place for a message."""
     for _, where, item in read_objects(file, FORMATS):
         if not isinstance(item, dict):
             raise InputError(f"{where}: expected a JSON object, got {kind_of(item)}")
@@ -183,7 +183,7 @@ def _objects(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str, str]]:
-    """Number from 1, place for a message, and text of each line that is not blank."""
+    """The lines that are not blank: number from 1, place for a message, and text."""
     name = shown(file)
     with readable(name, FORMATS), file.open("rb") as stream:
         for number, line in read_lines(stream, name):

@@ -1,19 +1,19 @@
-"""How a benchmark tells where it is."""
+"""The steps of a measurement, shown while they run."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from raskrank.terminal import Steps
+from raskrank.terminal import Steps, plain
 
 
 @contextmanager
 def step(progress: Steps | None, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A step of the progress, if there is one to be shown; gives what counts its `total` units."""
+    """Show a step until the block ends; gives what to call with the units done, of `total`. progress None shows nothing."""
     if progress is None:
         yield lambda _: None
         return
-    progress.start(name, total)
+    progress.start(plain(name), total)
     start = time.perf_counter()
     try:
         yield progress.advance

@@ -1,0 +1,105 @@
+"""A cross-encoder that is measured: a bundle, or a checkpoint in PyTorch."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+from raskrank.backend import Float32Array
+from raskrank.bundle import read_manifest
+from raskrank.checkpoint import read_checkpoint
+from raskrank.encoding import PairEncoder
+from raskrank.errors import NonFiniteScore
+from raskrank.manifest import FILES, MANIFEST, TOKENIZER
+from raskrank.measure.contender import Contender, Ranking
+from raskrank.measure.fresh import FreshProcess, fresh_process
+from raskrank.options import BackendName
+from raskrank.process import rayon
+from raskrank.reranker import Reranker
+from raskrank.tokenizer import load_encoder, read_tokenizer
+
+BUNDLE_FILES = (MANIFEST, *FILES)
+CHECKPOINT_FILES = ("config.json", TOKENIZER, "*.safetensors")
+
+
+class CrossEncoder:
+    """A Contender of `raskrank compare`, and all that `raskrank bench` measures."""
+
+    def __init__(
+        self,
+        *,
+        bundle: Path | None = None,
+        checkpoint: Path | None = None,
+        threads: int,
+        reference: Contender | None = None,
+    ) -> None:
+        """bundle: its folder; onnxruntime runs it. checkpoint: its folder; PyTorch runs it. With both, PyTorch runs the
+        checkpoint as the bundle's, with the same max_length, and any other checkpoint is refused. threads: of the bundle,
+        and of a fresh process; PyTorch's in this process are set by whoever loads it. reference: as in Contender.
+
+        Raises as `Reranker.load` does.
+        """
+        self.folder = folder = checkpoint or bundle or Path()
+        self._checkpoint, self._threads, self.reference = checkpoint, threads, reference
+        self._backend: BackendName = "torch" if checkpoint else "onnx"
+        if checkpoint:
+            self.manifest = None
+            self._reranker = Reranker.load(bundle, backend="torch", checkpoint=checkpoint)
+            config = read_checkpoint(checkpoint)
+            self.parameters, self._vocab_size = config.parameters, config.vocab_size
+        else:
+            self.manifest, _ = read_manifest(folder)
+            self._reranker = Reranker.load(folder, threads=threads)
+            self.parameters, self._vocab_size = self.manifest.parameters, self.manifest.vocab_size
+        self.info = self._reranker.info()
+        self.name, self.license = self.info.name, self.info.license
+        self.backend, self.runs, self.origin = self.info.backend, f"{self.info.backend} {self.info.precision}", str(folder)
+        names = CHECKPOINT_FILES if checkpoint else BUNDLE_FILES
+        self.disk_bytes: int | None = sum(file.stat().st_size for name in names for file in folder.glob(name))
+
+    def score(self, query: str, documents: Sequence[str]) -> Float32Array:
+        """As `Reranker.score`."""
+        return self._reranker.score(query, documents)
+
+    def rank(self, query: str, documents: Sequence[str]) -> Ranking:
+        try:
+            return Ranking(tuple(hit.index for hit in self._reranker.rank(query, documents)), 0)
+        except NonFiniteScore as error:
+            # A score depends on its pair alone, so the others can be ranked by themselves.
+            finite = [index for index in range(len(documents)) if index not in error.indices]
+            hits = self._reranker.rank(query, [documents[index] for index in finite])
+            return Ranking((*(finite[hit.index] for hit in hits), *error.indices), len(error.indices))
+
+    def run(self, query: str, documents: Sequence[str]) -> None:
+        with suppress(NonFiniteScore):
+            self._reranker.rank(query, documents)
+
+    def pair_lengths(self, query: str, documents: Sequence[str]) -> list[int]:
+        """Tokens that the model reads of each pair, special tokens included and truncated as for scoring."""
+        return [len(pair.input_ids) for pair in self._encoder.encode([(query, document) for document in documents])]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        tokenizer = read_tokenizer((self.folder / TOKENIZER).read_bytes(), self.folder)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def start_anew(self, query: str, documents: Sequence[str]) -> FreshProcess:
+        """Load it in a fresh process, and score there. Raises as `fresh_process` does."""
+        # A checkpoint alone: that it is the bundle's is known by now, and the time of the digests is not PyTorch's.
+        return fresh_process(
+            None if self._checkpoint else self.folder,
+            threads=self._threads,
+            backend=self._backend,
+            checkpoint=self._checkpoint,
+            query=query,
+            texts=documents,
+        )
+
+    def close(self) -> None:
+        self._reranker.close()
+
+    @cached_property
+    def _encoder(self) -> PairEncoder:
+        data = (self.folder / TOKENIZER).read_bytes()
+        return load_encoder(data, self.info.max_length, self._vocab_size, self.folder, parallel=rayon.usable())
