@@ -10,9 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from models import WORK
+from benchmarks.harness import environments
+from benchmarks.harness.calls import Call
+from benchmarks.harness.contender import Contender
+from benchmarks.harness.models import ROOT, WORK
 
-WORKER = Path(__file__).with_name("worker.py")
 LOGS = WORK / "logs"
 DEADLINE = 600.0  # seconds for one request: 1,000 passages in PyTorch take minutes
 
@@ -33,12 +35,17 @@ class WorkerProcess:
     started: the clock when the process was started, seconds since 1970.
     """
 
-    def __init__(self, name: str, python: Path, adapter: str, options: dict[str, Any], threads: int) -> None:
+    def __init__(self, name: str, python: Path, call: Call, options: dict[str, Any], threads: int) -> None:
         LOGS.mkdir(parents=True, exist_ok=True)
-        self._command = [str(python), str(WORKER), adapter, json.dumps(options)]
+        self._command = [str(python), "-m", "benchmarks.harness.worker", *call, json.dumps(options)]
         self._threads = threads
         self._log = LOGS / f"{name.replace(' ', '-').replace(',', '')}.log"
         self._process = self._start()
+
+    @classmethod
+    def of(cls, contender: Contender, threads: int) -> Self:
+        python = environments.python(contender.environment)
+        return cls(contender.name, python, Call.of(contender.load), contender.options, threads)
 
     def _start(self) -> subprocess.Popen[str]:
         self.started = time.time()
@@ -50,6 +57,7 @@ class WorkerProcess:
                 stderr=log,
                 text=True,
                 env=_environment(self._threads),
+                cwd=ROOT,
             )
 
     def restart(self) -> None:

@@ -1,6 +1,6 @@
 """From 10 to 100,000 pairs in one call: cost of a token, and memory.
 
-    python benchmarks/scale.py [--model nano|minilm|FOLDER] [--most 100000]
+    python -m benchmarks.studies.scale [--model nano|minilm|FOLDER] [--most 100000]
 
 The texts are short ones of the same kind at every size. Calls are repeated until a size has scored 1,000 pairs, and at least
 three times. Memory is what is resident after the call, without the texts that this script itself holds.
@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import workloads
-from models import HELP, bundle, plain_tokenizer
+from benchmarks.harness import workloads
+from benchmarks.harness.models import HELP, bundle, plain_tokenizer
 from raskrank import Reranker, cpu
 
 SIZES = (10, 100, 1_000, 10_000, 100_000)

@@ -1,6 +1,6 @@
 """Where the time of one run goes: by operator, and for each matrix product beside the machine's peak.
 
-    python benchmarks/kernels.py [--model minilm] [--tokens 128] [--pairs 1] [--precision int8]
+    python -m benchmarks.studies.kernels [--model minilm] [--tokens 128] [--pairs 1] [--precision int8]
 
 One thread, onnxruntime's own profiler, which adds a little to each node. Times are those of the fastest tenth of the runs, as
 the peaks are: the machine is shared.
@@ -17,15 +17,15 @@ from typing import Any, get_args
 
 import numpy as np
 
-import limits
-from limits import Dimensions, measure_peaks
-from models import HELP, bundle, checkpoint
+from benchmarks.harness import limits
+from benchmarks.harness.limits import Dimensions, measure_peaks
+from benchmarks.harness.models import HELP, bundle, checkpoint
 from raskrank import cpu
 from raskrank.bundle import open_bundle
 from raskrank.manifest import Precision
 from raskrank.measuring import interleaved
 from raskrank.onnx_backend import INPUT_IDS, make_session, session_options
-from results import undisturbed
+from benchmarks.harness.results import undisturbed
 
 ROUNDS = 300
 SECONDS = 5.0  # for as many of them as fit

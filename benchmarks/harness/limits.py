@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from results import undisturbed
+from benchmarks.harness.results import undisturbed
 
 SHAPES = ((128, 384, 1536), (128, 768, 3072), (512, 1024, 4096))  # rows, inner, columns: the models' own, and a large one
 SECONDS = 1.0  # of each measurement

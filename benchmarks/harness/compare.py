@@ -1,9 +1,9 @@
 """Raskrank and its peers side by side: speed, start, memory, threads, and the share of what the machine could do.
 
-    python benchmarks/environments.py                    once: an environment for each group of peers
-    python benchmarks/compare.py [--model minilm]        about a quarter of an hour on two cores
+    python -m benchmarks.harness.environments        once: an environment for each group of peers
+    python -m benchmarks.peers [--model minilm]      about a quarter of an hour on two cores
 
-Writes build/bench/results/MODEL.json, and from it a report (.md) and a chart (.png). Workloads that are not measured unless
+Writes build/bench/results/MODEL.json, and from it a page (.md) and a chart (.png). Workloads that are not measured unless
 asked for: long-100 and mixed-1000, which take peers minutes a round.
 """
 
@@ -17,20 +17,14 @@ from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 
-import artefacts
-import environments
-import limits
-import results
-import speed
-import start
-import workloads
-from models import HELP, WORK, bundle, checkpoint, manifest, plain_tokenizer
-from peers import OURS, Contender, contenders
+from benchmarks.harness import discovery, environments, exports, limits, results, speed, start, workloads
+from benchmarks.harness.contender import OURS, Contender, Setup
+from benchmarks.harness.models import HELP, WORK, bundle, checkpoint, manifest, plain_tokenizer
+from benchmarks.harness.report import write_report
+from benchmarks.harness.results import Limits, Participant, Result, Share
+from benchmarks.harness.speed import Running
+from benchmarks.harness.workers import WorkerError, WorkerProcess
 from raskrank import cpu
-from report import write_report
-from results import Limits, Participant, Result, Share
-from speed import Running
-from workers import WorkerError, WorkerProcess
 
 PARTS = ("speed", "start", "threads", "limits")
 
@@ -38,12 +32,13 @@ PARTS = ("speed", "start", "threads", "limits")
 def main() -> None:
     arguments = parse()
     cores = cpu.usable_cpus()
+    setup = discovery.setup(arguments.model, cores)
     chosen = [
         contender
-        for contender in contenders(arguments.model, cores)
+        for contender in discovery.contenders(setup)
         if contender.name == OURS or not arguments.only or any(fnmatch(contender.name, pattern) for pattern in arguments.only)
     ]
-    chosen = prepare(arguments.model, chosen)
+    chosen = prepare(setup, chosen)
     result = describe(arguments.model, chosen, cores)
     measured = [workload for workload in workloads.WORKLOADS if workload.name in arguments.workloads]
     if "speed" in arguments.parts:
@@ -81,22 +76,21 @@ def say(line: str) -> None:
     print(f"{datetime.now():%H:%M:%S}  {line}", file=sys.stderr, flush=True)
 
 
-def prepare(model: str, chosen: Sequence[Contender]) -> list[Contender]:
+def prepare(setup: Setup, chosen: Sequence[Contender]) -> list[Contender]:
     """The peers' files are made; who cannot be measured has its reason."""
-    problems: dict[artefacts.Kind, str | None] = {}
-    for kind in dict.fromkeys(contender.export for contender in chosen if contender.problem is None):
-        if kind is not None:
-            say(f"peers' {kind} files")
-            problems[kind] = artefacts.make(model, kind)
-    return [
-        replace(
-            contender,
-            problem=contender.problem
-            or environments.problem(contender.environment)
-            or (problems[contender.export] if contender.export else None),
-        )
-        for contender in chosen
-    ]
+    problems: dict[Path, str | None] = {}
+
+    def problem(contender: Contender) -> str | None:
+        if reason := contender.problem or environments.problem(contender.environment):
+            return reason
+        if (export := contender.export) is None:
+            return None
+        if export.folder not in problems:
+            say(f"files of {export.folder.name}")
+            problems[export.folder] = exports.make(export, setup.checkpoint)
+        return problems[export.folder]
+
+    return [replace(contender, problem=problem(contender)) for contender in chosen]
 
 
 def describe(model: str, chosen: Sequence[Contender], cores: int) -> Result:
@@ -112,7 +106,7 @@ def describe(model: str, chosen: Sequence[Contender], cores: int) -> Result:
             "cpu": cpu.model_name(),
             "cores": cores,
             "instruction_sets": list(cpu.instruction_sets()),
-            "system": platform.platform(terse=True),
+            "system": f"{platform.system()} {platform.release().partition('-')[0]}",
             "python": platform.python_version(),
         },
         texts=workloads.source(),
@@ -152,9 +146,7 @@ def launch(stack: ExitStack, contender: Contender, threads: int, result: Result)
     if about["problem"] is not None:
         return None
     say(f"load {contender.name}")
-    process = WorkerProcess(
-        contender.name, environments.python(contender.environment), contender.adapter, contender.options, threads
-    )
+    process = WorkerProcess.of(contender, threads)
     stack.callback(process.close)
     try:
         probabilities = process.load()
@@ -171,11 +163,10 @@ def compare_threads(result: Result, ours: Contender, cores: int, arguments: argp
     with ExitStack() as stack:
         running = []
         for count in thread_counts(cores):
-            process = WorkerProcess(
-                f"threads {count}", environments.python(""), ours.adapter, {**ours.options, "threads": count}, count
-            )
+            contender = replace(ours, name=str(count), options={**ours.options, "threads": count})
+            process = WorkerProcess.of(contender, count)
             stack.callback(process.close)
-            running.append(Running(replace(ours, name=str(count)), process, process.load()))
+            running.append(Running(contender, process, process.load()))
         for workload in workloads.WORKLOADS:
             if workload.name in (workloads.PAIR, workloads.MAIN):
                 rounds = arguments.rounds or workload.rounds

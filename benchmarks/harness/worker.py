@@ -1,6 +1,8 @@
 """One contender in a process of its own, in the environment it needs: JSON lines on standard input and output.
 
-    PYTHON worker.py ADAPTER OPTIONS    OPTIONS are the adapter's keyword arguments as a JSON object
+    PYTHON -m benchmarks.harness.worker FILE FUNCTION OPTIONS
+
+FUNCTION of FILE, which is a peer's, loads it; OPTIONS are its keyword arguments as a JSON object. Requests and replies:
 
     {"do": "load"}                                            -> {"seconds", "probabilities"}
     {"do": "score", "query", "documents", "batch_size"}       -> {"seconds", "scores", "at"}
@@ -22,7 +24,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import adapters
+from benchmarks.harness.calls import Call
+from benchmarks.harness.contender import Loaded
 
 Reply = dict[str, Any]
 
@@ -30,9 +33,9 @@ Reply = dict[str, Any]
 class Worker:
     """Answers requests; what was loaded stays between them."""
 
-    def __init__(self, load: Callable[..., adapters.Loaded], options: dict[str, Any]) -> None:
+    def __init__(self, load: Callable[..., Loaded], options: dict[str, Any]) -> None:
         self._load, self._options = load, options
-        self._loaded: adapters.Loaded | None = None
+        self._loaded: Loaded | None = None
 
     def answer(self, request: dict[str, Any]) -> Reply:
         handlers = {"load": self._do_load, "score": self._do_score, "memory": self._do_memory, "versions": self._do_versions}
@@ -68,7 +71,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
-    worker = Worker(getattr(adapters, sys.argv[1]), json.loads(sys.argv[2]))
+    file, function, options = sys.argv[1:]
+    worker = Worker(Call(file, function).find(), json.loads(options))
     for line in sys.stdin:
         replies.write(json.dumps(worker.answer(json.loads(line))) + "\n")
         replies.flush()

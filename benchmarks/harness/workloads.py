@@ -8,7 +8,7 @@ from typing import Literal
 
 from tokenizers import Tokenizer
 
-from models import SHARED
+from benchmarks.harness.models import SHARED
 from raskrank.samples import read_samples
 
 Kind = Literal["short", "mixed", "long"]

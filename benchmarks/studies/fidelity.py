@@ -1,6 +1,6 @@
 """How faithful int8 is on the trained nano model: NorQuAD validation, 20 candidates a question, bundle against PyTorch.
 
-    python benchmarks/fidelity.py [--questions 200]
+    python -m benchmarks.studies.fidelity [--questions 200]
 
 Needs ../shared. Candidates are the relevant passage and 19 drawn at random with a fixed seed.
 """
@@ -9,7 +9,7 @@ import argparse
 import json
 import random
 
-from models import SHARED, bundle, checkpoint
+from benchmarks.harness.models import SHARED, bundle, checkpoint
 from raskrank import Reranker
 
 

@@ -6,12 +6,11 @@ processes share and the kernel can drop; private memory does not.
 
 from collections.abc import Sequence
 
-import environments
-import workloads
-from peers import Contender
-from results import Started
-from speed import Say
-from workers import WorkerError, WorkerProcess
+from benchmarks.harness import workloads
+from benchmarks.harness.contender import Contender
+from benchmarks.harness.results import Started
+from benchmarks.harness.speed import Say
+from benchmarks.harness.workers import WorkerError, WorkerProcess
 
 FIRST = "Oslo har 700 000 innbyggere."
 
@@ -29,9 +28,7 @@ def measure(contenders: Sequence[Contender], threads: int, rounds: int, say: Say
                 continue
             rows = started.setdefault(name, Started(first=[], resident=[], private=[]))
             try:
-                with WorkerProcess(
-                    name, environments.python(contender.environment), contender.adapter, contender.options, threads
-                ) as process:
+                with WorkerProcess.of(contender, threads) as process:
                     process.load()
                     first = process.score(workloads.QUERY, [FIRST]).at - process.started
                     if number == 0:

@@ -1,6 +1,6 @@
-"""Peers do not all live together: each group has a virtual environment under build/bench/envs, pinned in environments/*.txt.
+"""Peers do not all live together: each group has a virtual environment under build/bench/envs, pinned in benchmarks/environments/*.txt.
 
-    python benchmarks/environments.py [NAME ...]    sets up what is missing or out of date; all of them by default
+    python -m benchmarks.harness.environments [NAME ...]    sets up what is missing or out of date; all of them by default
 
 Where PyPI's torch brings gigabytes of CUDA: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 """
@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from models import WORK
+from benchmarks.harness.models import WORK
 
-REQUIREMENTS = Path(__file__).parent / "environments"
+REQUIREMENTS = Path(__file__).parents[1] / "environments"
 FOLDER = WORK / "envs"
 NAMES = tuple(sorted(path.stem for path in REQUIREMENTS.glob("*.txt")))
 DEADLINE = 1800  # seconds for pip; PyTorch alone is 200 MB
@@ -31,7 +31,7 @@ def problem(name: str) -> str | None:
     failed = FOLDER / f"{name}.failed"
     if failed.is_file():
         return f"environment {name} could not be set up: {failed.read_text('utf-8')}"
-    return f"environment {name} is not set up: python benchmarks/environments.py {name}"
+    return f"environment {name} is not set up: python -m benchmarks.harness.environments {name}"
 
 
 def set_up(name: str) -> str | None:

@@ -11,7 +11,7 @@ from raskrank.manifest import MANIFEST, Manifest, Precision
 if TYPE_CHECKING:
     from raskrank_export.quantize import ActivationScheme
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "bench"
 SHARED = ROOT.parent / "shared" / "data"
 ARCHITECTURES = {"minilm": "ms-marco-MiniLM-L-6-v2", "bge": "bge-reranker-base-BAAI"}

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from padding import padding_waste
-from peers import REFERENCES, Contender
+from benchmarks.harness.contender import Contender
+from benchmarks.harness.padding import padding_waste
+from benchmarks.harness.results import Measured, Timing
+from benchmarks.harness.workers import Scored, WorkerError, WorkerProcess
+from benchmarks.harness.workloads import Workload, texts
 from raskrank.activation import sigmoid
 from raskrank.backend import Float32Array
 from raskrank.parity import kendall_tau
-from results import Measured, Timing
-from workers import Scored, WorkerError, WorkerProcess
-from workloads import Workload, texts
 
+# Agreement is measured against the first of these that runs.
+REFERENCES = ("transformers torch", "sentence-transformers torch")
 PAUSE = 0.1  # seconds between turns, in which the threads of the one before go to sleep
 # All are loaded at once. Where less than this is left after a turn, who holds more than that starts anew before its next one.
 MEMORY_LEFT, MEMORY_HELD = 6 << 30, 2 << 30

@@ -1,6 +1,6 @@
 """Schemes of int8 side by side: time of a run, what equal lengths gain by sharing one, and the error on the trained nano model.
 
-    python benchmarks/schemes.py [--model minilm|bge|nano|FOLDER]
+    python -m benchmarks.studies.schemes [--model minilm|bge|nano|FOLDER]
 
 One thread; every round runs each scheme once. A run of several pairs under "tensor" is timed for comparison only: there a
 neighbour changes a score, so the engine never makes one.
@@ -14,7 +14,7 @@ from typing import get_args
 
 import numpy as np
 
-from models import HELP, bundle
+from benchmarks.harness.models import HELP, bundle
 from raskrank import Reranker, cpu
 from raskrank.bundle import open_bundle
 from raskrank.onnx_backend import OnnxBackend

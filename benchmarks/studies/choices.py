@@ -1,10 +1,10 @@
 """The measurements behind choices in the engine and the exporter: docs/performance.md is made from what this prints.
 
-    python benchmarks/choices.py [--model minilm]
+    python -m benchmarks.studies.choices [--model minilm]
 
 1. One pair: one core, or the run spread over all cores, with threads that sleep or spin between runs. Same bits?
 2. int8 for any CPU, and for CPUs that add in 32 bits: error on the trained nano model.
-3. Matrix products of this machine in fp32 and int8: what limits.py takes the peaks from.
+3. Matrix products of this machine in fp32 and int8: what benchmarks/harness/limits.py takes the peaks from.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from limits import SHAPES, matrix_rate
-from models import HELP, bundle, checkpoint
+from benchmarks.harness.limits import SHAPES, matrix_rate
+from benchmarks.harness.models import HELP, bundle, checkpoint
 from raskrank import Reranker, cpu
 from raskrank.bundle import open_bundle
 from raskrank.onnx_backend import INPUT_IDS, OnnxBackend, make_session, session_options

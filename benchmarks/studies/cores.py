@@ -1,6 +1,6 @@
 """What 4, 8 and 16 cores would give, on paper: the plan's runs with their measured times, handed out longest first.
 
-    python benchmarks/cores.py [--model minilm|bge|nano|FOLDER]
+    python -m benchmarks.studies.cores [--model minilm|bge|nano|FOLDER]
 
 Each distinct run (pairs x tokens) of the plan is timed on one core. A simulated core takes the next run when it is free, as
 the engine's threads do, and the pairs are planned in parts of as many as the engine takes at once. Left out are tokenizing,
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import workloads
-from models import MODELS, bundle
+from benchmarks.harness import workloads
+from benchmarks.harness.models import MODELS, bundle
 from raskrank import Reranker, cpu
 from raskrank.bundle import open_bundle
 from raskrank.onnx_backend import OnnxBackend

@@ -1,6 +1,6 @@
 """Settings of a session and rewrites of the graph that were tried beside what ships: time to load, time of a run, memory.
 
-    python benchmarks/trials.py [--model minilm]
+    python -m benchmarks.studies.trials [--model minilm]
 
 One thread. Runs take turns; memory is that of a fresh process after runs of all LENGTHS. "difference" is the largest to the
 logits of what ships, over pairs of random tokens.
@@ -21,8 +21,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-import scale
-from models import HELP, bundle, manifest
+from benchmarks.studies import scale
+from benchmarks.harness.models import HELP, bundle, manifest
 from raskrank import Reranker, cpu
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.measuring import interleaved
