@@ -1,6 +1,6 @@
 """Functions of peers' files, called in another environment. Stand-alone.
 
-    PYTHON -m benchmarks.harness.calls FILE FUNCTION OPTIONS    OPTIONS are its keyword arguments as a JSON object
+PYTHON -m benchmarks.harness.calls FILE FUNCTION OPTIONS    OPTIONS are its keyword arguments as a JSON object
 """
 
 import importlib.util

@@ -3,9 +3,10 @@
 from pathlib import Path
 from statistics import median
 
-from peers import OURS
-from results import Result, digits
-from workloads import MAIN
+from benchmarks.harness.machines import kind, model
+from benchmarks.harness.results import Result
+from benchmarks.harness.tables import digits
+from benchmarks.harness.workloads import MAIN
 
 OURS_COLOUR, OTHERS_COLOUR, TEXT_COLOUR = "#b5371f", "#a9b4bf", "#2b2f33"
 
@@ -30,7 +31,7 @@ def draw(result: Result, file: Path) -> None:
         [max(rates[name]) - middle for name, middle in zip(names, medians, strict=True)],
     ]
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.42 * len(names)), layout="constrained")
-    colours = [OURS_COLOUR if name.startswith(OURS.split()[0]) else OTHERS_COLOUR for name in names]
+    colours = [OURS_COLOUR if name.startswith("Raskrank") else OTHERS_COLOUR for name in names]
     axes.barh(names, medians, xerr=spread, color=colours, height=0.7, error_kw={"ecolor": TEXT_COLOUR, "elinewidth": 1})
     longest = max(max(rate) for rate in rates.values())
     for row, name in enumerate(names):
@@ -42,7 +43,7 @@ def draw(result: Result, file: Path) -> None:
     axes.set_xlabel("passages a second", color=TEXT_COLOUR)
     machine = result["machine"]
     axes.set_title(
-        f"{result['model']}: a query with {workload['title']}\n{machine['cpu']}, {machine['cores']} cores, {result['date']}",
+        f"{model(result)}: a query with {workload['title']}\n{machine['cpu']}, {kind(machine)}, {result['date']}",
         loc="left",
         fontsize=11,
         color=TEXT_COLOUR,

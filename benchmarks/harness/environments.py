@@ -1,4 +1,6 @@
-"""Peers do not all live together: each group has a virtual environment under build/bench/envs, pinned in benchmarks/environments/*.txt.
+"""Peers do not all live together: each group has a virtual environment under build/bench/envs.
+
+`benchmarks/environments/NAME.txt` pins what is in it.
 
     python -m benchmarks.harness.environments [NAME ...]    sets up what is missing or out of date; all of them by default
 

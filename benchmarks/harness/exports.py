@@ -32,9 +32,7 @@ def make(export: Export, checkpoint: Path) -> str | None:
     command = [str(environments.python(export.environment)), "-m", "benchmarks.harness.calls", *Call.of(export.make), options]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(WORK / "hub")}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=DEADLINE, check=False, env=offline, cwd=ROOT
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False, env=offline, cwd=ROOT)
     except subprocess.TimeoutExpired:
         return f"the {export.folder.name} export was not done after {DEADLINE} s"
     if done.returncode:

@@ -118,8 +118,3 @@ def p95(seconds: Sequence[float]) -> float:
 def undisturbed(seconds: Sequence[float]) -> float:
     """The slowest of the fastest tenth, at least of one: what a shared machine does when nothing else is on it."""
     return sorted(seconds)[math.ceil(0.1 * len(seconds)) - 1]
-
-
-def digits(value: float) -> str:
-    """A number with three digits or more: 5,135, 41.2, 0.85."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -24,7 +24,9 @@ def contenders(setup: Setup) -> list[Contender]:
         environment="light",
         export=files,
         cold=True,
-        problem=None if setup.model_type == "bert" else f"of rerankers with one logit it takes BERT, this is {setup.model_type}",
+        problem=None
+        if setup.model_type == "bert"
+        else f"of rerankers with one logit it takes BERT, this is {setup.model_type}",
     )
     return [flashrank]
 

@@ -93,9 +93,7 @@ def quantized_files(setup: Setup) -> Export:
         "tokenizer": str(setup.checkpoint / "tokenizer.json"),
         "texts": str(setup.calibration),
     }
-    return Export(
-        folder=setup.files / "openvino-direct", environment="openvino", make=quantize, options=options, after=graphs
-    )
+    return Export(folder=setup.files / "openvino-direct", environment="openvino", make=quantize, options=options, after=graphs)
 
 
 def quantize(folder: str, graph: str, tokenizer: str, texts: str) -> None:

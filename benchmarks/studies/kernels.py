@@ -20,12 +20,12 @@ import numpy as np
 from benchmarks.harness import limits
 from benchmarks.harness.limits import Dimensions, measure_peaks
 from benchmarks.harness.models import HELP, bundle, checkpoint
+from benchmarks.harness.results import undisturbed
 from raskrank import cpu
 from raskrank.bundle import open_bundle
 from raskrank.manifest import Precision
 from raskrank.measuring import interleaved
 from raskrank.onnx_backend import INPUT_IDS, make_session, session_options
-from benchmarks.harness.results import undisturbed
 
 ROUNDS = 300
 SECONDS = 5.0  # for as many of them as fit

@@ -21,8 +21,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from benchmarks.studies import scale
 from benchmarks.harness.models import HELP, bundle, manifest
+from benchmarks.studies import scale
 from raskrank import Reranker, cpu
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.measuring import interleaved
