@@ -53,7 +53,7 @@ soak: $(VENV)/.ready  ## the attacks of tests/attacks at length; under an hour o
 	done; exit $$failed
 
 docs: $(VENV)/.ready  ## the documentation, into build/docs; a broken link is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 MODEL ?= nano
 bench: $(VENV)/.ready  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`
