@@ -1,11 +1,11 @@
-# make demo · make test · make docs · make bench: each sets up what it needs in .venv, with pip and the package index alone.
+# make demo · make test · make docs · make peers: each sets up what it needs in .venv, with pip and the package index alone.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-versions soak docs bench bench-suite constraints lint clean
+.PHONY: demo test test-all test-versions soak docs peers bench bench-suite constraints lint clean
 
 # Every file is checked against its digest. torch by itself: of its builds pip shall take the one for CPUs alone, where an index
 # or a folder of wheels has it. The last line adds this project, and what torch needs beside that on another system.
@@ -56,9 +56,11 @@ docs: $(VENV)/.ready  ## the documentation, into build/docs; a broken link is an
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 MODEL ?= nano
-bench: $(VENV)/.ready  ## Raskrank beside its peers: speed, start, memory, report and chart; `make bench MODEL=minilm`
-	-$(BIN)/python benchmarks/environments.py
-	$(BIN)/python benchmarks/compare.py --model $(MODEL) $(BENCH)
+peers: $(VENV)/.ready  ## Raskrank beside its peers: speed, start, memory, page and chart; `make peers MODEL=minilm`
+	-$(BIN)/python -m benchmarks.harness.environments
+	$(BIN)/python -m benchmarks.peers --model $(MODEL) $(BENCH)
+
+bench: peers  ## the same
 
 bench-suite: $(VENV)/.ready  ## pytest-benchmark, to compare commits: BENCH=--benchmark-save=NAME, BENCH=--benchmark-compare
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only $(BENCH)

@@ -150,7 +150,7 @@ def compare_speed(bundle: Path, bundle_fp32: Path, rounds: int) -> None:
     )
     note(
         "The model is the embedded nano with 2.4 M parameters, so tokenizing and calls weigh more here than with a full-size "
-        "model. `make bench` measures those."
+        "model. `make peers` measures those."
     )
     machine = f"{cpu.model_name()}, {cpu.usable_cpus()} usable CPUs, {platform.system()}"
     note(f"{machine}; Python {platform.python_version()}, {versions}.")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-import workloads
-from models import bundle, plain_tokenizer
+from benchmarks.harness import workloads
+from benchmarks.harness.models import bundle, plain_tokenizer
 from raskrank import Reranker
 from raskrank.encoding import PairEncoder
 from raskrank.manifest import Precision

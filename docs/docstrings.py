@@ -1,4 +1,4 @@
-"""Lays out the engine's docstrings for the site: a line "name: what it is" of a parameter or field becomes an item of a list."""
+"""Lays out docstrings for the site: a line "name: what it is" of a parameter or a field becomes an item of a list."""
 
 import re
 from typing import Any
@@ -11,7 +11,7 @@ ITEM = re.compile(r"(?P<names>[a-z]\w*(?:, [a-z]\w*)*): (?P<text>.+)")
 class Items(griffe.Extension):
     """Rewrites docstrings once all of a package is loaded."""
 
-    def on_object(self, *, obj: griffe.Object, loader: griffe.GriffeLoader, **kwargs: Any) -> None:
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
             obj.docstring.value = as_list(obj.docstring.value, named_in(obj))
 

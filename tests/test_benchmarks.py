@@ -1,7 +1,9 @@
-"""The benchmarks' own arithmetic, their worker processes, and what they make of a result file."""
+"""The benchmarks' own arithmetic, their peers, exports and worker processes."""
 
+import inspect
 import json
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +11,21 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-import compare
-import environments
-import report
-import results
-import speed
-import workloads
-from limits import Dimensions, Peaks, attention_operations, limit_seconds, matrix_rate, product_operations
-from padding import Batching, padding_waste
+from benchmarks.harness import compare, discovery, environments, exports, limits, models, speed, workloads
+from benchmarks.harness.calls import Call
+from benchmarks.harness.contender import OURS, Contender, Setup
+from benchmarks.harness.limits import (
+    Dimensions,
+    Peaks,
+    attention_operations,
+    limit_seconds,
+    matrix_rate,
+    product_operations,
+)
+from benchmarks.harness.padding import Batching, padding_waste
+from benchmarks.harness.workers import WorkerError, WorkerProcess
+from benchmarks.peers import flashrank, ours, sentence_transformers
 from paths import NANO_CHECKPOINT, ROOT
-from peers import OURS, Contender
-from results import Result, Timing
-from workers import WorkerError, WorkerProcess
 
 NANO = ROOT / "engine" / "raskrank" / "nano"
 MINILM = Dimensions(layers=6, hidden=384, intermediate=1536)
@@ -35,52 +40,17 @@ def tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def worker(adapter: str = "raskrank", **options: object) -> WorkerProcess:
-    return WorkerProcess("test", Path(sys.executable), adapter, {"folder": str(NANO), "threads": 1, **options}, 1)
+OPTIONS = {"folder": str(NANO), "threads": 1}
+OURS_ON_NANO = Contender(name=OURS, load=ours.load, options=OPTIONS, setting="", batching="unpadded", packages=())
 
 
-def timing(*seconds: float, **changes: object) -> Timing:
-    plain = Timing(seconds=list(seconds), batch_size=None, padding=0.0, tau=1.0, drift=0.0)
-    return Timing(**{**plain, **changes})  # type: ignore[typeddict-item]
+def contender(**changes: object) -> Contender:
+    """Ours on the embedded bundle, which needs nothing to be made."""
+    return replace(OURS_ON_NANO, **changes)  # type: ignore[arg-type]
 
 
-def recorded(model: str = "nano") -> Result:
-    """A result as compare.py writes it, with two contenders that ran and one that could not."""
-    peer = "sentence-transformers torch"
-    return Result(
-        format=results.FORMAT,
-        model=model,
-        architecture="BertForSequenceClassification",
-        parameters=2_400_000,
-        date="2026-11-25",
-        machine={"cpu": "A CPU", "cores": 2, "instruction_sets": ["avx2"], "system": "Linux", "python": "3.11.7"},
-        texts="NorQuAD validation",
-        contenders={
-            OURS: {"setting": "defaults", "versions": {"raskrank": "0.1.0"}, "problem": None},
-            peer: {"setting": "batches of 32", "versions": {"torch": "2.13.0"}, "problem": None},
-            "FlashRank int8": {"setting": "one batch", "versions": {}, "problem": "environment light is not set up"},
-        },
-        workloads={
-            "mixed-100": {
-                "title": WORKLOADS["mixed-100"].title,
-                "passages": 100,
-                "tokens": 20_000,
-                "contenders": {
-                    peer: timing(8.0, 9.0, 10.0, padding=0.25, tau=0.5),
-                    OURS: timing(1.0, 2.0, 0.9, batch_size=8),
-                },
-            }
-        },
-        start={
-            OURS: {"first": [0.2, 0.3, 0.4], "resident": [80_000_000] * 3, "private": [40_000_000] * 3},
-            peer: {"first": [6.0, 6.0, 6.3], "resident": [800_000_000] * 3, "private": [700_000_000] * 3},
-        },
-        threads={"mixed-100": {"1": [2.0], "2": [1.0]}},
-        limits={
-            "peaks": {"1": {"int8": 400.0, "fp32": 100.0}},
-            "shares": [{"title": WORKLOADS["pair"].title, "threads": 1, "limit": 0.006, "seconds": [0.01, 0.008, 0.012]}],
-        },
-    )
+def worker(**options: object) -> WorkerProcess:
+    return WorkerProcess.of(contender(options={**OPTIONS, **options}), 1)
 
 
 @pytest.mark.parametrize("kind", ["short", "mixed", "long"])
@@ -141,7 +111,7 @@ def test_dimensions_are_read_from_a_checkpoint() -> None:
 
 
 def test_matrix_rate_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("limits.SECONDS", 0.05)
+    monkeypatch.setattr(limits, "SECONDS", 0.05)
     assert all(matrix_rate(32, 64, 64, int8=int8, threads=2) > 0 for int8 in (False, True))
 
 
@@ -162,30 +132,27 @@ def test_a_worker_that_cannot_load_says_why(tmp_path: Path) -> None:
 
 
 def test_a_worker_without_its_library_says_so() -> None:
-    options = {"folder": str(NANO), "max_length": 512}
+    here = contender(load=flashrank.load, options={"folder": str(NANO), "max_length": 512})
     missing = "ModuleNotFoundError: No module named 'flashrank'"
-    with (
-        WorkerProcess("test", Path(sys.executable), "flashrank", options, 1) as process,
-        pytest.raises(WorkerError, match=missing),
-    ):
+    with WorkerProcess.of(here, 1) as process, pytest.raises(WorkerError, match=missing):
         process.load()
 
 
 def test_a_worker_that_dies_is_reported_with_its_last_words() -> None:
+    call = Call(Call.of(ours.load).file, "no_such_function")
     with (
-        worker("no_such_adapter") as process,
-        pytest.raises(WorkerError, match=r"exit code 1; AttributeError: .*no_such_adapter"),
+        WorkerProcess("test", Path(sys.executable), call, {}, 1) as process,
+        pytest.raises(WorkerError, match=r"exit code 1; AttributeError: .*no_such_function"),
     ):
         process.load()
 
 
 def test_who_fails_leaves_and_the_others_are_measured(tokenizer: Tokenizer) -> None:
-    contender = Contender(name=OURS, adapter="raskrank", options={}, setting="", batching="unpadded", packages=())
     said: list[str] = []
     with worker() as one, worker() as other:
         running = [
-            speed.Running(contender, one, one.load()),
-            speed.Running(replace(contender, name="gone"), other, probabilities=True),
+            speed.Running(contender(), one, one.load()),
+            speed.Running(contender(name="gone"), other, probabilities=True),
         ]
         measured = speed.measure(WORKLOADS["mixed-10"], running, tokenizer, 512, 2, said.append)
     assert list(measured["contenders"]) == [OURS]
@@ -195,11 +162,9 @@ def test_who_fails_leaves_and_the_others_are_measured(tokenizer: Tokenizer) -> N
 
 
 def test_the_fastest_batch_size_is_measured(tokenizer: Tokenizer) -> None:
-    contender = Contender(
-        name=OURS, adapter="raskrank", options={}, setting="", batching="tokens", packages=(), batch_sizes=(1, 4, 16)
-    )
+    tried = contender(batching="tokens", batch_sizes=(1, 4, 16))
     with worker() as process:
-        running = [speed.Running(contender, process, process.load())]
+        running = [speed.Running(tried, process, process.load())]
         measured = speed.measure(WORKLOADS["mixed-10"], running, tokenizer, 512, 1, lambda _: None)["contenders"][OURS]
     assert measured["batch_size"] in (1, 4)  # 16 is more than there are
     assert (measured["padding"] == 0) == (measured["batch_size"] == 1)
@@ -208,10 +173,9 @@ def test_the_fastest_batch_size_is_measured(tokenizer: Tokenizer) -> None:
 def test_who_holds_much_of_a_short_memory_starts_anew(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "MEMORY_LEFT", sys.maxsize)
     monkeypatch.setattr(speed, "MEMORY_HELD", 0)
-    contender = Contender(name=OURS, adapter="raskrank", options={}, setting="", batching="unpadded", packages=())
     with worker() as process:
         started = process.started
-        running = [speed.Running(contender, process, process.load())]
+        running = [speed.Running(contender(), process, process.load())]
         measured = speed.measure(WORKLOADS["mixed-10"], running, tokenizer, 512, 2, lambda _: None)["contenders"][OURS]
         assert len(measured["seconds"]) == 2
         assert running[0].problem is None
@@ -223,7 +187,8 @@ def test_every_environment_is_pinned_and_says_when_it_is_missing(tmp_path: Path,
     for name in environments.NAMES:
         lines = (environments.REQUIREMENTS / f"{name}.txt").read_text("utf-8").splitlines()
         assert all(line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
-        assert environments.problem(name) == f"environment {name} is not set up: python benchmarks/environments.py {name}"
+        command = f"python -m benchmarks.harness.environments {name}"
+        assert environments.problem(name) == f"environment {name} is not set up: {command}"
     (tmp_path / "light.failed").write_text("ERROR: no such package", "utf-8")
     assert environments.problem("light") == "environment light could not be set up: ERROR: no such package"
     assert environments.problem("") is None
@@ -233,75 +198,135 @@ def test_thread_counts() -> None:
     assert [compare.thread_counts(cores) for cores in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
 
 
-def test_ratio_and_p95() -> None:
-    assert results.ratio([8, 9, 10], [1, 2, 0.8]) == (9.0, 4.5, 12.5)
-    assert results.p95(list(range(1, 21))) == 19
-    assert results.p95([3, 1, 2]) == 3
+A_PEER = """
+from benchmarks.harness.contender import Contender, Export, Loaded, Setup
 
 
-def test_a_result_file_is_read_as_it_was_written(tmp_path: Path) -> None:
-    results.write(recorded(), tmp_path / "results" / "nano.json")
-    assert results.read(tmp_path / "results" / "nano.json") == recorded()
+def contenders(setup: Setup) -> list[Contender]:
+    files = Export(folder=setup.files / "mine", environment="", make=make, options={"word": setup.model})
+    return [
+        Contender(
+            name="a peer of one file",
+            load=load,
+            options={"folder": str(files.folder)},
+            setting="counts letters",
+            batching="given",
+            packages=("pip",),
+            export=files,
+        )
+    ]
 
 
-def test_a_result_of_another_format_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "old.json").write_text('{"format": 0}', "utf-8")
-    with pytest.raises(ValueError, match=r"old\.json: format 0, expected 1"):
-        results.read(tmp_path / "old.json")
+def make(folder: str, word: str) -> None:
+    from pathlib import Path
+
+    Path(folder, "word.txt").write_text(word, "utf-8")
 
 
-def test_report_says_how_fast_and_who_is_missing() -> None:
-    text = report.report(recorded())
-    assert "| **Raskrank int8** (batches of 8) | 1,000 | 2,000 | 100 | 20,000 | 1.00 | 0% | 1.0000 | 0.0000 |" in text
-    assert "| sentence-transformers torch | 9,000 | 10,000 | 11.1 | 2,222 | 9.00 (4.50–11.1) | 25% | 0.5000 | 0.0000 |" in text
-    assert text.index("**Raskrank int8** (b") < text.index("| sentence-transformers torch | 9,000")
-    assert "| sentence-transformers torch | 6.00 | 20.0 | 800 | 700 | 0.10 |" in text
-    assert "| one pair of 128 tokens | 1 | 6.00 | 8.00 | 75% |" in text
-    assert "- FlashRank int8: environment light is not set up" in text
-    assert "2,000 (1.00x) | 1,000 (2.00x)" in text
+def load(folder: str) -> Loaded:
+    from pathlib import Path
+
+    word = Path(folder, "word.txt").read_text("utf-8")
+    return Loaded(lambda query, documents, _: [document.count(word) for document in documents], probabilities=False)
+"""
 
 
-def test_every_table_of_a_report_is_rectangular() -> None:
-    for table in re.findall(r"(?:^\|.*\n)+", report.report(recorded()) + report.readme_table([recorded()]), re.MULTILINE):
-        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return Setup(
+        model="nano",
+        checkpoint=NANO_CHECKPOINT,
+        model_type="xlm-roberta",
+        max_length=512,
+        threads=2,
+        instruction_sets=("avx2",),
+        files=tmp_path / "files",
+        calibration=tmp_path / "calibration.jsonl",
+    )
 
 
-def test_report_and_chart_are_written(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="needs the extra bench")
-    page, chart = report.write_report(recorded(), tmp_path, "nano")
-    assert "(nano.png)" in page.read_text("utf-8")
-    assert chart.read_bytes().startswith(b"\x89PNG")
+def test_a_peer_is_one_file(setup: Setup, tmp_path: Path) -> None:
+    (tmp_path / "a_peer.py").write_text(A_PEER, "utf-8")
+    (tmp_path / "__init__.py").write_text("raise AssertionError('is no peer')", "utf-8")
+    (peer,) = compare.prepare(setup, discovery.contenders(setup, tmp_path))
+    assert (peer.name, peer.problem) == ("a peer of one file", None)
+    with WorkerProcess.of(peer, 1) as process:
+        assert process.load() is False
+        assert process.score("", ["nano nano", "none", "nano"]).scores == [2, 0, 1]
+        assert set(process.versions(peer.packages)) == {"pip"}
 
 
-def test_a_report_without_the_main_workload_has_no_chart(tmp_path: Path) -> None:
-    result = recorded()
-    result["workloads"] = {}
-    assert report.write_report(result, tmp_path, "nano") == [tmp_path / "nano.md"]
+def test_two_contenders_of_one_name_are_refused(setup: Setup, tmp_path: Path) -> None:
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(A_PEER, "utf-8")
+    with pytest.raises(ValueError, match="two contenders are named a peer of one file"):
+        discovery.contenders(setup, tmp_path)
 
 
-def test_readme_table_has_a_column_group_for_each_model() -> None:
-    other = recorded("bge")
-    del other["workloads"]["mixed-100"]["contenders"]["sentence-transformers torch"]
-    table = report.readme_table([recorded("minilm"), other])
-    assert "| sentence-transformers torch | 9,000 | 9.00 (4.50–11.1) | – | – |" in table
-    assert "| **Raskrank int8** | 0.30 | 80 | 0.30 | 80 |" in table
-    assert "75% for one pair of 128 tokens on 1 thread" in table
-    assert "A CPU, 2 cores (avx2), 2026-11-25" in table
+def test_an_export_is_made_once_for_the_same_weights(setup: Setup, tmp_path: Path) -> None:
+    (tmp_path / "a_peer.py").write_text(A_PEER, "utf-8")
+    export = discovery.contenders(setup, tmp_path)[0].export
+    assert export is not None
+    assert exports.make(export, setup.checkpoint) is None
+    (export.folder / "word.txt").write_text("kept", "utf-8")
+    assert exports.make(export, setup.checkpoint) is None
+    assert (export.folder / "word.txt").read_text("utf-8") == "kept"
+    (export.folder / "made-from").write_text("other weights", "ascii")
+    assert exports.make(export, setup.checkpoint) is None
+    assert (export.folder / "word.txt").read_text("utf-8") == "nano"
 
 
-def test_readme_is_written_between_its_markers() -> None:
-    readme = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
-    assert report.write_readme(readme, "new") == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
+def test_an_export_that_fails_says_how_and_its_peer_is_not_measured(setup: Setup, tmp_path: Path) -> None:
+    broken = A_PEER.replace('Path(folder, "word.txt").write_text(word, "utf-8")', 'raise OSError("no more words")')
+    (tmp_path / "a_peer.py").write_text(broken, "utf-8")
+    (peer,) = compare.prepare(setup, discovery.contenders(setup, tmp_path))
+    assert peer.problem == "the mine export failed: OSError: no more words"
 
 
-@pytest.mark.parametrize("readme", ["none", report.BEGIN, report.END + report.BEGIN, 2 * (report.BEGIN + report.END)])
-def test_readme_without_markers_is_refused(readme: str) -> None:
-    with pytest.raises(ValueError, match="once and in this order"):
-        report.write_readme(readme, "table")
+def test_every_peer_says_what_it_needs(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "bundle", lambda *_: NANO)
+    found = discovery.contenders(setup)
+    assert found[0].name == OURS
+    assert {name.split()[0] for name in (entry.name for entry in found)} == {
+        "FlashRank", "OpenVINO", "Raskrank", "fastembed", "optimum", "sentence-transformers", "transformers"
+    }  # fmt: skip
+    assert set(speed.REFERENCES) <= {entry.name for entry in found}
+    for entry in found:
+        assert entry.environment in ("", *environments.NAMES)
+        assert entry.setting
+        assert entry.packages
+        # The worker is given these as JSON, and they fit the function.
+        assert json.loads(json.dumps(entry.options)) == entry.options
+        inspect.signature(entry.load).bind(**entry.options)
+        if entry.export is not None:
+            inspect.signature(entry.export.make).bind(folder="", **entry.export.options)
+            assert entry.export.environment in environments.NAMES
+        requirements = environments.REQUIREMENTS / f"{entry.environment}.txt"
+        pinned = (
+            {line.partition("==")[0] for line in requirements.read_text("utf-8").splitlines()} if entry.environment else set()
+        )
+        assert not entry.environment or set(entry.packages) <= pinned
+    problems = {entry.name: entry.problem for entry in found if entry.problem}
+    assert problems == {"FlashRank int8": "of rerankers with one logit it takes BERT, this is xlm-roberta"}
 
 
-def test_readme_shows_the_committed_results() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    if report.BEGIN not in readme:
-        pytest.skip("README.md has no benchmark table")
-    assert report.write_readme(readme, report.readme_table(report.committed())) == readme
+@pytest.mark.parametrize(("sets", "file"), [
+    (("avx2",), "model_quint8_avx2.onnx"),
+    (("avx2", "avx512f", "avx512_vnni"), "model_qint8_avx512_vnni.onnx"),
+    (("asimd",), "model_qint8_arm64.onnx"),
+])  # fmt: skip
+def test_the_int8_file_is_the_one_for_this_cpu(setup: Setup, sets: tuple[str, ...], file: str) -> None:
+    assert sentence_transformers.int8_file(replace(setup, instruction_sets=sets)) == file
+
+
+@pytest.mark.parametrize("file", sorted(discovery.PEERS.glob("[!_]*.py")), ids=lambda file: file.stem)
+def test_a_peers_file_needs_nothing_where_it_runs(file: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.harness.calls import load_file; "
+        "load_file(Path(sys.argv[1])); "
+        "print(sorted({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names))"
+    )
+    # -S: without site-packages, so without Raskrank or any library.
+    done = subprocess.run([sys.executable, "-S", "-c", code, str(file)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["['__main__',", "'benchmarks']"]

@@ -14,7 +14,7 @@ from raskrank_export.passes.edit import MICROSOFT, GraphEditor, attribute
 
 Floats = npt.NDArray[np.float32]
 ActivationScheme = Literal["constant", "row"]
-# "tensor" is what others ship; benchmarks/schemes.py shows what it loses.
+# "tensor" is what others ship; benchmarks/studies/schemes.py shows what it loses.
 Scheme = ActivationScheme | Literal["tensor", "weights"]
 
 BLOCK_ROWS = 8192  # of an embedding, quantized together: some tens of megabytes

@@ -1,0 +1,77 @@
+"""Checkpoints and bundles to measure on: nano, and the exact architectures of two published models with seeded weights."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer
+
+from raskrank.manifest import MANIFEST, Manifest, Precision
+
+if TYPE_CHECKING:
+    from raskrank_export.quantize import ActivationScheme
+
+ROOT = Path(__file__).parents[2]
+WORK = ROOT / "build" / "bench"
+SHARED = ROOT.parent / "shared" / "data"
+ARCHITECTURES = {"minilm": "ms-marco-MiniLM-L-6-v2", "bge": "bge-reranker-base-BAAI"}
+MODELS = ("nano", *ARCHITECTURES)
+HELP = f"one of {', '.join(MODELS)}, or a checkpoint folder"
+
+
+def checkpoint(model: str) -> Path:
+    """The folder of a checkpoint: nano, minilm or bge (made when first asked for), or a path of one's own.
+
+    The architectures need the published config and tokenizer from ../shared; FileNotFoundError says so.
+    """
+    if model == "nano":
+        return ROOT / "export" / "nano"
+    if model not in ARCHITECTURES:
+        return Path(model).resolve()
+    source = SHARED / "tokenizers" / ARCHITECTURES[model]
+    if not source.is_dir():
+        raise FileNotFoundError(f"{model} needs the published config and tokenizer in {source}")
+    folder = WORK / model
+    if not (folder / "model.safetensors").is_file():
+        sys.path.append(str(ROOT / "tests"))
+        from builders import seeded_checkpoint
+
+        seeded_checkpoint(folder, source)
+    return folder
+
+
+def bundle(model: str, precision: Precision, scheme: "ActivationScheme" = "row") -> Path:
+    """The bundle of `checkpoint(model)`, exported when first asked for."""
+    source = checkpoint(model)
+    folder = WORK / f"{source.name}-{precision}{'' if scheme == 'row' else f'-{scheme}'}"
+    if not folder.is_dir():
+        from raskrank.samples import DEFAULT
+        from raskrank_export import Thresholds, export
+
+        # Seeded weights say nothing of quality, and the reference pass of a large model takes minutes: a part of the samples.
+        samples = WORK / "samples.jsonl"
+        WORK.mkdir(parents=True, exist_ok=True)
+        samples.write_text("\n".join(DEFAULT.read_text("utf-8").splitlines()[::6]), "utf-8")
+        loose = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
+        export(
+            str(source),
+            folder,
+            precision=precision,
+            scheme=scheme,
+            samples=None if model == "nano" else samples,
+            thresholds=loose,
+        )
+    return folder
+
+
+def manifest(folder: Path) -> Manifest:
+    """Of a bundle."""
+    return Manifest.from_json((folder / MANIFEST).read_text("utf-8"))
+
+
+def plain_tokenizer(model: str) -> Tokenizer:
+    """The checkpoint's tokenizer; it neither truncates nor pads, so that it counts."""
+    tokenizer = Tokenizer.from_file(str(checkpoint(model) / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
