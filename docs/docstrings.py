@@ -1,19 +1,22 @@
-"""Lays out docstrings for the site: a line "name: what it is" of a parameter or a field becomes an item of a list."""
+"""Lays out docstrings for the site: what is said of a parameter or a field becomes an item of a list, columns stay columns."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import griffe
 
-ITEM = re.compile(r"(?P<names>[a-z]\w*(?:, [a-z]\w*)*): (?P<text>.+)")
+ITEM = re.compile(r"(?P<names>[a-z]\w*(?:, [a-z]\w*)*): (?P<text>.+)")  # name: what it is
+COLUMNS = re.compile(r"\S {3,}\S")
 
 
-class Items(griffe.Extension):
-    """Rewrites docstrings once all of a package is loaded."""
+class Layout(griffe.Extension):
+    """Rewrites every docstring once all of a package is loaded."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = as_list(obj.docstring.value, named_in(obj))
+            paragraphs = obj.docstring.value.split("\n\n")
+            obj.docstring.value = "\n\n".join(laid_out(paragraph, named_in(obj)) for paragraph in paragraphs)
 
 
 def named_in(obj: griffe.Object) -> set[str]:
@@ -23,17 +26,24 @@ def named_in(obj: griffe.Object) -> set[str]:
     return set(obj.members)
 
 
-def as_list(text: str, names: set[str]) -> str:
-    """Markdown of a docstring, its lines about one or more of `names` as items. What is indented below one belongs to it."""
-    lines: list[str] = []
+def laid_out(paragraph: str, names: set[str]) -> str:
+    """A paragraph of a docstring as Markdown: text in columns as code, lines about one or more of `names` as items."""
+    if COLUMNS.search(paragraph):
+        return f"```text\n{paragraph}\n```"
+    return "\n".join(_items(paragraph.splitlines(), names))
+
+
+def _items(lines: list[str], names: set[str]) -> Iterator[str]:
     inside = False
-    for line in text.splitlines():
+    for line in lines:
         match = ITEM.fullmatch(line)
         if match and names.issuperset(match["names"].split(", ")):
-            lines += [] if inside else [""]
-            code = ", ".join(f"`{name}`" for name in match["names"].split(", "))
-            line, inside = f"- {code}: {match['text']}", True
+            code = match["names"].replace(", ", "`, `")
+            yield from [] if inside else [""]
+            yield f"- `{code}`: {match['text']}"
+            inside = True
         elif inside and line.startswith("Raises "):
-            line, inside = f"\n{line}", False
-        lines.append(line)
-    return "\n".join(lines)
+            yield from ["", line]
+            inside = False
+        else:
+            yield line

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import command_reference
+import raskrank
+import raskrank_export
 from paths import ROOT
 from raskrank.manifest import MANIFEST, Manifest
 
@@ -81,6 +83,15 @@ def test_the_page_of_commands_is_what_help_prints() -> None:
     committed = command_reference.PAGE.read_text("utf-8")
     # Versions of Python break the lines of a usage in other places.
     assert committed.split() == command_reference.page().split(), "run: python tests/command_reference.py"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = (DOCS / "api.md").read_text("utf-8")
+    public = {f"{module.__name__}.{name}" for module in (raskrank, raskrank_export) for name in module.__all__}
+    errors = {f"raskrank.{name}" for name in raskrank.__all__ if hasattr(raskrank.errors, name)}  # shown as a module
+    assert set(re.findall(r"^::: (raskrank(?:_export)?\.\w+)$", text, re.MULTILINE)) == (
+        public - errors - {"raskrank.__version__"} | {"raskrank.errors"}
+    )
 
 
 def test_the_digest_is_computed_as_the_format_says(tmp_path: Path) -> None:
