@@ -3,7 +3,7 @@
 from benchmarks.harness.results import Machine, Result
 from benchmarks.harness.tables import count
 
-MODELS = {"nano": "nano", "minilm": "MiniLM-L-6", "bge": "bge-reranker-base"}  # titles, in the order of every page
+TITLES = {"nano": "nano", "minilm": "MiniLM-L-6", "bge": "bge-reranker-base"}  # of models, in the order of every page
 # Instruction sets that decide how fast int8 is, weakest first; a CPU is named after the last that it has.
 KINDS = {
     "asimd": "NEON",
@@ -17,7 +17,7 @@ KINDS = {
 
 
 def model(result: Result) -> str:
-    return MODELS.get(result["model"], result["model"])
+    return TITLES.get(result["model"], result["model"])
 
 
 def kind(machine: Machine) -> str:
@@ -33,7 +33,7 @@ def title(result: Result) -> str:
 
 def place(result: Result) -> tuple[int, int, int, str]:
     """To sort results by: known models in their order, then machines from the weakest."""
-    models, kinds = list(MODELS), list(KINDS)
+    models, kinds = list(TITLES), list(KINDS)
     name, machine = result["model"], result["machine"]
     strongest = max((kinds.index(found) for found in machine["instruction_sets"] if found in kinds), default=-1)
     return models.index(name) if name in models else len(models), strongest, machine["cores"], name

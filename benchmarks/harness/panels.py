@@ -26,12 +26,13 @@ def draw_panels(found: Sequence[Result], file: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     names = [OURS, *peers(found)]
     longest = max(value for result in found for value in ratios(result, MAIN).values())
     height = HEAD + FOOT + TITLES + ROW * len(names)
-    figure, panels = pyplot.subplots(1, len(found), figsize=(WIDTH, height), sharey=True, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(rect=(0, FOOT / height, 1, 1 - (HEAD + FOOT) / height), w_pad=0.06)
+    layout = ConstrainedLayoutEngine(rect=(0, FOOT / height, 1, 1 - (HEAD + FOOT) / height), w_pad=0.06)
+    figure, panels = pyplot.subplots(1, len(found), figsize=(WIDTH, height), sharey=True, squeeze=False, layout=layout)
     for axes, result in zip(panels[0], found, strict=True):
         _panel(axes, result, names, longest)
     panels[0][0].set_yticks(range(len(names)), names, fontsize=9, color=TEXT_COLOUR)

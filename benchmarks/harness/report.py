@@ -1,9 +1,11 @@
 """What the result files say: a page for each, README's table, and the chart of README's first screen.
 
-python -m benchmarks.harness.report              all of it, from benchmarks/results/*.json: docs/benchmarks/*.md,
-                                                 docs/images/peers.png, and what stands between README's markers
-python -m benchmarks.harness.report --readme     what stands between README's markers alone
-python -m benchmarks.harness.report FILE.json    the page and the chart of one result, in build/bench/results
+    python -m benchmarks.harness.report              all of it, from benchmarks/results/*.json: docs/benchmarks/*.md,
+                                                     docs/images/peers.png, and what stands between README's markers
+    python -m benchmarks.harness.report --readme     what stands between README's markers alone
+    python -m benchmarks.harness.report FILE.json    the page and the chart of one result, in build/bench/results
+
+A new result is copied to benchmarks/results/MACHINE.MODEL.json; the one that it replaces is removed.
 """
 
 import argparse
