@@ -1,11 +1,11 @@
-# make demo · make test · make peers: each sets up what it needs in .venv, with pip and the package index alone.
+# make demo · make test · make docs · make peers: each sets up what it needs in .venv, with pip and the package index alone.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-versions soak peers bench bench-suite constraints lint clean
+.PHONY: demo test test-all test-versions soak docs peers bench bench-suite constraints lint clean
 
 # Every file is checked against its digest. torch by itself: of its builds pip shall take the one for CPUs alone, where an index
 # or a folder of wheels has it. The last line adds this project, and what torch needs beside that on another system.
@@ -15,7 +15,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
 	$(PIP) download --quiet --no-deps --dest $(VENV)/wheels $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints-torch.txt)
 	$(PIP) install --quiet --require-hashes --no-deps --no-index --find-links $(VENV)/wheels --requirement constraints-torch.txt
 	rm -r $(VENV)/wheels
-	$(PIP) install --quiet --no-build-isolation --editable '.[export,compare,bi-encoder,dev,bench]'
+	$(PIP) install --quiet --no-build-isolation --editable '.[export,compare,bi-encoder,dev,bench,docs]'
 	touch $@
 
 constraints: $(VENV)/.ready  ## write the files of constraints anew from the packages of .venv, with the digests of their files
@@ -51,6 +51,9 @@ soak: $(VENV)/.ready  ## the attacks of tests/attacks at length; under an hour o
 	failed=0; for attack in $(ATTACKS); do \
 	    echo "$$attack"; $(BIN)/python tests/attacks/$$attack || failed=1; \
 	done; exit $$failed
+
+docs: $(VENV)/.ready  ## the documentation, into build/docs; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 MODEL ?= nano
 peers: $(VENV)/.ready  ## Raskrank beside its peers: speed, start, memory, page and chart; `make peers MODEL=minilm`

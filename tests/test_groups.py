@@ -187,7 +187,7 @@ def _check_gain(model: Model) -> None:
     runs = {"alone": lambda: model.alone(ids, types), "together": lambda: model.backend.logits(ids, types)}
     times = interleaved(runs, rounds=60)
     gain = times["alone"].median / times["together"].median
-    print(f"{model.name}: {gain:.2f}")  # noqa: T201  for docs/performance.md
+    print(f"{model.name}: {gain:.2f}")  # noqa: T201  for docs/notebook.md
     assert gain > 1.4
 
 

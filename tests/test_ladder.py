@@ -139,7 +139,7 @@ def test_constant_ranges_smooth_outliers_from_the_start(hard: ExportReport, samp
 
 
 def test_the_report_has_the_rung_its_cost_and_the_numbers_of_plain_int8(hard: ExportReport) -> None:
-    print(hard)  # noqa: T201  for docs/performance.md
+    print(hard)  # noqa: T201  for docs/notebook.md
     assert hard.climb is not None
     assert hard.climb.cost is not None
     plain, passed, text = hard.climb.attempts[0], hard.climb.passed, str(hard)

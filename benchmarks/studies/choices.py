@@ -1,4 +1,4 @@
-"""The measurements behind choices in the engine and the exporter: docs/performance.md is made from what this prints.
+"""The measurements behind choices in the engine and the exporter: docs/notebook.md is made from what this prints.
 
     python -m benchmarks.studies.choices [--model minilm]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 # A run is spread over idle cores where its products are worth the hand-over between threads: tokens * hidden_size ** 2 at
-# least this. Measured on 2 cores (docs/performance.md): below, one core alone is as fast or faster.
+# least this. Measured on 2 cores (docs/notebook.md): below, one core alone is as fast or faster.
 SPREAD_MIN_WORK = 30_000_000
 # Tokens of a run that pairs of equal length share. Measured: short pairs gain by half, from 128 tokens on nothing is gained.
 GROUP_TOKENS = 256
