@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from paths import ROOT
-from raskrank.cli.main import COMMANDS
+from raskrank.cli.commands import COMMANDS
 from raskrank.settings import cache_folder
 
 PAGE = ROOT / "docs" / "cli.md"
