@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from builders import Family, tiny_checkpoint
 from raskrank.manifest import Precision
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # on tiny models PyTorch's threads cost more than they save
 
 # A few words that the tiny tokenizers know, so that every export here takes a second and not ten.
 SAMPLES = [

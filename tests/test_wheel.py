@@ -25,6 +25,8 @@ NOT_NEEDED = ("torch", "transformers", "onnx", "optimum", "safetensors", "raskra
 MAX_WHEEL_BYTES = 5_000_000  # installed in every container of every user
 DEADLINE = 60
 
+pytestmark = pytest.mark.release
+
 # Runs in the new environment: what is installed, what a ranking imports, and what it says.
 ALONE = """
 import importlib.metadata, json, sys
