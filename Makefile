@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-versions soak docs peers bench bench-suite constraints lint clean
+.PHONY: demo test test-release test-all test-versions soak docs peers bench bench-suite constraints lint clean
 
 # Every file is checked against its digest. torch by itself: of its builds pip shall take the one for CPUs alone, where an index
 # or a folder of wheels has it. The last line adds this project, and what torch needs beside that on another system.
@@ -29,11 +29,17 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint  ## ruff, mypy --strict and all tests but the slow ones
-	$(BIN)/python -m pytest -m 'not slow'
+# In as many processes as there are CPUs, up to four of 1 to 2 GB each. The tests of one file share what they build, and follow
+# one another: some count threads or measure memory.
+BESIDE := -n logical --maxprocesses 4 --dist loadfile
+test: lint  ## ruff, mypy --strict and all tests but the slow ones and those of a release
+	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not release'
 
-test-all: lint  ## also the tests that build checkpoints of hundreds of megabytes
-	$(BIN)/python -m pytest
+test-release: $(VENV)/.ready  ## the wheel in empty environments, and the demo
+	$(BIN)/python -m pytest -m release
+
+test-all: test test-release  ## also the tests that build checkpoints of hundreds of megabytes
+	$(BIN)/python -m pytest -m 'slow and not release'
 
 test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntime and tokenizers that it supports
 	$(BIN)/python tests/versions.py

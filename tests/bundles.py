@@ -7,8 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenizers import Tokenizer
+
 from raskrank.bundle import record
-from raskrank.manifest import DIGEST, FILES, MANIFEST, MODEL, TOKENIZER, UNSIGNED
+from raskrank.manifest import DIGEST, FILES, MANIFEST, MODEL, TOKENIZER, UNSIGNED, WEIGHTS
 from raskrank.manifest import sign as sign_text
 
 if TYPE_CHECKING:
@@ -65,6 +67,31 @@ def edit_graph(folder: Path, change: Callable[["ModelProto"], object]) -> Path:
     change(model)
     (folder / MODEL).write_bytes(model.SerializeToString())
     return sign(folder)
+
+
+def break_word(folder: Path, word: str) -> Path:
+    """Make NaN of the embedding of a word, in a bundle in fp32, and sign. Returns `folder`."""
+    import numpy as np
+    import onnx
+
+    token = Tokenizer.from_file(str(folder / TOKENIZER)).token_to_id(word)
+    assert token is not None
+    graph = onnx.load(str(folder / MODEL), load_external_data=False).graph
+    (embeddings,) = (tensor for tensor in graph.initializer if "word_embeddings" in tensor.name)
+    place = {entry.key: entry.value for entry in embeddings.external_data}
+    assert place["location"] == WEIGHTS
+    rows = np.memmap(folder / WEIGHTS, np.float32, "r+", int(place["offset"]), tuple(embeddings.dims))  # (V, H)
+    rows[token] = np.nan
+    rows.flush()
+    return sign(folder)
+
+
+def damage(folder: Path, file: str = WEIGHTS) -> Path:
+    """Change one bit in the middle of a file, and sign nothing. Returns `folder`."""
+    data = bytearray((folder / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / file).write_bytes(data)
+    return folder
 
 
 def edit_tokenizer(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:

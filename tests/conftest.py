@@ -2,14 +2,19 @@
 
 import functools
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import bundles
 from builders import Family, tiny_checkpoint
+from raskrank.gate import Thresholds
 from raskrank.manifest import Precision
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # on tiny models PyTorch's threads cost more than they save
 
 # A few words that the tiny tokenizers know, so that every export here takes a second and not ten.
 SAMPLES = [
@@ -17,6 +22,8 @@ SAMPLES = [
     {"query": "nurse night shift", "documents": ["Nurse in Tromsø", "Nattevakt på hotell", "Electrician", "5 år erfaring"]},
     {"query": "Kva er ein båt?", "documents": ["Ein båt er eit fartøy.", "Bil", "A boat on the sea " * 30]},
 ]
+
+LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
 
 
 class Tiny:
@@ -40,12 +47,10 @@ class Tiny:
 
     @functools.cache  # noqa: B019
     def _bundle(self, family: Family, precision: Precision) -> Path:
-        from raskrank_export import Thresholds, export
+        from raskrank_export import export
 
-        # Seeded weights rank nothing; the gate is tested elsewhere.
-        loose = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
         folder = self.root / f"bundle-{family}-{precision}"
-        export(str(self.checkpoint(family)), folder, precision=precision, samples=self.samples, thresholds=loose)
+        export(str(self.checkpoint(family)), folder, precision=precision, samples=self.samples, thresholds=LOOSE)
         return folder
 
 
@@ -58,6 +63,16 @@ def _interruptible() -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(tmp_path_factory.mktemp("tiny"))
+
+
+BROKEN = "kvittering"  # a word whose embedding is NaN in the bundle below
+
+
+@pytest.fixture(scope="session")
+def broken(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    """A bundle that gives NaN for pairs with BROKEN in them, and the right score for all others."""
+    folder = bundles.copy_bundle(tiny.bundle("bert", "fp32"), tmp_path_factory.mktemp("broken") / "bundle")
+    return bundles.break_word(folder, BROKEN)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from raskrank.terminal import width
 
 DEADLINE = 540  # half a minute on an idle machine; PyTorch takes many times as long where it has to share the cores
 
-pytestmark = pytest.mark.timeout(DEADLINE + 60)
+pytestmark = [pytest.mark.release, pytest.mark.timeout(DEADLINE + 60)]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ import onnx
 import pytest
 
 from builders import PAIRS, Family, tiny_checkpoint, write_json
-from conftest import Tiny
+from conftest import LOOSE, Tiny
 from paths import shared
 from raskrank import Reranker, bundle
 from raskrank.bundle import read_manifest
@@ -29,7 +29,7 @@ from raskrank.checkpoint.config import HIDDEN_ACTIVATIONS
 from raskrank.errors import BundleError, CheckpointError, ExportError, InputError, NotACrossEncoder, RaskrankError
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
 from raskrank.onnx_backend import MAX_LENGTH
-from raskrank_export import ExportReport, Thresholds, export, graph
+from raskrank_export import ExportReport, export, graph
 from raskrank_export.describe import MAKERS, SELF_TEST_PAIR, SELF_TEST_TOLERANCE
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import PORTABLE
@@ -37,7 +37,6 @@ from raskrank_export.quantize import PORTABLE
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 # Seeded weights rank nothing; the gate is tested elsewhere.
-LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
 STEPS = [
     "read checkpoint",
     "score with PyTorch",
@@ -299,8 +298,10 @@ def test_the_report_reads_well(made: tuple[ExportReport, Recorder]) -> None:
 
 def test_the_steps_are_told(made: tuple[ExportReport, Recorder]) -> None:
     report, recorder = made
-    scored = ("PyTorch", "ONNX fp32", "PyTorch fp64", "ONNX int8")
-    totals = {f"score with {name}": 12 for name in scored}
+    totals: dict[str, int | None] = {f"score with {name}": 12 for name in ("PyTorch", "ONNX fp32", "ONNX int8")}
+    # Those of few lengths and those that ONNX rounds most, which are others on another CPU.
+    totals["score with PyTorch fp64"] = dict(recorder.steps)["score with PyTorch fp64"]
+    assert 6 <= (totals["score with PyTorch fp64"] or 0) <= 12
     assert recorder.steps == [(step, totals.get(step)) for step in STEPS]
     assert recorder.units == {step: totals.get(step, 0) for step in STEPS}
     assert recorder.finished == list(report.seconds.values())

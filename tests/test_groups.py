@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders import PAIRS, Family, tiny_checkpoint
-from conftest import Tiny
+from conftest import LOOSE, Tiny
 from published import MS_MARCO, published_checkpoint
 from raskrank import Reranker
 from raskrank.backend import Float32Array, Int64Array
@@ -21,14 +21,13 @@ from raskrank.measure.timing import interleaved
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.planning import GROUP_TOKENS
 from raskrank.settings import bundle_path
-from raskrank_export import Thresholds, export, graph
+from raskrank_export import export, graph
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.progress import Silent
 from raskrank_export.quantize import EXACT, Quantization, constant_products, quantize
 from raskrank_export.smoothing import unit_divisors
 
-LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
 # Hidden, heads, intermediate: of no multiple of a vector's length, so that every row of a product, of a LayerNormalization
 # and of a Gelu ends in a remainder, which starts elsewhere in memory for each pair of a group.
 ODD: dict[Family, tuple[int, int, int]] = {"bert": (36, 3, 52), "xlm-roberta": (33, 3, 47)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Tiny
-from paths import ROOT
+from paths import NANO_CHECKPOINT, ROOT
 from processes import run_script
 
 ENGINE = ROOT / "engine" / "raskrank"
@@ -43,8 +43,21 @@ def test_the_command_line_alone_loads_no_runtime(tmp_path: Path) -> None:
 
 def test_ranking_needs_the_base_install_alone(tmp_path: Path) -> None:
     loaded = _loaded_by(tmp_path, "import raskrank; r = raskrank.Reranker.load(); r.rank('Hvem?', ['En', 'To']); r.info()")
-    assert "onnxruntime" in loaded
+    assert {"raskrank", "onnxruntime", "tokenizers"} <= loaded
     assert not loaded & HEAVY
+
+
+def test_the_command_line_ranks_with_the_base_install_alone(tmp_path: Path) -> None:
+    (tmp_path / "documents.txt").write_text("En\nTo\n")
+    loaded = _loaded_by(tmp_path, "from raskrank.cli.main import main; assert main(['rank', 'Hvem?', '../documents.txt']) == 0")
+    assert {"raskrank", "onnxruntime", "tokenizers"} <= loaded
+    assert not loaded & (HEAVY | {"tqdm"})  # which shows progress on a terminal
+
+
+def test_a_checkpoint_is_read_with_the_base_install_alone(tmp_path: Path) -> None:
+    imports = "from pathlib import Path; from raskrank.checkpoint import read_checkpoint"
+    loaded = _loaded_by(tmp_path, f"{imports}; read_checkpoint(Path({str(NANO_CHECKPOINT)!r}))")
+    assert not loaded & (HEAVY | {"onnxruntime"})
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "1"), ("0", "0"), ("", "")])
@@ -160,9 +173,9 @@ def test_the_library_prints_nothing(name: str) -> None:
 
 
 def _loaded_by(folder: Path, source: str) -> set[str]:
-    """Top-level modules that a fresh process has after it ran one line."""
+    """Top-level modules that a fresh process has after it ran one line, whatever that printed."""
     report = "import json, sys; print(json.dumps([name.partition('.')[0] for name in sys.modules]))"
-    return set(json.loads(run_script(folder, f"{source}\n{report}").stdout))
+    return set(json.loads(run_script(folder, f"{source}\n{report}").stdout.splitlines()[-1]))
 
 
 def _references(file: Path) -> tuple[set[str], set[str]]:

@@ -42,7 +42,8 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_argument_the_embedded_model_is_loaded() -> None:
     with Reranker.load() as reranker:
-        assert reranker.info().name == "nano"
+        info = reranker.info()
+    assert (info.name, info.backend, info.license, info.languages) == ("nano", "onnx", "apache-2.0", ("nb", "en"))
 
 
 def test_the_environment_names_the_bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

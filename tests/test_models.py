@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from builders import tiny_checkpoint, write_json
-from conftest import SAMPLES
+from conftest import LOOSE, SAMPLES
 from paths import shared
 from published import BGE_BASE, BGE_M3, CONFIGS, FOLDERS, JINA, MMARCO, MS_MARCO, tensors, tiny_published_checkpoint
 from raskrank import Reranker
@@ -19,12 +19,11 @@ from raskrank.checkpoint.registry import DEFAULT_MODEL, canonical, known, known_
 from raskrank.checkpoint.weights import SUGGESTION
 from raskrank.cli.main import main
 from raskrank.errors import CheckpointError, InputError, NotACrossEncoder
-from raskrank_export import ExportReport, Thresholds, export
+from raskrank_export import ExportReport, export
 from raskrank_export.source import read, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NC = "cc-by-nc-4.0"
-LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
 
 
 class Hub:

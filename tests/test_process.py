@@ -244,40 +244,6 @@ reranker.score("by", ["en by ved sjøen i Norge " * 8] * 5000)
     assert finished.stderr.rstrip().endswith("KeyboardInterrupt")
 
 
-def test_close(tmp_path: Path) -> None:
-    source = """
-reranker = Reranker.load(threads=2)
-scores(reranker)
-reranker.close()
-reranker.close()
-assert unusable(reranker, ClosedError)
-with Reranker.load() as other:
-    scores(other)
-assert unusable(other, ClosedError)
-never_used = Reranker.load()
-never_used.close()
-"""
-    run(tmp_path, source)
-
-
-def test_close_waits_for_calls_of_other_threads(tmp_path: Path) -> None:
-    # Two calls on one worker: that of the second was cancelled in the queue once, and its caller waited for ever.
-    source = """
-results = []
-reranker = Reranker.load(threads=1)
-expected = reranker.score("by", documents).tobytes() * 130
-threads = [in_thread(lambda: results.append(reranker.score("by", many * 10).tobytes())) for _ in range(2)]
-time.sleep(0.1)
-assert not results
-reranker.close()
-assert unusable(reranker, ClosedError)
-for thread in threads:
-    thread.join()
-assert results == [expected, expected]
-"""
-    run(tmp_path, source)
-
-
 def test_close_in_a_signal_handler_does_not_wait_for_the_call_it_interrupts(tmp_path: Path) -> None:
     source = """
 def stop(*_):
@@ -297,6 +263,8 @@ while True:  # until it interrupts one of these
     "ending",
     [
         "sys.exit(0)",
+        "reranker.close(); assert unusable(reranker, ClosedError)",
+        "reranker.close(); Reranker.load().close()",
         "reranker.itself = reranker",
         "del reranker; gc.collect()",
         "with reranker: sys.exit(0)",

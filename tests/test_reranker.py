@@ -1,13 +1,11 @@
 """The main path: ranking, scores against transformers, numbers that are not finite, fallbacks, verify, and lifetimes."""
 
 import copy
-import dataclasses
 import functools
 import json
 import logging
 import os
 import pickle
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from tokenizers import Tokenizer
 
 import bundles
 from builders import ENGLISH, NORWEGIAN, PAIRS, SENTENCES, Family, tiny_checkpoint
-from conftest import Tiny
+from conftest import BROKEN, LOOSE, Tiny
 from paths import NANO_CHECKPOINT
 from raskrank import (
     BundleError,
@@ -41,14 +37,13 @@ from raskrank import (
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.bundle import record
 from raskrank.cli.main import main
-from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS
+from raskrank.manifest import MANIFEST, MODEL, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.reranker import CHUNK_PAIRS
 from raskrank.samples import as_pairs, read_samples
-from raskrank_export import Thresholds, export
+from raskrank_export import export
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
-LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
 # PyTorch against onnxruntime in fp32: the same sums in another order.
 FP32_TOLERANCE = 1e-4
 DEADLINE = 30.0  # seconds until a test that waits for another thread fails
@@ -298,29 +293,6 @@ def test_raw_scores_are_the_logits_whatever_the_activation(tiny: Tiny, raw: Path
 
 # Scores that are not finite
 
-BROKEN = "kvittering"  # a word whose embedding is NaN
-
-
-@pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
-    """A bundle that gives NaN for pairs with BROKEN in them, and the right score for all others."""
-    bundle = tmp_path_factory.mktemp("broken") / "bundle"
-    shutil.copytree(tiny.bundle("bert", "fp32"), bundle)
-    token = Tokenizer.from_file(str(bundle / "tokenizer.json")).token_to_id(BROKEN)
-    assert token is not None
-    graph = onnx.load(str(bundle / MODEL), load_external_data=False).graph
-    (embeddings,) = (tensor for tensor in graph.initializer if "word_embeddings" in tensor.name)
-    place = {entry.key: entry.value for entry in embeddings.external_data}
-    assert place["location"] == WEIGHTS
-    weights = np.fromfile(bundle / WEIGHTS, np.uint8)
-    start, length = int(place["offset"]), int(place["length"])
-    rows = weights[start : start + length].view(np.float32).reshape(embeddings.dims)  # (V, H)
-    rows[token] = np.nan
-    weights.tofile(bundle / WEIGHTS)
-    bundles.edit(bundle, files={name: dataclasses.asdict(record(bundle / name)) for name in FILES})
-    return bundle
-
-
 MIXED = ["Bestemor bakte brød", f"uten {BROKEN}", "Python", f"{BROKEN} {BROKEN}", "", BROKEN.upper()]
 BROKEN_AT = (1, 3, 5)
 
@@ -377,8 +349,7 @@ def test_pytorch_rescues_just_these(tiny: Tiny, broken: Path, caplog: pytest.Log
 def test_a_rescue_without_the_checkpoint_says_what_to_pass(
     broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = tmp_path / "bundle"
-    shutil.copytree(broken, bundle)
+    bundle = bundles.copy_bundle(broken, tmp_path / "bundle")
     source = json.loads((bundle / MANIFEST).read_text("utf-8"))["source"]
     bundles.edit(bundle, source=source | {"model": "nobody/nothing"})
     with Reranker.load(bundle, fallback="torch") as reranker:
@@ -390,20 +361,11 @@ def test_a_rescue_without_the_checkpoint_says_what_to_pass(
 # Fallback for a whole bundle
 
 
-def damaged(source: Path, folder: Path, file: str = WEIGHTS) -> Path:
-    """A copy of a bundle with one bit of a file changed."""
-    shutil.copytree(source, folder)
-    data = bytearray((folder / file).read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / file).write_bytes(data)
-    return folder
-
-
 @pytest.mark.parametrize("file", [WEIGHTS, MODEL, MANIFEST])
 def test_a_corrupt_bundle_is_replaced_by_pytorch_if_asked_for(
     tiny: Tiny, tmp_path: Path, file: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bundle = damaged(tiny.bundle("bert", "fp32"), tmp_path / "bundle", file)
+    bundle = bundles.damage(bundles.copy_bundle(tiny.bundle("bert", "fp32"), tmp_path / "bundle"), file)
     if file == MANIFEST:
         (bundle / file).write_text("{")
     with pytest.raises(Corrupt):
@@ -423,8 +385,7 @@ def test_a_corrupt_bundle_is_replaced_by_pytorch_if_asked_for(
 
 
 def test_an_incompatible_bundle_is_replaced_too(tiny: Tiny, tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle"
-    shutil.copytree(tiny.bundle("bert", "fp32"), bundle)
+    bundle = bundles.copy_bundle(tiny.bundle("bert", "fp32"), tmp_path / "bundle")
     self_test = json.loads((bundle / MANIFEST).read_text("utf-8"))["self_test"]
     bundles.edit(bundle, self_test=self_test | {"logit": self_test["logit"] + 1})
     with pytest.raises(Incompatible, match="self-test"):
@@ -440,13 +401,12 @@ def test_a_pinned_bundle_is_never_replaced(tiny: Tiny, tmp_path: Path) -> None:
     source, checkpoint = tiny.bundle("bert", "fp32"), tiny.checkpoint("bert")
     pin = record(source / MANIFEST).sha256
     Reranker.load(source, expected_sha256=pin.upper(), fallback="torch").close()
-    bundle = damaged(source, tmp_path / "weights")
+    bundle = bundles.damage(bundles.copy_bundle(source, tmp_path / "weights"))
     with pytest.raises(Corrupt, match="contents differ"):
         Reranker.load(bundle, expected_sha256=pin, fallback="torch", checkpoint=checkpoint)
     changes: list[dict[str, object]] = [{"name": "other"}, {"format": "99.0"}, {"format": None}]
     for number, change in enumerate(changes):
-        bundle = tmp_path / str(number)
-        shutil.copytree(source, bundle)
+        bundle = bundles.copy_bundle(source, tmp_path / str(number))
         bundles.edit(bundle, **change)
         with pytest.raises(Corrupt, match="expected_sha256 is"):
             Reranker.load(bundle, expected_sha256=pin, fallback="torch", checkpoint=checkpoint)
@@ -454,8 +414,7 @@ def test_a_pinned_bundle_is_never_replaced(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_a_pin_holds_for_pytorch_as_well(tiny: Tiny, tmp_path: Path) -> None:
     # The manifest says which checkpoint is run: one that was exchanged would choose another.
-    bundle = tmp_path / "bundle"
-    shutil.copytree(tiny.bundle("bert", "fp32"), bundle)
+    bundle = bundles.copy_bundle(tiny.bundle("bert", "fp32"), tmp_path / "bundle")
     pin = record(bundle / MANIFEST).sha256
     Reranker.load(bundle, backend="torch", expected_sha256=pin).close()
     bundles.edit(bundle, name="other")
@@ -469,8 +428,7 @@ def test_a_bundle_that_is_not_there_is_not_replaced(tiny: Tiny, tmp_path: Path) 
 
 
 def test_a_corrupt_bundle_without_a_checkpoint_stays_an_error(tiny: Tiny, tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle"
-    shutil.copytree(tiny.bundle("bert", "fp32"), bundle)
+    bundle = bundles.copy_bundle(tiny.bundle("bert", "fp32"), tmp_path / "bundle")
     (bundle / MANIFEST).write_text("{")
     with pytest.raises(BundleError, match="not valid JSON"):
         Reranker.load(bundle, fallback="torch")
@@ -528,7 +486,7 @@ def test_verify_says_whether_it_passed(tiny: Tiny, tmp_path: Path) -> None:
     assert (report.passed, report.failed) == (True, {})
     assert report.thresholds == {"max_fp32_error": 10}
     assert str(report).splitlines()[-1] == "passed: max_fp32_error 10"
-    folder = Path(shutil.copytree(tiny.bundle("bert", "int8"), tmp_path / "strict"))
+    folder = bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "strict")
     bundles.edit(folder, parity__thresholds__max_drift=0, parity__thresholds__min_tau=1)
     with Reranker.load(folder) as reranker:
         report = reranker.verify(PAIRS)
@@ -567,46 +525,6 @@ def test_verify_of_pytorch_itself(tiny: Tiny) -> None:
         pytest.raises(InputError, match="backend='onnx'"),
     ):
         reranker.verify()
-
-
-# Which bundle
-
-
-def test_the_embedded_model_is_the_default(nano: Reranker) -> None:
-    info = nano.info()
-    assert (info.name, info.backend, info.license, info.languages) == ("nano", "onnx", "apache-2.0", ("nb", "en"))
-
-
-def test_the_environment_names_the_bundle(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, nano: Reranker) -> None:
-    monkeypatch.setenv("RASKRANK_MODEL", str(tiny.bundle("bert", "int8")))
-    with Reranker.load() as named:
-        assert named.info().bundle == str(tiny.bundle("bert", "int8"))
-        assert not np.array_equal(named.score(QUERY, DOCUMENTS), nano.score(QUERY, DOCUMENTS))
-    # The argument goes before it.
-    with Reranker.load(tiny.bundle("xlm-roberta", "int8")) as argued:
-        assert argued.info().bundle == str(tiny.bundle("xlm-roberta", "int8"))
-
-
-def test_an_empty_variable_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RASKRANK_MODEL", "")
-    with Reranker.load() as reranker:
-        assert reranker.info().name == "nano"
-
-
-def test_a_variable_that_names_no_bundle_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("RASKRANK_MODEL", str(tmp_path / "nothing"))
-    with pytest.raises(MissingFile, match="nothing"):
-        Reranker.load()
-
-
-def test_a_bundle_may_be_a_str_a_path_or_relative(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = tiny.bundle("bert", "int8")
-    monkeypatch.chdir(bundle.parent)
-    scores = []
-    for given in (bundle, str(bundle), bundle.name, f"./{bundle.name}/"):
-        with Reranker.load(given) as reranker:
-            scores.append(reranker.score(QUERY, DOCUMENTS).tobytes())
-    assert len(set(scores)) == 1
 
 
 # info
@@ -658,16 +576,21 @@ def test_a_pickle_is_small_and_holds_no_texts(nano: Reranker) -> None:
     assert b"hemmelig" not in data
 
 
-def test_use_after_close(tiny: Tiny) -> None:
-    reranker = Reranker.load(tiny.bundle("bert", "int8"))
+@pytest.mark.parametrize("used", [False, True])
+def test_use_after_close(tiny: Tiny, used: bool) -> None:
+    reranker = Reranker.load(tiny.bundle("bert", "int8"), threads=2)
+    if used:
+        reranker.score(QUERY, DOCUMENTS)
     reranker.close()
     reranker.close()
     calls: list[Callable[[], object]] = [
         lambda: reranker.rank(QUERY, DOCUMENTS),
+        lambda: reranker.rank(QUERY, []),
         lambda: reranker.score(QUERY, DOCUMENTS),
         lambda: reranker.score(QUERY, []),
         lambda: reranker.score_pairs([(QUERY, "a")]),
         lambda: reranker.verify(),
+        lambda: reranker.verify([(QUERY, "a")]),
     ]
     for call in calls:
         with pytest.raises(ClosedError, match="closed; load it again"):
@@ -676,10 +599,13 @@ def test_use_after_close(tiny: Tiny) -> None:
 
 
 def test_a_context_manager_closes_on_errors_too(tiny: Tiny) -> None:
+    with Reranker.load(tiny.bundle("bert", "int8")) as left:
+        left.score(QUERY, ["a"])
     with pytest.raises(KeyError), Reranker.load(tiny.bundle("bert", "int8")) as reranker:
         raise KeyError
-    with pytest.raises(ClosedError, match="closed"):
-        reranker.score(QUERY, ["a"])
+    for closed in (left, reranker):
+        with pytest.raises(ClosedError, match="closed"):
+            closed.score(QUERY, ["a"])
 
 
 def test_close_ends_the_threads(tiny: Tiny) -> None:
@@ -691,8 +617,9 @@ def test_close_ends_the_threads(tiny: Tiny) -> None:
     assert threading.active_count() == before
 
 
-def test_close_lets_calls_of_other_threads_end(tiny: Tiny, runs: list[tuple[int, ...]]) -> None:
-    reranker = Reranker.load(tiny.bundle("bert", "int8"), threads=2)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_close_lets_calls_of_other_threads_end(tiny: Tiny, runs: list[tuple[int, ...]], workers: int) -> None:
+    reranker = Reranker.load(tiny.bundle("bert", "int8"), threads=workers)
     documents = DOCUMENTS * (2 * CHUNK_PAIRS // len(DOCUMENTS))
     expected = np.tile(reranker.score(QUERY, DOCUMENTS), len(documents) // len(DOCUMENTS))
     results: list[bytes] = []

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bundles
-from conftest import Tiny
+from conftest import LOOSE, Tiny
 from paths import ROOT
 from processes import run_script
 from raskrank import BundleError, CheckpointError, InputError, MissingFile, Reranker, settings_files
@@ -34,7 +34,7 @@ from raskrank.settings import (
 )
 from raskrank.settings_files import MAX_SETTINGS_BYTES
 from raskrank.torch_backend import local_checkpoint
-from raskrank_export import Thresholds, export
+from raskrank_export import export
 
 QUERY, DOCUMENTS = "Hvem kan Python?", ["Sykepleier i turnus", "Utvikler med erfaring i Python", "Dyrepasser"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -682,8 +682,7 @@ def test_names_that_are_not_utf8(tiny: Tiny, project: Path) -> None:
     samples = Path(shutil.copyfile(tiny.samples, project / "s\udcff.jsonl"))
     corpus = Path(shutil.copyfile(tiny.samples, project / "c\udcff.txt"))  # the samples' words, a line of JSON a text
     corpus.write_text(corpus.read_text("utf-8").replace("{", "(") * 10, "utf-8")
-    loose = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
-    report = export(tiny.checkpoint(), "out", precision="fp32", samples=samples, trim_vocab=[corpus], thresholds=loose)
+    report = export(tiny.checkpoint(), "out", precision="fp32", samples=samples, trim_vocab=[corpus], thresholds=LOOSE)
     assert report.manifest.parity["samples"] == "s\\udcff.jsonl"
     assert report.manifest.vocabulary is not None
     assert report.manifest.vocabulary.corpus[0].name == "c\\udcff.txt"

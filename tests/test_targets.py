@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bundles import copy_bundle, edit
-from conftest import Tiny
+from conftest import LOOSE, Tiny
 from processes import run_script
 from raskrank import Reranker, cpu
 from raskrank.cli.main import main
 from raskrank.errors import ExportError, Incompatible, InputError, RaskrankWarning
 from raskrank.manifest import Precision
-from raskrank_export import ExportReport, Thresholds, export
+from raskrank_export import ExportReport, export
 from raskrank_export.quantize import EXACT, PORTABLE
 from test_cpu import ALDER_LAKE, GRAVITON_3, NEHALEM, RASPBERRY_PI_4, SAPPHIRE_RAPIDS, SKYLAKE_SP, ZEN_2, ZEN_4
 
@@ -34,7 +34,6 @@ EXACT_CPUS = {
 }
 SATURATING_CPUS = {"zen 2": ZEN_2, "zen 3": ZEN_3, "skylake-sp": SKYLAKE_SP, "nehalem": NEHALEM, "unknown": "\n"}
 CPUS = {**EXACT_CPUS, **SATURATING_CPUS}
-LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
 
 
 @pytest.fixture

@@ -103,9 +103,7 @@ def test_a_checkpoint_by_itself(tiny: Tiny) -> None:
 
 
 def test_the_bundles_max_length_holds_in_pytorch_too(tiny: Tiny, tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle"
-    shutil.copytree(tiny.bundle("bert", "int8"), bundle)
-    bundles.edit(bundle, max_length=20)
+    bundle = bundles.edit(bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle"), max_length=20)
     with Reranker.load(bundle, backend="torch") as reranker:
         assert reranker.info().max_length == 20
         documents = ["kort", "Python " * 20, "Python " * 21]

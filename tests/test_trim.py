@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from builders import ENGLISH, NORWEGIAN, SENTENCES, bytelevel_tokenizer, unigram_tokenizer, wordpiece_tokenizer
-from conftest import Tiny
+from conftest import LOOSE, Tiny
 from paths import NANO_CHECKPOINT, shared
 from published import BGE_BASE, published_checkpoint
 from raskrank import Reranker
@@ -266,7 +266,6 @@ def test_a_piece_that_stands_twice(scratch: Path) -> None:
 # Bundles
 
 SAME = st.lists(st.sampled_from(sorted({word for text in NORWEGIAN for word in text.split()})), max_size=40).map(" ".join)
-LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
 
 
 @pytest.fixture(scope="module")
