@@ -69,10 +69,12 @@ def open_bundle(path: Path, *, expected_sha256: str | None = None, map_weights: 
 
 @contextmanager
 def opened_bundle(path: Path, *, expected_sha256: str | None = None, map_weights: bool = True) -> Iterator[Bundle]:
-    """A bundle whose small files are verified. The weights are hashed beside the block, and its end raises if they differ.
+    """A context manager that gives a bundle whose small files are verified.
 
-    expected_sha256: SHA-256 of manifest.json, which in turn pins every file. map_weights: see Contents. Files may be links,
-    as in a hub's cache. Raises MissingFile, Corrupt, Incompatible, and BundleError where a file may not be read.
+    The weights are verified in another thread while the block runs; if they differ, the end of the block raises Corrupt.
+
+    expected_sha256: SHA-256 of manifest.json, which in turn pins every file. map_weights: see Contents. Files may be links, as
+    in a hub's cache. Raises MissingFile, Corrupt, Incompatible, and BundleError where a file may not be read.
     """
     manifest, digest = read_manifest(path, expected_sha256=expected_sha256)
     with _reading(path):
@@ -129,7 +131,7 @@ def _check_digest(folder: Path, name: str, found: str, manifest: Manifest) -> No
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Not to be read is neither missing nor corrupt: a BundleError as such. A name that no file can have is missing."""
+    """A file that may not be read is a plain BundleError, since it may be whole; one whose name is too long is missing."""
     try:
         yield
     except OSError as error:

@@ -73,7 +73,7 @@ def instruction_sets(*, cpuinfo: str | None = None) -> tuple[str, ...]:
 
 
 def saturates(sets: Iterable[str]) -> bool:
-    """Whether int8 products u8 x s8 saturate at 16 bits on a CPU with these `instruction_sets()`.
+    """Whether int8 products u8 x s8 overflow on a CPU with these `instruction_sets()`: it cuts sums of two off at 16 bits.
 
     That is x86 without VNNI or AMX int8. No known set at all counts as an old x86.
     """
@@ -81,7 +81,7 @@ def saturates(sets: Iterable[str]) -> bool:
 
 
 def why_saturating() -> str:
-    """Of this CPU, in words, where `saturates(instruction_sets())`."""
+    """What to say of this CPU where int8 products overflow on it."""
     if not instruction_sets():
         return f"whether this CPU ({model_name()}) has VNNI or AMX is not known; without them int8 products overflow"
     return f"this CPU ({model_name()}) has neither VNNI nor AMX, so that int8 products overflow"

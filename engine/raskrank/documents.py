@@ -24,9 +24,10 @@ TO_CHOOSE = 'say which one with --field NAME, or call it "text"'
 class Form:
     """How documents stand in a file, as far as that was said.
 
-    format: without, by the file's name, and where that says nothing by how the content begins.
-    field: which has the text; without, that of TEXT_FIELDS which the first object, or a CSV's header, has.
-    title_field: which to put in front of the text, with a space between; without, none.
+    format: "text", "jsonl", "json", "csv" or "tsv". Default: by the file's name, else by how its content begins.
+    field: the field with the text. Default: the one of text, contents, content, passage, body and document that the first
+        object, or a CSV's header, has.
+    title_field: a field to put in front of the text, with a space between. Default: none.
     """
 
     format: Format | None = None

@@ -72,10 +72,13 @@ ADVICE: Mapping[Literal["fp32", "trimmed"], str] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Verification(Parity):
-    """A bundle against its checkpoint, and whether it passed: a Parity, judged by the thresholds that its export recorded.
+    """A bundle against its checkpoint, and whether it passed: a Parity, judged by the thresholds of the bundle's export.
 
-    thresholds: those that a bundle of its kind is held to, by name. failed: by name of the threshold, what is beyond it.
-    `str()` has the numbers, and says in its last line whether it passed and why not.
+    `str()` has the numbers, and says in its last line whether the bundle passed, or why not.
+
+    thresholds: what a bundle of this kind must keep to, by name.
+    failed: for each threshold that it does not keep, a sentence that says so; empty if it passed.
+    passed: whether it keeps to all of them.
     """
 
     thresholds: Mapping[str, float]

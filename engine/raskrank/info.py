@@ -10,7 +10,27 @@ from raskrank.settings import ARGUMENT
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What runs, on what, and why. `str()` gives a table; `dataclasses.asdict` gives what JSON needs."""
+    """What is loaded, on which machine it runs, and why so. `str()` gives a table, `dataclasses.asdict` what JSON needs.
+
+    name: of the model.
+    backend: "onnx" or "torch". reason: why that one.
+    bundle: its folder. model_from: what named it, an argument, the environment, a file or nothing.
+    manifest_sha256: to pin the bundle with `Reranker.load(expected_sha256=...)`.
+    source, revision: hub id or folder of the checkpoint, and its commit on the hub.
+    license, accepted_license: of the model, and what whoever exported it accepted by name.
+    languages: as the model card lists them.
+    architecture, parameters: transformers' class, and how many weights it has.
+    precision: "int8" or "fp32".
+    instruction_set: the CPUs that the bundle was made for, "portable" or "vnni".
+    activation: what makes scores of logits.
+    max_length: tokens of a pair, special tokens included.
+    normalization: whether å in one character and in two scores the same.
+    threads, threads_reason: pairs that are scored at the same time, and why so many.
+    cpu, cpu_instruction_sets: its name, and what it has for int8.
+    fallback: "torch" where PyTorch may take over. rescued_pairs: how many it has scored so far.
+    kept_pieces, unknown_texts: of a trimmed vocabulary, its size, and how many texts so far had a piece that it lacks.
+    versions: of the packages that run.
+    """
 
     name: str
     backend: str

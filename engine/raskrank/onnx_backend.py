@@ -55,7 +55,7 @@ class OnnxBackend:
         groups: bool,
         weights: Contents | None = None,
     ) -> None:
-        """graph: model.onnx's bytes. folder: named in errors. weights: model.onnx.data's; without, those in `folder`, mapped.
+        """graph: model.onnx's bytes. folder: named in errors. weights: model.onnx.data's. Default: those in `folder`, mapped.
         groups: no operator of the graph lets one pair of a run change another's logit, by a single bit.
 
         Raises Incompatible if onnxruntime cannot load the graph, if its inputs and outputs are not those of a bundle, or if it

@@ -24,13 +24,24 @@ class Parity:
     on which models can be compared. tau and top-1 are means over the queries with at least two different reference logits:
     Kendall's tau-b in [-1, 1], and the share of queries whose best document is the same. NaN where there is no such query.
 
-    rounding: how far PyTorch in fp32 is from itself in fp64, in logits; what differs by no more has no order. None where it was
-    not measured. part: which of the samples the pairs are.
+    reference: what the candidate is compared with, "torch fp32".
+    candidate: what is judged, "onnx int8".
+    queries: for each pair, the number of its query.
+    reference_logits, candidate_logits: the logits of both.
+    rounding: how far PyTorch in fp32 is from itself in fp64, in logits; logits that differ by no more have no order. None where
+        it was not measured.
+    part: which of the samples the pairs are.
+    logit_differences: float32 (n), absolute differences of the logits.
+    drifts: float32 (n), absolute differences of the scores, 0 to 1.
+    max_logit_difference, mean_logit_difference: of `logit_differences`.
+    max_drift, mean_drift: of `drifts`.
+    tau: mean of Kendall's tau-b, -1 to 1.
+    top1: share of the queries whose best document is the same, 0 to 1.
     """
 
     reference: str
     candidate: str
-    queries: tuple[int, ...]  # for each pair, which query it belongs to
+    queries: tuple[int, ...]
     reference_logits: Float32Array
     candidate_logits: Float32Array
     rounding: float | None = None

@@ -35,9 +35,11 @@ CHUNK_PAIRS = 512
 
 
 class Ranked(NamedTuple):
-    """A document's place in a ranking. index: its position in the caller's list. truncated: not all of the pair was read.
+    """A document's place in a ranking.
 
-    score: after the model's activation, or the logit itself where `raw_scores` was asked for.
+    index: its position in the caller's list, from 0.
+    score: after the model's activation, or the logit itself with `raw_scores`.
+    truncated: whether query and document were too long to be read to their ends.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
@@ -51,11 +53,12 @@ class _Outcome(NamedTuple):
 
 
 class Reranker:
-    """A cross-encoder, loaded. Thread-safe; every score depends on its pair alone, bit for bit, whatever runs beside it.
+    """A loaded cross-encoder. Make one with `Reranker.load`.
 
-    Make one with `Reranker.load`. Belongs to the process that loaded it: after a fork, load again in the child (ForkError);
-    pickling stores the arguments of `load` and which bundle they meant, and unpickling loads that again. Use as a context
-    manager, or `close`, to free it early.
+    It may be used from several threads. Every score depends on its pair alone, bit for bit, whatever else is computed at the
+    same time. It belongs to the process that loaded it: after a fork its methods raise ForkError, and the child loads its own.
+    Pickling stores the arguments of `load` and which bundle they meant; unpickling loads that bundle again. Use it as a context
+    manager, or call `close`, to free its memory early.
     """
 
     def __init__(self, options: Options, loaded: Loaded) -> None:
@@ -84,28 +87,27 @@ class Reranker:
 
         bundle: the id of a hub model, "owner/name", whose bundle `raskrank export owner/name` left in the cache folder
             (RASKRANK_CACHE, else `raskrank` in the platform's folder for caches), or a bundle's folder. A folder whose path
-            has the form of an id is written "./owner/name", or given as a Path. Without, what the environment variable
-            RASKRANK_MODEL names; else the embedded model. raskrank.toml and pyproject.toml are for the command line alone.
-        threads: pairs scored at the same time, one core each, at most 1024; without, the environment variable RASKRANK_THREADS,
-            or else the CPUs that affinity and cgroup quota allow. OMP_NUM_THREADS has no effect. Where the system allows fewer
-            threads, those have to do.
+            has the form of an id is written "./owner/name", or given as a Path. Default: what the environment variable
+            RASKRANK_MODEL names, else the embedded model. raskrank.toml and pyproject.toml are for the command line alone.
+        threads: pairs scored at the same time, one core each, 1 to 1024. Default: the environment variable RASKRANK_THREADS,
+            else the CPUs that affinity and cgroup quota allow. OMP_NUM_THREADS has no effect. Where the system allows fewer
+            threads, it works with those.
         backend: "onnx" runs the bundle, "torch" the checkpoint it was made from, with the same truncation and activation.
         fallback: "torch" lets PyTorch rescue pairs whose logits are not finite, or a bundle that cannot be used on this
             machine. The first rescue warns (RaskrankWarning), each is logged and shown by `info()`.
-        checkpoint: folder with the original checkpoint, for "torch" and `verify`; without, where the manifest says. With
-            backend="torch" and no bundle it is run by itself.
-        expected_sha256: digest of manifest.json, which in turn pins every file of the bundle.
-        ignore_target: load a bundle that was made for CPUs of another kind, whose int8 products overflow on this one, so that
-            its scores may be wrong. Default: it is refused (Incompatible). Loading it all the same warns.
-        map_weights: share the weights with every process that maps the bundle's file, and read of them what is needed. Whoever
-            writes into that file in place changes scores, and whoever makes it shorter ends this process. False reads them into
-            this process's own memory, as much as the file is large, and nothing done to the file afterwards matters: for
-            bundles on disks that others write to.
-        limits: upper bounds on one call.
+        checkpoint: folder with the original checkpoint, for PyTorch and `verify`. With backend="torch" and no bundle it is run
+            by itself. Default: where the bundle's manifest says.
+        expected_sha256: SHA-256 of manifest.json, in hexadecimal; the manifest pins every file of the bundle. Default: any.
+        ignore_target: load a bundle that was made for another kind of CPU although int8 products overflow on this one, so that
+            its scores may be wrong; that warns. Default: such a bundle is refused (Incompatible).
+        map_weights: map the weights' file into memory, shared with other processes. Whoever writes into that file then changes
+            scores, and whoever makes it shorter ends this process. False reads the file into this process's own memory, where
+            nothing done to the file later matters: for bundles on disks that others write to.
+        limits: upper bounds on one call. Default: `Limits()`.
 
-        Raises InputError; MissingFile, Corrupt, Incompatible, or BundleError for a file that may not be read; InferenceError
-        where a limit on memory, or this thread's stack, is too small for it; with PyTorch also CheckpointError, or MissingExtra
-        where it is not installed.
+        Raises InputError for a wrong argument. For the bundle: MissingFile, Corrupt, Incompatible, or BundleError where a file
+        may not be read. InferenceError where a limit on memory or this thread's stack is too small. With PyTorch also
+        CheckpointError, or MissingExtra where it is not installed.
         """
         options = Options(
             bundle=named_bundle(bundle),
@@ -125,11 +127,13 @@ class Reranker:
     ) -> list[Ranked]:
         """The documents by falling logit, ties by input index; only the `top_k` best if given. [] for no documents.
 
-        That is the order of the scores, also where a sigmoid rounds different logits to one score. raw_scores: `Ranked.score`
-        is the logit itself.
-
+        query: what the documents are ranked for; may be empty.
         documents: str in a list, tuple, NumPy array, pandas column or whatever else has a length and an order.
-        Raises InputError or LimitError before anything is computed, NonFiniteScore, InferenceError, ClosedError, ForkError.
+        top_k: how many to return, at least 1. Default: all.
+        raw_scores: give the logit itself as `Ranked.score`. Default: the score after the model's activation. The order is that
+            of the logits either way, so it is right also where a sigmoid rounds two of them to one score.
+
+        Raises InputError or LimitError before anything is computed; NonFiniteScore, InferenceError, ClosedError, ForkError.
         """
         count, raw = None if top_k is None else texts.positive(top_k, "top_k"), texts.flag(raw_scores, "raw_scores")
         outcome = self._outcome(self._with_query(query, documents))
@@ -138,41 +142,51 @@ class Reranker:
         return [Ranked(index, float(scores[index]), outcome.truncated[index]) for index in order.tolist()]
 
     def score(self, query: str, documents: Collection[str], *, raw_scores: bool = False) -> Float32Array:
-        """float32 (n): the score of each document, in input order. In [0, 1] for sigmoid, unbounded for identity.
+        """float32 (n): the score of each document, in input order.
 
-        raw_scores: the logits themselves, without activation. They still differ where a sharp model's scores are all 1.0.
-        Takes documents and raises as `rank` does.
+        Their range is that of the model's activation: [0, 1] for sigmoid, [-1, 1] for tanh, [0, inf) for softplus, unbounded
+        for identity.
+
+        query, documents: as for `rank`.
+        raw_scores: give the logits, before the activation. They still differ where a model is so sure that scores are all 1.0.
+
+        Raises as `rank` does.
         """
         raw = texts.flag(raw_scores, "raw_scores")
         return self._scores(self._outcome(self._with_query(query, documents)).logits, raw=raw)
 
     def score_pairs(self, pairs: Collection[tuple[str, str]], *, raw_scores: bool = False) -> Float32Array:
-        """float32 (n): the score of each (query, document) pair, in input order. raw_scores: as for `score`.
+        """float32 (n): the score of each (query, document) pair, in input order.
 
-        pairs: in a list or the like, as `rank` takes documents, or a NumPy array of shape (n, 2). Raises as `rank` does.
+        pairs: in a list or the like, as `rank` takes documents, or a NumPy array of shape (n, 2).
+        raw_scores: as for `score`.
+
+        Raises as `rank` does.
         """
         raw = texts.flag(raw_scores, "raw_scores")
         return self._scores(self._outcome(texts.check_pairs(pairs, self._options.limits)).logits, raw=raw)
 
     def verify(self, pairs: Collection[tuple[str, str]] | None = None) -> Verification:
-        """Score (query, document) pairs with PyTorch and with this bundle, and judge the bundle as its export was judged.
+        """Score pairs with PyTorch and with this bundle, and judge the bundle by the thresholds of its export.
 
-        Without pairs, the 422 sample pairs that come with Raskrank. The thresholds are those of the manifest; `passed` and
-        `failed` of what is returned say what came of it. PyTorch is given what transformers' own tokenizer makes of the pairs.
+        Needs the checkpoint. PyTorch is given what transformers' own tokenizer makes of the pairs.
 
-        Needs the checkpoint. Raises MissingExtra without PyTorch, CheckpointError without the checkpoint, or where transformers
-        encodes otherwise than the bundle, Incompatible if it is another one, Corrupt for a manifest without thresholds,
-        InputError for a Reranker that runs PyTorch itself, or for pairs that prove nothing: none, or of words that the model
-        does not know; and as `rank` does.
+        pairs: (query, document) pairs. Default: the 422 sample pairs that come with Raskrank.
+
+        Raises MissingExtra where PyTorch is not installed; CheckpointError where the checkpoint is missing, or where
+        transformers encodes the pairs differently from the bundle; Incompatible where the bundle was made from another
+        checkpoint; Corrupt for a manifest without thresholds; InputError for a Reranker that runs PyTorch itself, for no pairs,
+        and for pairs whose words the model does not know. Otherwise as `rank` does.
         """
         checked = texts.check_pairs(as_pairs(read_samples()) if pairs is None else pairs, self._options.limits)
         return self._call(len(checked), lambda: self._verify(checked))
 
     @contextmanager
     def progress(self, advance: Callable[[int], None]) -> Iterator[None]:
-        """Within the block, `advance` is told the number of pairs whenever some are done, of whatever call of this Reranker.
+        """A context manager: within its block, `advance` hears of every pair that this Reranker has scored, in any call.
 
-        It is called from worker threads, and should be quick. `verify` scores each pair twice.
+        advance: called with the number of pairs that are newly done, from worker threads; it should be quick. `verify` scores
+            each pair twice.
         """
         before, self._advance = self._advance, advance
         try:
@@ -181,11 +195,11 @@ class Reranker:
             self._advance = before
 
     def info(self) -> Info:
-        """What runs, on what, and why."""
+        """What is loaded, on which machine it runs, and why so."""
         return describe(self._options, self._loaded, rescued_pairs=self._rescued)
 
     def close(self) -> None:
-        """Free model and threads. Calls in other threads end first; a second close does nothing."""
+        """Free the model and its threads, once calls in other threads have ended. A second close does nothing."""
         if self._workers.close():
             self._loaded.backend.close()
             self._reference.close()

@@ -118,7 +118,7 @@ def _growth(step: dict[str, Any]) -> float:
 
 
 def unknown_id(tokenizer: Tokenizer) -> int | None:
-    """The id that stands for what the vocabulary lacks, or None for a tokenizer without, as those of bytes are."""
+    """The id of the unknown token, or None for a tokenizer that has none, such as one of bytes."""
     model = json.loads(tokenizer.to_str())["model"]
     if model["type"] == "Unigram":
         id: int | None = model["unk_id"]

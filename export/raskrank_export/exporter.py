@@ -53,13 +53,15 @@ def export(
 ) -> ExportReport:
     """Turn a cross-encoder into a bundle that ranks the same, or raise and write nothing.
 
-    precision: "int8" that fails the thresholds is repaired as cheaply as possible, and where nothing helps the bundle is
-        fp32; the report says what was done and what it costs. A repair is chosen on one half of the samples and judged on the
-        other.
     model: a hub id, "owner/name", or a checkpoint's folder; one whose path has the form of an id is written "./owner/name", or
-        given as a Path. revision: branch, tag or commit on the hub.
-    max_length: tokens of a pair with its special tokens, at most what the checkpoint allows. Default: that, or 512 for
-        BAAI/bge-reranker-v2-m3, which allows 8192.
+        given as a Path.
+    output: the folder to write. Its parents are made.
+    precision: "int8" or "fp32". int8 that fails the thresholds is repaired as cheaply as possible, and where nothing helps the
+        bundle is fp32; the report says what was done and what it costs. A repair is chosen on one half of the samples and
+        judged on the other.
+    revision: branch, tag or commit on the hub. Default: the main branch.
+    max_length: tokens of a pair, special tokens included. Default and maximum: what the checkpoint allows; for
+        BAAI/bge-reranker-v2-m3 the default is 512 and the maximum 8192.
     samples: a file of JSON Lines or TSV to judge the bundle on. Default: 422 pairs in Norwegian and English.
     scheme: where int8 takes the ranges of activations from. "row" measures each token at run time; "constant" finds them on
         half of the samples, which is 5 to 7% faster, and less exact for texts unlike these.
@@ -69,8 +71,9 @@ def export(
         that they use, and single characters. A text whose pieces are all kept scores bit for bit as without.
     trim_form: which fields of those files to read. Default: as `raskrank rank` does.
     accept_license: "cc-by-nc-4.0", where that is the model's license: one that restricts use has to be accepted by its name.
-    thresholds: what may differ. They are recorded in the manifest.
-    overwrite: replace a bundle at `output`; readers of the old one keep it.
+    thresholds: how much may differ; they are recorded in the manifest. Default: `Thresholds()`.
+    overwrite: replace a bundle at `output`; processes that have loaded the old one keep it. Default: it is refused.
+    progress: hears of each step. Default: nobody does.
 
     Raises NotACrossEncoder, ExportError, ParityError, or InputError for the caller's own arguments.
     """

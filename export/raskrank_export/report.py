@@ -14,13 +14,18 @@ WIDTH = 80  # of a terminal, and of a README
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """The result of `export`. Sizes in bytes, times in seconds by step. `str()` gives a summary for people.
+    """The result of `export`. `str()` gives a summary for people.
 
-    fp32_parity compares PyTorch with the fp32 graph, parity with the bundle as written; for precision "fp32" they are one.
-    climb says what the repair ladder tried, None for fp32 as asked for; the same is in manifest.parity. left: what the graph
-    passes did not match, by name: it computes the same, a little slower than it could. manifest.recipe.passes counts what they
-    changed.
-    peak_memory_bytes is the largest resident size of this process so far, not of the export alone; None on Windows.
+    output: the folder that was written.
+    manifest_sha256: to pin the bundle with `Reranker.load(expected_sha256=...)`.
+    manifest: what was written as manifest.json.
+    fp32_parity: PyTorch against the fp32 graph.
+    parity: PyTorch against the bundle as written; the same object as fp32_parity for a bundle in fp32.
+    climb: what was tried to make int8 pass; None where fp32 was asked for. The same is in manifest.parity.
+    left: names of what the graph passes did not match: it gives the same scores, a little slower than it could.
+    checkpoint_bytes, bundle_bytes: sizes of the weights that were read, and of all files that were written.
+    peak_memory_bytes: the largest resident size of this process so far, not of the export alone; None on Windows.
+    seconds: time of each step by its name.
     """
 
     output: str
