@@ -7,12 +7,13 @@ from typing import get_args
 
 from raskrank.activation import Activation
 from raskrank.checkpoint.conversion import Origin, conversion
-from raskrank.checkpoint.files import is_file, is_folder, parse_json, read_json, require_utf8
+from raskrank.checkpoint.files import is_file, is_folder, read_json, require_utf8
+from raskrank.checkpoint.kinds import MODEL_TYPES, architecture_of
 from raskrank.checkpoint.layouts import Layout, recognize
 from raskrank.checkpoint.model_card import front_matter
 from raskrank.checkpoint.tokenizer_options import check_options, stated_length
-from raskrank.checkpoint.weights import SUGGESTION, check_weights
-from raskrank.errors import CheckpointError, NotACrossEncoder
+from raskrank.checkpoint.weights import check_weights
+from raskrank.errors import CheckpointError
 from raskrank.quoting import named, quoted
 
 # What read_configuration reads, where it is there.
@@ -25,19 +26,7 @@ CONFIGURATION = (
     "README.md",
 )
 
-_MODEL_TYPES = {
-    "BertForSequenceClassification": "bert",
-    "RobertaForSequenceClassification": "roberta",
-    "XLMRobertaForSequenceClassification": "xlm-roberta",
-}
-_ARCHITECTURES = {model_type: architecture for architecture, model_type in _MODEL_TYPES.items()}
 # fmt: off
-_DECODERS = frozenset({
-    "bloom", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "gptj", "granite", "llama",
-    "minicpm", "mistral", "mixtral", "olmo", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl",
-    "qwen3", "qwen3_moe", "qwen3_vl", "smollm3",
-})
-_HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining", "ForTokenClassification", "ForQuestionAnswering")
 # As transformers names them; its prelu and xielu have weights of their own.
 HIDDEN_ACTIVATIONS = frozenset({
     "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh", "gelu_pytorch_tanh",
@@ -54,8 +43,6 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.Tanh": "tanh",
 }
-# Notes that transformers leaves in a config; none of them chooses code, nor is it read.
-_HARMLESS_PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_attn_implementation_autoset", "_num_labels"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +104,14 @@ def read_configuration(folder: Path) -> Configuration:
     card = read_json(folder / "config_sentence_transformers.json")
     tokenizer = read_json(folder / "tokenizer_config.json")
 
-    _refuse_other_kinds(folder, written, card)
-    _refuse_code(folder / "config.json", written)
-    architecture = _architecture(folder / "config.json", written)
-    _refuse_unsupported(folder, written, card)
+    architecture = architecture_of(folder, written, card)
     check_options(folder / "tokenizer_config.json", tokenizer)
-    numbers = _numbers(folder / "config.json", written, _MODEL_TYPES[architecture])
+    numbers = _numbers(folder / "config.json", written, MODEL_TYPES[architecture])
     license, languages = front_matter(folder / "README.md")
     return Configuration(
         folder=folder,
         architecture=architecture,
-        model_type=_MODEL_TYPES[architecture],
+        model_type=MODEL_TYPES[architecture],
         layout=layout,
         config={
             **numbers,
@@ -147,84 +131,6 @@ def read_configuration(folder: Path) -> Configuration:
         license=license,
         languages=languages,
     )
-
-
-def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
-    """Raise NotACrossEncoder for what computes something else than one score for a pair."""
-    names = _names(written)
-    kind = str(written.get("model_type", ""))
-    if kind in _DECODERS:
-        raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({named(', '.join(names)) or kind}). {SUGGESTION}")
-    if not _MODEL_TYPES.keys() & set(names):
-        for name in names:
-            if name.endswith("ForCausalLM") or name == "JinaForRanking":
-                raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({named(name)}). {SUGGESTION}")
-            if name.endswith("ForConditionalGeneration"):
-                raise NotACrossEncoder(f"{folder} is a model that generates text ({named(name)}). {SUGGESTION}")
-    modules = _module_types(folder / "modules.json")
-    saved_as = str(card.get("model_type", "CrossEncoder"))
-    if "Pooling" in modules or saved_as == "SentenceTransformer":
-        listed = named(", ".join(modules) or saved_as)
-        raise NotACrossEncoder(f"{folder} is a bi-encoder (sentence-transformers modules: {listed}). {SUGGESTION}")
-    if saved_as != "CrossEncoder":
-        raise NotACrossEncoder(f"{folder} was saved as a {named(saved_as)}, not as a CrossEncoder. {SUGGESTION}")
-    if names and all(name.endswith(_HEADLESS) for name in names):
-        raise NotACrossEncoder(
-            f"{folder} is an encoder without a classification head ({named(', '.join(names))}). {SUGGESTION}"
-        )
-    others = [name for name in modules if name != "Transformer"]
-    if others:
-        raise CheckpointError(
-            f"{folder / 'modules.json'} lists {named(', '.join(others))}: only a lone Transformer is supported."
-        )
-
-
-def _module_types(path: Path) -> list[str]:
-    """Class names from sentence-transformers' modules.json, "Transformer", "Pooling", ...; empty without the file."""
-    modules = parse_json(path) if is_file(path) else []
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise CheckpointError(f"{path} is not valid: a list of objects was expected.")
-    return [str(module.get("type")).rpartition(".")[2] for module in modules]
-
-
-def _refuse_code(path: Path, values: Mapping[str, object]) -> None:
-    """Refuse keys that name code: `auto_map`, and private or attention keys, which can name a kernel to download."""
-    waiting = [values]
-    while waiting:
-        for key, value in waiting.pop().items():
-            if key == "auto_map":
-                raise CheckpointError(f"{path} has auto_map: the model would need remote code, which is never run.")
-            if key.endswith("_implementation") or (key.startswith("_") and key not in _HARMLESS_PRIVATE_KEYS):
-                raise CheckpointError(
-                    f"{path} has {quoted(key)}, which can choose code to run. Remove the key, if it is yours."
-                )
-            if isinstance(value, dict) and key not in {"id2label", "label2id"}:
-                waiting.append(value)
-
-
-def _names(written: Mapping[str, object]) -> list[str]:
-    listed = written.get("architectures")
-    return [str(name) for name in listed] if isinstance(listed, list) else []
-
-
-def _architecture(path: Path, written: Mapping[str, object]) -> str:
-    """The class that transformers' AutoModelForSequenceClassification takes: model_type decides, architectures may agree.
-
-    Without a model_type, for which transformers looks at the folder's name, the architecture decides.
-    """
-    names, kind = _names(written), written.get("model_type")
-    supported = [name for name in _MODEL_TYPES if name in names]
-    if names and not supported:
-        raise CheckpointError(f"{path}: {named(', '.join(names))} is not supported. Supported are {', '.join(_MODEL_TYPES)}.")
-    if kind is None and len(supported) == 1:
-        return supported[0]
-    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
-        raise CheckpointError(f"{path}: model_type {quoted(kind)} is not supported. Supported are {', '.join(_ARCHITECTURES)}.")
-    if supported and all((_MODEL_TYPES[name] == "bert") != (kind == "bert") for name in supported):
-        raise CheckpointError(
-            f"{path}: model_type {kind!r} does not fit {supported[0]}; expected {_MODEL_TYPES[supported[0]]!r}."
-        )
-    return _ARCHITECTURES[kind]  # roberta's class computes what xlm-roberta's does
 
 
 def _numbers(path: Path, written: Mapping[str, object], model_type: str) -> dict[str, int]:
@@ -274,27 +180,6 @@ def _hidden_activation(path: Path, written: Mapping[str, object]) -> str:
             f"{path}: hidden_act {quoted(value)} is not supported. Supported are {', '.join(sorted(HIDDEN_ACTIVATIONS))}."
         )
     return value
-
-
-def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
-    path = folder / "config.json"
-    # As in transformers, id2label goes before num_labels, and without either there are two.
-    labels = written.get("id2label")
-    if labels is not None and not isinstance(labels, dict):
-        raise CheckpointError(f"{path}: id2label must be an object, got {quoted(labels)}.")
-    count = written.get("num_labels") if labels is None else len(labels)
-    if count is None:
-        count = 2
-    if count != 1 or not isinstance(count, int) or isinstance(count, bool):
-        raise CheckpointError(f"{path}: the head has {quoted(count)} labels. A reranker has one (num_labels 1).")
-    if written.get("position_embedding_type", "absolute") != "absolute":
-        value = quoted(written["position_embedding_type"])
-        raise CheckpointError(f"{path}: position_embedding_type {value} is not supported, only 'absolute'.")
-    for key in ("is_decoder", "add_cross_attention", "pruned_heads", "quantization_config"):
-        if written.get(key):
-            raise CheckpointError(f"{path}: {key} is set, which is not supported.")
-    if card.get("default_prompt_name") is not None:
-        raise CheckpointError(f"{folder / 'config_sentence_transformers.json'}: a default prompt is not supported.")
 
 
 def _max_length(folder: Path, architecture: str, numbers: Mapping[str, int], tokenizer: Mapping[str, object]) -> int:
