@@ -336,7 +336,25 @@ def test_the_extras_are_imported_only_where_they_are_needed(tmp_path: Path) -> N
     assert not {"bm25s", "matplotlib", "sentence_transformers", "torch", "onnxruntime"} & {*done.stdout.split()}
 
 
-# The baseline
+# The baselines
+
+
+def test_bm25_as_a_baseline(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    passages = {"p1": "en båt på fjorden", "p2": "en bil på veien", "p3": "sykepleier i Oslo", "p4": "båt båt båt"}
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, texts in (("passages", passages), ("queries", {"q1": "hvor er båt", "q2": "hva kjører på veien"})):
+        lines = [json.dumps({"id": key, "text": text}, ensure_ascii=False) for key, text in texts.items()]
+        (data / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
+    (data / "qrels.tsv").write_text("q1\tp4\t1\nq2\tp2\t1\n", "utf-8")
+    found = _compare(capsys, tiny.bundle(), "--bm25", "--data", data)
+    model, baseline = found["models"]
+    assert (baseline["name"], baseline["runs"], baseline["parameters"]) == ("BM25", "bm25s", 0)
+    assert (baseline["ndcg@10"], baseline["top1"]) == (1.0, 1.0)  # p4 says "båt" most often, p2 alone has "veien"
+    assert baseline["first_score_seconds"] is None
+    assert found["about"]["candidates"] == 4
+    assert model["runs"] == "onnx int8"
+    assert "bm25s" in found["about"]["versions"]
 
 
 def test_a_bi_encoder_as_a_baseline(tiny: Tiny, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,6 +175,7 @@ def _compare(commands: Commands) -> None:
         metavar="M",
         help="also this model of sentence-transformers, hub id or folder (pip install 'raskrank[bi-encoder]')",
     )
+    command.add_argument("--bm25", action="store_true", help="also BM25, a search by words: what a reranker has to beat")
     command.add_argument("--chart", metavar="PNG", help="also draw quality against time")
 
 

@@ -12,19 +12,25 @@ from raskrank import cpu, license
 from raskrank.cli.shared import EXPORTER
 from raskrank.errors import InputError
 from raskrank.extras import need
+from raskrank.measure.bm25 import Bm25
 from raskrank.measure.candidates import Task, make_tasks
 from raskrank.measure.chart import check_chart, draw_chart
 from raskrank.measure.compare import About, measure
 from raskrank.measure.compare_report import to_dict, to_markdown
 from raskrank.measure.contender import Contender
 from raskrank.measure.contenders import loaded_for_comparison
-from raskrank.measure.data import read_data, read_samples
+from raskrank.measure.data import Data, read_data, read_samples
 from raskrank.process import threads
 from raskrank.settings import choose_for_command
 from raskrank.terminal import Steps, is_terminal, safe_lines, say, show, to_json
 
 MIN_CANDIDATES = 2  # fewer have no order
-PACKAGES = {"onnx": ("onnxruntime", "tokenizers"), "torch": ("torch", "transformers"), "bi-encoder": ("sentence-transformers",)}
+PACKAGES = {
+    "onnx": ("onnxruntime", "tokenizers"),
+    "torch": ("torch", "transformers"),
+    "bi-encoder": ("sentence-transformers",),
+    "bm25": ("bm25s",),
+}
 OWN = "Raskrank's samples"  # the data of a call that names none
 
 
@@ -43,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         [choose_for_command(model, say).path for model in arguments.models or [None]],
         threads=threads.choose(None).number,
         against_torch=arguments.against == "torch",
-        bi_encoder=arguments.bi_encoder,
+        others=_others(arguments, data),
     )
     with loading as contenders:
         for contender in contenders:
@@ -57,6 +63,16 @@ def run(arguments: argparse.Namespace) -> int:
     if chart:
         say(f"the chart is in {chart}")
     return 0
+
+
+def _others(arguments: argparse.Namespace, data: Data) -> list[Contender]:
+    """What the models are compared with beside one another."""
+    others: list[Contender] = [Bm25(data.passages)] if arguments.bm25 else []
+    if arguments.bi_encoder is not None:
+        from raskrank.measure.bi_encoder import BiEncoder
+
+        others.append(BiEncoder(arguments.bi_encoder))
+    return others
 
 
 def _about(data: str, tasks: Sequence[Task], contenders: Sequence[Contender]) -> About:

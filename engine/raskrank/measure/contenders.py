@@ -49,14 +49,16 @@ def loaded_for_bench(
 
 @contextmanager
 def loaded_for_comparison(
-    folders: Sequence[Path], *, threads: int, against_torch: bool = False, bi_encoder: str | None = None
+    folders: Sequence[Path], *, threads: int, against_torch: bool = False, others: Sequence[Contender] = ()
 ) -> Iterator[Sequence[Contender]]:
     """The models in order, in memory until the block ends.
 
     folders: each of a bundle, or of a checkpoint, which runs in PyTorch. threads: of each of them. against_torch: also the
-    checkpoint of each bundle, once, in front of the first bundle that was made from it. bi_encoder: also this model, last.
-    Where two share a name and a backend, their folders are added to their names. Raises InputError for a model that is there
-    twice, CheckpointError for a checkpoint that is not on this machine, and as `Reranker.load` and BiEncoder do.
+    checkpoint of each bundle, once, in front of the first bundle that was made from it. others: added at the end, and closed
+    with the models. Where two share a name and a backend, their folders are added to their names.
+
+    Raises InputError for a model that is there twice, CheckpointError for a checkpoint that is not on this machine, and as
+    `Reranker.load` does.
     """
     for folder, times in Counter(folder.resolve() for folder in folders).items():
         if times > 1:
@@ -83,12 +85,10 @@ def loaded_for_comparison(
                     add(references[key])
                 reference = references[key]
             add(CrossEncoder(bundle=folder, reference=reference, threads=threads))
-        if bi_encoder is not None:
-            from raskrank.measure.bi_encoder import BiEncoder
-
-            add(BiEncoder(bi_encoder))
+        for other in others:
+            add(other)
         _tell_apart(found)
-        if any(contender.backend != "onnx" for contender in found):
+        if any(contender.backend in ("torch", "bi-encoder") for contender in found):
             _set_torch_threads(threads, stack)
         yield found
 
