@@ -300,6 +300,10 @@ def test_the_steps_are_told(made: tuple[ExportReport, Recorder]) -> None:
     report, recorder = made
     scored = ("PyTorch", "ONNX fp32", "PyTorch fp64", "ONNX int8")
     totals = {f"score with {name}": 12 for name in scored}
+    in_fp64 = dict(recorder.steps)["score with PyTorch fp64"]  # some pairs, and those that differ most
+    assert in_fp64 is not None
+    assert 0 < in_fp64 <= 12
+    totals["score with PyTorch fp64"] = in_fp64
     assert recorder.steps == [(step, totals.get(step)) for step in STEPS]
     assert recorder.units == {step: totals.get(step, 0) for step in STEPS}
     assert recorder.finished == list(report.seconds.values())
