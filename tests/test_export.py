@@ -36,7 +36,6 @@ from raskrank_export.quantize import PORTABLE
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
-# Seeded weights rank nothing; the gate is tested elsewhere.
 STEPS = [
     "read checkpoint",
     "score with PyTorch",
