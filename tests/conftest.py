@@ -140,3 +140,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv(CACHE, str(folder))
     return folder
+
+
+@pytest.fixture
+def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing names a model, and lines have 80 columns."""
+    monkeypatch.delenv("RASKRANK_MODEL", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An empty folder for what an export writes."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder

@@ -36,7 +36,7 @@ class Kind(NamedTuple):
         return 3 if self.bert else 4
 
     def encoder(self, max_length: int, *, parallel: bool = True) -> PairEncoder:
-        return PairEncoder(_tokenizer(self.data), max_length, parallel=parallel)
+        return PairEncoder(tokenizer_of(self.data), max_length, parallel=parallel)
 
     def reference(self, query: str, document: str, **options: Any) -> tuple[list[int], list[int]]:
         """transformers' ids and types. In lists, because it takes a single empty document for none."""
@@ -64,13 +64,13 @@ class Kind(NamedTuple):
 
 
 @functools.cache
-def _tokenizer(data: bytes) -> Tokenizer:
+def tokenizer_of(data: bytes) -> Tokenizer:
     """One for all lengths: published ones take seconds to read, and an encoder does not change them."""
     return Tokenizer.from_buffer(data)
 
 
 @functools.cache
-def _kind(folder: Path, class_name: str) -> Kind:
+def kind_of(folder: Path, class_name: str) -> Kind:
     import transformers
 
     fast = getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)

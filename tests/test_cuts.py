@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from builders import NORWEGIAN, SENTENCES, Family, bytelevel_tokenizer, unigram_tokenizer, wordpiece_tokenizer
 from conftest import Tiny
-from kinds import FAST, NAMES, REAL, TINY, Kind, _kind, same
+from kinds import FAST, NAMES, REAL, TINY, Kind, kind_of, same
 from paths import NANO_CHECKPOINT, ROOT, shared
 from processes import environment
 from raskrank import encoding
@@ -31,10 +31,10 @@ CASES = settings(
 def kind(request: pytest.FixtureRequest, tiny: Tiny) -> Kind:
     name = request.param
     if name in REAL:
-        return _kind(shared("data", "tokenizers", name), REAL[name])
+        return kind_of(shared("data", "tokenizers", name), REAL[name])
     if name == "nano":
-        return _kind(NANO_CHECKPOINT, "PreTrainedTokenizerFast")
-    return _kind(tiny.checkpoint(name), FAST[name])
+        return kind_of(NANO_CHECKPOINT, "PreTrainedTokenizerFast")
+    return kind_of(tiny.checkpoint(name), FAST[name])
 
 
 # The text cut: only a prefix of a long text is tokenized.

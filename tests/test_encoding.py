@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from builders import NORWEGIAN, SENTENCES, wordpiece_tokenizer
 from conftest import Tiny
-from kinds import FAST, NAMES, REAL, TINY, Kind, _kind, same
+from kinds import FAST, NAMES, REAL, TINY, Kind, kind_of, same
 from paths import NANO_CHECKPOINT, shared
 from raskrank.encoding import PairEncoder
 from raskrank.errors import Incompatible, InferenceError
@@ -27,10 +27,10 @@ CASES = settings(
 def kind(request: pytest.FixtureRequest, tiny: Tiny) -> Kind:
     name = request.param
     if name in REAL:
-        return _kind(shared("data", "tokenizers", name), REAL[name])
+        return kind_of(shared("data", "tokenizers", name), REAL[name])
     if name == "nano":
-        return _kind(NANO_CHECKPOINT, "PreTrainedTokenizerFast")
-    return _kind(tiny.checkpoint(name), FAST[name])
+        return kind_of(NANO_CHECKPOINT, "PreTrainedTokenizerFast")
+    return kind_of(tiny.checkpoint(name), FAST[name])
 
 
 PIECES = [
@@ -128,7 +128,7 @@ TEXT = st.lists(PIECE, max_size=8).map("".join) | st.lists(PIECE, max_size=8).ma
 @pytest.mark.parametrize(("query", "document"), [("", ""), ("", "a"), ("a", ""), (" ", "\n"), *itertools.pairwise(SENTENCES)])
 def test_ids_and_types_are_transformers(tiny: Tiny, query: str, document: str) -> None:
     for name in TINY:
-        kind = _kind(tiny.checkpoint(name), FAST[name])
+        kind = kind_of(tiny.checkpoint(name), FAST[name])
         (found,) = kind.encoder(512).encode([(query, document)])
         assert (found.input_ids.tolist(), found.token_type_ids.tolist()) == kind.reference(query, document)
         assert not found.truncated
