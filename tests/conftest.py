@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from hypothesis import settings
 
 import bundles
 from builders import Family, tiny_checkpoint
@@ -19,6 +20,8 @@ from raskrank.manifest import Precision
 from raskrank.settings import CACHE, ENVIRONMENT
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on tiny models PyTorch's threads cost more than they save
+settings.register_profile("beside others", settings(), deadline=None)  # the tests of other files run at the same time
+settings.load_profile("beside others")
 
 # A few words that the tiny tokenizers know, so that every export here takes a second and not ten.
 SAMPLES = [
