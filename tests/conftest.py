@@ -1,20 +1,27 @@
-"""Tiny checkpoints and bundles, made once a session."""
+"""Tiny checkpoints and bundles, made once a session, and folders where a test may change what it likes."""
 
 import functools
 import json
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from hypothesis import settings
 
 import bundles
 from builders import Family, tiny_checkpoint
+from checkpoints import edit_json
 from raskrank.gate import Thresholds
 from raskrank.manifest import Precision
+from raskrank.settings import CACHE, ENVIRONMENT
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on tiny models PyTorch's threads cost more than they save
+settings.register_profile("beside others", settings(), deadline=None)  # the tests of other files run at the same time
+settings.load_profile("beside others")
 
 # A few words that the tiny tokenizers know, so that every export here takes a second and not ten.
 SAMPLES = [
@@ -88,3 +95,66 @@ def offline_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     reset_sessions()  # one that is open already would try the network
     yield cache
     reset_sessions()
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Family, Path]:
+    """One checkpoint of each family; tests change copies."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {family: tiny_checkpoint(root / family, family, positions=64) for family in get_args(Family)}
+
+
+@pytest.fixture
+def copy(originals: Mapping[Family, Path], tmp_path: Path) -> Callable[..., Path]:
+    """A copy of a family's checkpoint, with keys of its config.json replaced (and removed where the value is ...)."""
+
+    def make(family: Family = "bert", **updates: object) -> Path:
+        folder = tmp_path / family
+        shutil.copytree(originals[family], folder)
+        edit_json(folder / "config.json", updates)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, with nothing set that names a model or a cache."""
+    for name in (ENVIRONMENT, CACHE, "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def project(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: project/service, where nothing names a model. Returns project."""
+    folder = tmp_path / "project"
+    (folder / "service").mkdir(parents=True)
+    monkeypatch.chdir(folder / "service")
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where bundles of hub models are looked for; not there yet. Returns it."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv(CACHE, str(folder))
+    return folder
+
+
+@pytest.fixture
+def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing names a model, and lines have 80 columns."""
+    monkeypatch.delenv("RASKRANK_MODEL", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An empty folder for what an export writes."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder

@@ -127,6 +127,29 @@ def test_importing_changes_no_environment_variable_of_the_user(tmp_path: Path) -
     run_script(tmp_path, source)
 
 
+def test_a_subinterpreter_is_refused_in_plain_words(tmp_path: Path) -> None:
+    source = """
+import sys
+try:
+    import _interpreters as interpreters
+    run = interpreters.exec
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    run = interpreters.run_string
+
+lines = [
+    f"import sys; sys.path[:] = {sys.path!r}",
+    "try:",
+    "    import raskrank",
+    "except ImportError as error:",
+    "    print('subinterpreter' in str(error), 'numpy' in sys.modules, flush=True)",
+]
+run(interpreters.create(), chr(10).join(lines))
+import raskrank
+"""
+    assert run_script(tmp_path, source).stdout == "True False\n"
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_heavy_imports_stay_in_functions_of_the_lazy_files(name: str) -> None:
     tree = ast.parse(FILES[name].read_text("utf-8"))

@@ -17,20 +17,14 @@ from conftest import Tiny
 from raskrank import Reranker
 from raskrank.checkpoint import read_checkpoint
 from raskrank.cli.main import main
-from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL
 from raskrank.parity import Parity
 from raskrank.samples import read_samples
 from raskrank.torch_backend import TorchBackend
 from raskrank_export import ExportReport, Thresholds, export
 from raskrank_export.halves import halve
-from raskrank_export.ladder import exclusion_counts
 from raskrank_export.passes.edit import GraphEditor
-from raskrank_export.progress import Silent
 from raskrank_export.quantize import PORTABLE, ActivationScheme, Quantization, constant_products
-from raskrank_export.sensitivity import PAIRS as MOST_PAIRS
-from raskrank_export.sensitivity import product_names, sensitivity, sensitivity_pairs
-from raskrank_export.smoothing import OUTLIER, find_smoothing
 
 QUERIES = 12  # of the default samples, so that a rung is scored in a fifth of a second
 OUTLIERS = {3: 40.0, 17: -40.0}  # channel -> what it is for every token; the other channels are within 3 or so
@@ -70,17 +64,6 @@ def add_outliers(weights: dict[str, torch.Tensor]) -> None:
             tensor *= math.sqrt(1 + float(values.square().sum()) / 2 / len(tensor))
         elif name.endswith(READ_FROM_NORMALIZED):
             tensor[:, channels] /= values.abs()
-
-
-DEAD = 5
-
-
-def add_dead_neuron(weights: dict[str, torch.Tensor]) -> None:
-    """A neuron that is 0 for every token, with weights that nobody misses and that take all levels of the others."""
-    layer = "roberta.encoder.layer.0"
-    weights[f"{layer}.intermediate.dense.weight"][DEAD] = 0
-    weights[f"{layer}.intermediate.dense.bias"][DEAD] = 0
-    weights[f"{layer}.output.dense.weight"][:, DEAD] = 100
 
 
 @pytest.fixture(scope="module")
@@ -170,57 +153,6 @@ def test_a_repaired_bundle_scores_a_pair_alone_as_in_a_group(hard: ExportReport)
         together = reranker.score_pairs([*crowd, *PAIRS])
         alone = np.concatenate([reranker.score_pairs([pair]) for pair in (*crowd, *PAIRS)])
     np.testing.assert_array_equal(together, alone)
-
-
-# Products in fp32
-
-
-@pytest.fixture(scope="module")
-def dead(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> ExportReport:
-    root = tmp_path_factory.mktemp("dead")
-    return export(
-        str(changed(root / "dead", add_dead_neuron)), root / "bundle", samples=samples, scheme="row", thresholds=SMALL
-    )
-
-
-def test_one_spoilt_product_is_found_and_left_in_fp32(dead: ExportReport) -> None:
-    assert dead.climb is not None
-    (spoilt,) = dead.manifest.recipe.excluded_nodes
-    assert "layer.0/output/dense" in spoilt
-    assert dead.climb.passed.rung.name.endswith(", 1 product in fp32")
-    assert "min_tau" in dead.climb.attempts[0].failed
-    (first, most), (_, second) = list(dead.climb.moved.items())[:2]
-    assert first == spoilt
-    assert most > 3 * second
-    assert f"in fp32: {spoilt}" in str(dead)
-
-
-def test_the_spoilt_product_is_the_only_one_in_fp32(dead: ExportReport) -> None:
-    graph = GraphEditor(onnx.load(str(Path(dead.output) / MODEL)))
-    (left,) = constant_products(graph)
-    assert left.output[0] == dead.manifest.recipe.excluded_nodes[0]
-    assert len(graph.nodes("MatMulIntegerToFloat")) == 8
-    assert dead.climb is not None
-    plain, passed = dead.climb.attempts[0], dead.climb.passed
-    # Of one weight, four bytes for one, less the scales and nodes that int8 needs.
-    assert passed.size - plain.size == pytest.approx(3 * 64 * 128, rel=0.15)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "counts"),
-    [
-        ([1] * 20, [1, 2, 4, 8, 10]),
-        ([1] * 16, [1, 2, 4, 8]),
-        ([1] * 5, [1, 2]),
-        ([1, 1], [1]),
-        ([1], []),
-        ([], []),
-        ([1, 1, 1, 6, 1, 1, 1], [1, 2, 3]),
-        ([7, 1, 1], []),
-    ],
-)
-def test_fewest_first_and_never_more_than_half_of_the_weights(sizes: list[int], counts: list[int]) -> None:
-    assert exclusion_counts(sizes) == counts
 
 
 # Rungs, each let pass by name
@@ -399,55 +331,3 @@ def test_queries_whose_documents_score_alike_do_not_count_for_a_half() -> None:
     assert halves is not None
     assert halve(pairs[:-4], logits[:-4], 1e-6) is not None
     assert halve(pairs[4:-4], logits[4:-4], 1e-6) is None
-
-
-# Sensitivity
-
-
-def pairs_of(lengths: list[int]) -> list[EncodedPair]:
-    return [EncodedPair(np.zeros(length, np.int64), np.zeros(length, np.int64), False) for length in lengths]
-
-
-def test_sensitivity_is_measured_on_short_pairs_of_all_lengths() -> None:
-    chosen = [len(pair.input_ids) for pair in sensitivity_pairs(pairs_of([*range(400, 0, -1)]))]
-    assert len(chosen) == MOST_PAIRS
-    assert chosen == sorted(set(chosen))
-    assert (chosen[0], chosen[-1] <= 200, chosen[-1] > 180) == (1, True, True)
-    assert len(sensitivity_pairs(pairs_of([5, 3, 4]))) == 3
-
-
-def test_every_product_has_its_number(tiny: Tiny) -> None:
-    folder = tiny.bundle("bert", "fp32")
-    with Reranker.load(folder) as reranker:
-        encoded = reranker._loaded.encoder.encode(PAIRS)
-    inputs = ("input_ids", "token_type_ids")
-    before = (folder / MODEL).read_bytes()
-    moved = sensitivity(folder, inputs, encoded, Quantization(), Silent())
-    assert set(moved) == set(product_names(folder))
-    assert len(moved) == 9
-    assert list(moved.values()) == sorted(moved.values(), reverse=True)
-    assert all(value > 0 for value in moved.values())
-    assert (folder / MODEL).read_bytes() == before
-
-
-# Smoothing
-
-
-def test_divisors_are_powers_of_two_and_1_but_for_outliers(tiny: Tiny) -> None:
-    folder = tiny.bundle("bert", "fp32")
-    graph = GraphEditor(onnx.load(str(folder / MODEL), load_external_data=False))
-    source = constant_products(graph)[0].input[0]
-    largest = np.full(32, 2, np.float32)
-    assert find_smoothing(folder, {source: largest}) == {}
-    largest[7] = 2 * OUTLIER * 64
-    divisors = find_smoothing(folder, {source: largest})[source]
-    assert divisors.dtype == np.float32
-    assert divisors[7] in (8, 16, 32)  # of 256 times the others, half of the exponent, and the weights' own spread
-    assert (np.delete(divisors, 7) == 1).all()
-
-
-def test_a_channel_of_zeros_needs_none(tiny: Tiny) -> None:
-    folder = tiny.bundle("bert", "fp32")
-    graph = GraphEditor(onnx.load(str(folder / MODEL), load_external_data=False))
-    source = constant_products(graph)[0].input[0]
-    assert find_smoothing(folder, {source: np.zeros(32, np.float32)}) == {}

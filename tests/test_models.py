@@ -19,6 +19,7 @@ from raskrank.checkpoint.registry import DEFAULT_MODEL, canonical, known, known_
 from raskrank.checkpoint.weights import SUGGESTION
 from raskrank.cli.main import main
 from raskrank.errors import CheckpointError, InputError, NotACrossEncoder
+from raskrank.measure import compare, fresh
 from raskrank_export import ExportReport, export
 from raskrank_export.source import read, resolve
 
@@ -276,8 +277,10 @@ def test_the_license_is_shown(jina: Path, hub: Hub, tmp_path: Path, capsys: pyte
 
 
 def test_the_license_of_a_checkpoint_in_pytorch_is_shown(
-    jina: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    jina: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(compare, "ROUNDS", 1)
+    monkeypatch.setattr(fresh, "PROCESSES", 1)
     documents, data, note = tmp_path / "documents.txt", tmp_path / "data.jsonl", f"note: {jina.name} has the license {NC}"
     documents.write_text("Kari kan Python.\n")
     assert main(["rank", "--backend", "torch", "--checkpoint", str(jina), "Hvem?", str(documents)]) == 0

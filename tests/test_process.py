@@ -374,29 +374,6 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     run_script(tmp_path, source, str(NANO_CHECKPOINT), env={"TOKENIZERS_PARALLELISM": "true"})
 
 
-def test_a_subinterpreter_is_refused_in_plain_words(tmp_path: Path) -> None:
-    source = """
-import sys
-try:
-    import _interpreters as interpreters
-    run = interpreters.exec
-except ImportError:
-    import _xxsubinterpreters as interpreters
-    run = interpreters.run_string
-
-lines = [
-    f"import sys; sys.path[:] = {sys.path!r}",
-    "try:",
-    "    import raskrank",
-    "except ImportError as error:",
-    "    print('subinterpreter' in str(error), 'numpy' in sys.modules, flush=True)",
-]
-run(interpreters.create(), chr(10).join(lines))
-import raskrank
-"""
-    assert run_script(tmp_path, source).stdout == "True False\n"
-
-
 def test_a_thread_that_outlives_the_main_thread_scores_to_the_end(tmp_path: Path) -> None:
     # Python refuses work for thread pools from then on; the calling thread does it.
     source = """
