@@ -163,13 +163,13 @@ def test_weights_are_not_copied(tiny: Tiny, nano: Path, tmp_path: Path) -> None:
     source = """
         import sys
         from pathlib import Path
-        from raskrank import probe
+        from raskrank.measure import probe
         from raskrank.onnx_backend import OnnxBackend
         folder, inputs = Path(sys.argv[1]), ("input_ids", "token_type_ids")
-        graph, before = (folder / "model.onnx").read_bytes(), probe._memory()["Private_Dirty"]
+        graph, before = (folder / "model.onnx").read_bytes(), probe.memory()["Private_Dirty"]
         backend = OnnxBackend(graph, folder, inputs, concurrency=2, hidden_size=8, groups=True)
         backend._make_wide()
-        print(probe._memory()["Private_Dirty"] - before)
+        print(probe.memory()["Private_Dirty"] - before)
     """
 
     def enlarge(model: ModelProto) -> None:
