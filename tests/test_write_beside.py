@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from raskrank.errors import ExportError
-from raskrank_export import write
+from raskrank_export import temporary
 from raskrank_export.write import bundle_folder
 from writing import MANIFEST, NANO, NEW, OLD, content, export, fill, leave_stale, names, raising, running
 
@@ -108,13 +108,13 @@ def test_a_new_lock_that_another_export_takes_for_stale(tmp_path: Path, monkeypa
         nonlocal calls
         calls += 1
         if calls == 1:
-            write._remove_stale(tmp_path / "bundle")
+            temporary.remove_stale(tmp_path / "bundle")
         real(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with bundle_folder(tmp_path / "bundle") as temp:
         assert names(tmp_path) == [temp.name, f"{temp.name}.lock"]
-        write._remove_stale(tmp_path / "bundle")
+        temporary.remove_stale(tmp_path / "bundle")
         fill(temp)
     assert calls >= 3
     assert names(tmp_path) == ["bundle"]
@@ -239,7 +239,7 @@ def test_a_leftover_that_cannot_be_removed_keeps_its_lock(tmp_path: Path) -> Non
     leave_stale(tmp_path / "bundle")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
-        write._remove_stale(tmp_path / "bundle")
+        temporary.remove_stale(tmp_path / "bundle")
     assert names(tmp_path) == [TEMP, f"{TEMP}.lock"]
     export(tmp_path / "bundle")
     assert names(tmp_path) == ["bundle"]

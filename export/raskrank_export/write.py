@@ -1,24 +1,9 @@
-"""Atomic writing of a bundle folder: the target is whole or absent, and never written in place.
-
-Beside the target `NAME` lie, while an export runs:
-
-    .NAME.tmp-PID-HEX        what the caller fills; renamed to NAME at the end
-    .NAME.tmp-PID-HEX.lock   empty, and flock-held by the export; made before the folder and removed after it, so that a
-                             folder whose lock can be taken is stale
-    .NAME.tmp-PID-HEX.old    the bundle to replace, for the moment between two renames where swapping is not offered
-
-Others may write into the folder around NAME, too: what lies under such names is touched only if it is what an export of this
-user leaves, and no link is followed.
-"""
+"""Atomic writing of a bundle folder: the target is whole or absent, and never written in place."""
 
 import ctypes
 import errno
 import json
 import os
-import re
-import secrets
-import shutil
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,14 +12,10 @@ from pathlib import Path
 from raskrank.bundle import read_manifest
 from raskrank.errors import BundleError, ExportError, Incompatible
 from raskrank.manifest import FILES, MANIFEST
-
-if sys.platform != "win32":
-    import fcntl
+from raskrank_export.temporary import beside, claimed, remove_stale
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-# A new lock is lost only to another export that takes it for stale in the instant before it is held.
-_CLAIM_ATTEMPTS = 100
 
 _MORE_SPACE = "free some space, or choose a folder on another disk"
 _WRITABLE = "choose a folder that you may write to"
@@ -73,9 +54,9 @@ def bundle_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     place = _place(target)
     try:
-        _remove_stale(place)
+        remove_stale(place)
         _refuse_existing(place, target, overwrite=overwrite)
-        with _parents(place.parent), _claimed(place) as temp:
+        with _parents(place.parent), claimed(place) as temp:
             yield temp
             for path in [*temp.rglob("*"), temp]:
                 _sync(path)
@@ -170,101 +151,12 @@ def _parents(folder: Path) -> Iterator[None]:
             _sync(path)
 
 
-@contextmanager
-def _claimed(place: Path) -> Iterator[Path]:
-    """A new temporary folder for `place`, locked while the block runs; gone afterwards, unless it was renamed."""
-    temp, lock = _claim(place)
-    try:
-        temp.mkdir()
-        yield temp
-    finally:
-        try:
-            _tidy(temp, place)
-        finally:
-            os.close(lock)
-
-
-def _claim(place: Path) -> tuple[Path, int]:
-    """A name that no other export uses, and the descriptor that holds its lock."""
-    for _ in range(_CLAIM_ATTEMPTS):
-        temp = place.with_name(f".{place.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-        lock = os.open(_beside(temp, ".lock"), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            held = _take(lock)
-        except OSError:
-            held = True  # No locks here, so that no export can take this one for stale.
-        if held and _beside(temp, ".lock").exists():
-            return temp, lock
-        os.close(lock)
-    raise BlockingIOError(errno.EAGAIN, f"no lock could be taken beside {place}")
-
-
-def _take(lock: int) -> bool:
-    """Whether the lock is now held here; OSError where the system or the file system has no locks."""
-    if sys.platform == "win32":
-        raise OSError(errno.ENOTSUP, "no flock")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _remove_stale(place: Path) -> None:
-    """Tidies up after killed exports of `place`; those that still run, here or in another process, are left alone."""
-    if sys.platform == "win32":
-        return  # without locks nobody can tell which are stale
-    pattern = re.compile(rf"(\.{re.escape(place.name)}\.tmp-[0-9]+-[0-9a-f]{{8}})\.lock")
-    found: set[str] = set()
-    with suppress(OSError):
-        found = {match[1] for path in place.parent.iterdir() if (match := pattern.fullmatch(path.name))}
-    for name in sorted(found):
-        temp = place.with_name(name)
-        with suppress(OSError):
-            # Not blocking: a pipe would wait for its other end.
-            lock = os.open(_beside(temp, ".lock"), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                if _is_stale(temp, lock):
-                    _tidy(temp, place)
-            finally:
-                os.close(lock)
-
-
-def _is_stale(temp: Path, lock: int) -> bool:
-    """Whether no export holds `lock`, now held here, and under `temp`'s names lies only what one of this user leaves."""
-    status = os.fstat(lock)
-    return (
-        stat.S_ISREG(status.st_mode)
-        and status.st_uid == os.geteuid()
-        and not status.st_size
-        and _take(lock)
-        and all(_is_own_folder(path) for path in (temp, _beside(temp, ".old")) if os.path.lexists(path))
-    )
-
-
-def _is_own_folder(path: Path) -> bool:
-    status = path.lstat()
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-
-
-def _tidy(temp: Path, place: Path) -> None:
-    """Removes what lies under `temp`'s names, the lock last; an old bundle that nothing has replaced is put back."""
-    old = _beside(temp, ".old")
-    if not old.is_symlink() and old.is_dir() and not os.path.lexists(place):
-        old.rename(place)
-    for path in (old, temp):
-        shutil.rmtree(path, ignore_errors=True)  # follows no link, nor one that is put there meanwhile
-    if not (os.path.lexists(old) or os.path.lexists(temp)):
-        with suppress(OSError):  # the next export tries again, as long as there is a lock
-            _beside(temp, ".lock").unlink()
-
-
 def _put_in_place(temp: Path, place: Path, *, overwrite: bool) -> None:
     """Renames `temp` to `place`. Afterwards an overwritten bundle lies under one of `temp`'s names."""
     if overwrite and os.path.lexists(place):
         if _exchange(temp, place):
             return
-        place.rename(_beside(temp, ".old"))
+        place.rename(beside(temp, ".old"))
     temp.rename(place)
 
 
@@ -276,10 +168,6 @@ def _exchange(one: Path, other: Path) -> bool:
     if renameat2 is None:
         return False
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
-
-
-def _beside(temp: Path, suffix: str) -> Path:
-    return temp.with_name(temp.name + suffix)
 
 
 def _sync(path: Path) -> None:
