@@ -13,6 +13,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -188,15 +189,17 @@ def run_probe(interpreter: Path) -> dict[str, Any]:
 def compare(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, str]:
     """A row of the table for each thing that must be as it is here; what is wrong begins with FAILED."""
     differences = [abs(one - other) for one, other in zip(found["logits"], expected["logits"], strict=True)]
-    orders = [
-        [sorted(members, key=lambda index: -run["logits"][index]) for members in _by_query(run["queries"])]
-        for run in (found, expected)
-    ]
     largest, tolerance = max(differences), expected["tolerance"]
+    # Documents whose logits here are nearer to each other than the tolerance may change places.
+    exchanged = sum(
+        expected["logits"][later] > expected["logits"][earlier] + tolerance
+        for members in _by_query(expected["queries"])
+        for earlier, later in combinations(sorted(members, key=lambda index: -found["logits"][index]), 2)
+    )
     return {
         "token ids": _verdict(found["ids"] == expected["ids"], "equal"),
         "largest logit difference": _verdict(largest <= tolerance, f"{largest:.2g}"),
-        "order of the documents": _verdict(orders[0] == orders[1], "equal"),
+        "order of the documents, near ties aside": _verdict(not exchanged, "equal"),
         **{name: _verdict(passed, "yes") for name, passed in found["checks"].items()},
     }
 
