@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from builders import ENGLISH, NORWEGIAN, SENTENCES
+
 SECRET = "fødselsnummer 01019012345"
 
 
@@ -89,3 +91,6 @@ BAD_COUNTS = [
     (int, "got type"),
     (Indexed(), "got Indexed"),
 ]
+
+QUERY = "Hvem kan lære bort Python?"
+DOCUMENTS = [*NORWEGIAN[4:16], *ENGLISH[4:10], "", "Python", " ".join(SENTENCES)]

@@ -15,8 +15,14 @@ from hypothesis import settings
 import bundles
 from builders import Family, tiny_checkpoint
 from checkpoints import edit_json
+from kinds import FAST, NAMES, REAL, Kind, kind_of
+from paths import NANO_CHECKPOINT, shared
+from raskrank import Reranker
+from raskrank.backend import Float32Array, Int64Array
 from raskrank.gate import Thresholds
 from raskrank.manifest import Precision
+from raskrank.onnx_backend import OnnxBackend
+from raskrank.samples import read_samples
 from raskrank.settings import CACHE, ENVIRONMENT
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on tiny models PyTorch's threads cost more than they save
@@ -30,6 +36,7 @@ SAMPLES = [
     {"query": "Kva er ein båt?", "documents": ["Ein båt er eit fartøy.", "Bil", "A boat on the sea " * 30]},
 ]
 
+FEW_QUERIES = 12
 LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
 
 
@@ -158,3 +165,42 @@ def out(tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(params=NAMES)
+def kind(request: pytest.FixtureRequest, tiny: Tiny) -> Kind:
+    name = request.param
+    if name in REAL:
+        return kind_of(shared("data", "tokenizers", name), REAL[name])
+    if name == "nano":
+        return kind_of(NANO_CHECKPOINT, "PreTrainedTokenizerFast")
+    return kind_of(tiny.checkpoint(name), FAST[name])
+
+
+@pytest.fixture(scope="module")
+def nano() -> Iterator[Reranker]:
+    with Reranker.load(threads=2) as reranker:
+        yield reranker
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shape of each run that the real backend makes."""
+    made: list[tuple[int, ...]] = []
+    real = OnnxBackend.logits
+
+    def logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, spread: bool = False) -> Float32Array:
+        made.append(ids.shape)
+        return real(self, ids, types, spread=spread)
+
+    monkeypatch.setattr(OnnxBackend, "logits", logits)
+    return made
+
+
+@pytest.fixture(scope="session")
+def few_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So few of the default samples that a rung of the ladder is scored in a fifth of a second."""
+    file = tmp_path_factory.mktemp("samples") / "samples.jsonl"
+    lines = [{"query": sample.query, "documents": sample.documents} for sample in read_samples()[:FEW_QUERIES]]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return file

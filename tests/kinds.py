@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer
 
 from builders import Family
@@ -84,3 +85,11 @@ def same(found: EncodedPair, expected: EncodedPair) -> bool:
         and found.token_type_ids.tolist() == expected.token_type_ids.tolist()
         and found.truncated == expected.truncated
     )
+
+
+CASES = settings(
+    deadline=None,
+    database=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)

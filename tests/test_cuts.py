@@ -7,35 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from builders import NORWEGIAN, SENTENCES, Family, bytelevel_tokenizer, unigram_tokenizer, wordpiece_tokenizer
-from conftest import Tiny
-from kinds import FAST, NAMES, REAL, TINY, Kind, kind_of, same
-from paths import NANO_CHECKPOINT, ROOT, shared
+from kinds import CASES, TINY, Kind, same
+from paths import NANO_CHECKPOINT, ROOT
 from processes import environment
 from raskrank import encoding
 from raskrank.encoding import MAX_UNBROKEN, PairEncoder, kept_tokens
-
-CASES = settings(
-    deadline=None,
-    database=None,
-    max_examples=50,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-@pytest.fixture(params=NAMES)
-def kind(request: pytest.FixtureRequest, tiny: Tiny) -> Kind:
-    name = request.param
-    if name in REAL:
-        return kind_of(shared("data", "tokenizers", name), REAL[name])
-    if name == "nano":
-        return kind_of(NANO_CHECKPOINT, "PreTrainedTokenizerFast")
-    return kind_of(tiny.checkpoint(name), FAST[name])
-
 
 # The text cut: only a prefix of a long text is tokenized.
 

@@ -4,34 +4,15 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from builders import NORWEGIAN, SENTENCES, wordpiece_tokenizer
 from conftest import Tiny
-from kinds import FAST, NAMES, REAL, TINY, Kind, kind_of, same
-from paths import NANO_CHECKPOINT, shared
+from kinds import CASES, FAST, TINY, Kind, kind_of, same
 from raskrank.encoding import PairEncoder
 from raskrank.errors import Incompatible, InferenceError
-
-CASES = settings(
-    deadline=None,
-    database=None,
-    max_examples=50,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-@pytest.fixture(params=NAMES)
-def kind(request: pytest.FixtureRequest, tiny: Tiny) -> Kind:
-    name = request.param
-    if name in REAL:
-        return kind_of(shared("data", "tokenizers", name), REAL[name])
-    if name == "nano":
-        return kind_of(NANO_CHECKPOINT, "PreTrainedTokenizerFast")
-    return kind_of(tiny.checkpoint(name), FAST[name])
-
 
 PIECES = [
     *(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import bundles
-from builders import ENGLISH, NORWEGIAN, PAIRS, SENTENCES
+from builders import PAIRS
+from callers import DOCUMENTS, QUERY
 from conftest import BROKEN, Tiny
 from raskrank import BundleError, CheckpointError, Corrupt, Incompatible, MissingFile, NonFiniteScore, RaskrankWarning, Reranker
 from raskrank.bundle import record
@@ -16,8 +17,6 @@ from raskrank.manifest import MANIFEST, MODEL, WEIGHTS
 
 # PyTorch against onnxruntime in fp32: the same sums in another order.
 FP32_TOLERANCE = 1e-4
-QUERY = "Hvem kan lære bort Python?"
-DOCUMENTS = [*NORWEGIAN[4:16], *ENGLISH[4:10], "", "Python", " ".join(SENTENCES)]
 
 
 # Scores that are not finite

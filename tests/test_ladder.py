@@ -9,45 +9,24 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 import raskrank.gate
-from builders import PAIRS, tiny_checkpoint
+from builders import PAIRS
 from conftest import Tiny
 from raskrank import Reranker
 from raskrank.checkpoint import read_checkpoint
 from raskrank.cli.main import main
 from raskrank.manifest import MODEL
 from raskrank.parity import Parity
-from raskrank.samples import read_samples
 from raskrank.torch_backend import TorchBackend
 from raskrank_export import ExportReport, Thresholds, export
 from raskrank_export.halves import halve
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.quantize import PORTABLE, ActivationScheme, Quantization, constant_products
+from repairs import SMALL, changed
 
-QUERIES = 12  # of the default samples, so that a rung is scored in a fifth of a second
 OUTLIERS = {3: 40.0, 17: -40.0}  # channel -> what it is for every token; the other channels are within 3 or so
-# 64 channels average out less of the rounding than the 384 to 1,024 of real models: the defaults ask more of tau and top-1.
-SMALL = Thresholds(min_tau=0.9, min_top1=0.8)
 READ_FROM_NORMALIZED = ("query.weight", "key.weight", "value.weight", "intermediate.dense.weight", "classifier.dense.weight")
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("samples") / "samples.jsonl"
-    lines = [{"query": sample.query, "documents": sample.documents} for sample in read_samples()[:QUERIES]]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    return file
-
-
-def changed(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
-    """A checkpoint of 64 channels and two layers with its weights changed."""
-    tiny_checkpoint(folder, "xlm-roberta", hidden=64, intermediate=128)
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 def add_outliers(weights: dict[str, torch.Tensor]) -> None:
@@ -67,11 +46,11 @@ def add_outliers(weights: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.fixture(scope="module")
-def hard(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> ExportReport:
+def hard(tmp_path_factory: pytest.TempPathFactory, few_samples: Path) -> ExportReport:
     """The export of a checkpoint with outliers."""
     root = tmp_path_factory.mktemp("hard")
     return export(
-        str(changed(root / "outliers", add_outliers)), root / "bundle", samples=samples, scheme="row", thresholds=SMALL
+        str(changed(root / "outliers", add_outliers)), root / "bundle", samples=few_samples, scheme="row", thresholds=SMALL
     )
 
 
@@ -114,8 +93,8 @@ def test_row_ranges_alone_break_it_and_the_ladder_repairs_it(hard: ExportReport)
     assert "activations smoothed" in hard.climb.passed.rung.name
 
 
-def test_constant_ranges_smooth_outliers_from_the_start(hard: ExportReport, samples: Path, tmp_path: Path) -> None:
-    report = export(hard.manifest.source.model, tmp_path / "b", samples=samples, scheme="constant", thresholds=SMALL)
+def test_constant_ranges_smooth_outliers_from_the_start(hard: ExportReport, few_samples: Path, tmp_path: Path) -> None:
+    report = export(hard.manifest.source.model, tmp_path / "b", samples=few_samples, scheme="constant", thresholds=SMALL)
     assert report.climb is not None
     assert hard.climb is not None
     assert report.climb.attempts[0].parity.tau > hard.climb.attempts[0].parity.tau + 0.15
@@ -159,10 +138,10 @@ def test_a_repaired_bundle_scores_a_pair_alone_as_in_a_group(hard: ExportReport)
 
 
 @pytest.fixture
-def reached(tiny: Tiny, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ExportReport]:
+def reached(tiny: Tiny, few_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ExportReport]:
     """Exports the tiny BERT with a gate that no int8 passes but that of a name, and not on the part of the samples `but_on`."""
 
-    def run(name: str, scheme: ActivationScheme = "row", *, but_on: str = "", samples: Path = samples) -> ExportReport:
+    def run(name: str, scheme: ActivationScheme = "row", *, but_on: str = "", samples: Path = few_samples) -> ExportReport:
         def failures(parity: Parity, thresholds: Thresholds, kind: str) -> dict[str, str]:
             passes = parity.candidate == f"onnx {name}" and parity.part != but_on
             return {} if kind != "int8" or passes else {"min_tau": "as a test wants it"}

@@ -3,41 +3,18 @@
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from builders import ENGLISH, NORWEGIAN, SENTENCES
+from builders import NORWEGIAN
+from callers import DOCUMENTS, QUERY
 from conftest import Tiny
 from raskrank import ClosedError, Reranker
-from raskrank.backend import Float32Array, Int64Array
-from raskrank.onnx_backend import OnnxBackend
 from raskrank.reranker import CHUNK_PAIRS
 
 DEADLINE = 30.0  # seconds until a test that waits for another thread fails
-QUERY = "Hvem kan lære bort Python?"
-DOCUMENTS = [*NORWEGIAN[4:16], *ENGLISH[4:10], "", "Python", " ".join(SENTENCES)]
-
-
-@pytest.fixture(scope="module")
-def nano() -> Iterator[Reranker]:
-    with Reranker.load(threads=2) as reranker:
-        yield reranker
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shape of each run that the real backend makes."""
-    made: list[tuple[int, ...]] = []
-    real = OnnxBackend.logits
-
-    def logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, spread: bool = False) -> Float32Array:
-        made.append(ids.shape)
-        return real(self, ids, types, spread=spread)
-
-    monkeypatch.setattr(OnnxBackend, "logits", logits)
-    return made
 
 
 def test_pickling_loads_the_same_again(tiny: Tiny) -> None:

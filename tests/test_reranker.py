@@ -3,12 +3,12 @@
 import copy
 import json
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from builders import ENGLISH, NORWEGIAN, SENTENCES
+from builders import ENGLISH, SENTENCES
+from callers import DOCUMENTS, QUERY
 from conftest import Tiny
 from raskrank import Ranked, Reranker
 from raskrank.backend import Float32Array, Int64Array
@@ -16,30 +16,6 @@ from raskrank.bundle import record
 from raskrank.manifest import MANIFEST
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.reranker import CHUNK_PAIRS
-
-QUERY = "Hvem kan lære bort Python?"
-DOCUMENTS = [*NORWEGIAN[4:16], *ENGLISH[4:10], "", "Python", " ".join(SENTENCES)]
-
-
-@pytest.fixture(scope="module")
-def nano() -> Iterator[Reranker]:
-    with Reranker.load(threads=2) as reranker:
-        yield reranker
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shape of each run that the real backend makes."""
-    made: list[tuple[int, ...]] = []
-    real = OnnxBackend.logits
-
-    def logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, spread: bool = False) -> Float32Array:
-        made.append(ids.shape)
-        return real(self, ids, types, spread=spread)
-
-    monkeypatch.setattr(OnnxBackend, "logits", logits)
-    return made
-
 
 # Ranking
 

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import bundles
-from builders import ENGLISH, NORWEGIAN, PAIRS, SENTENCES, Family, tiny_checkpoint
+from builders import PAIRS, SENTENCES, Family, tiny_checkpoint
+from callers import DOCUMENTS, QUERY
 from conftest import LOOSE, Tiny
 from paths import NANO_CHECKPOINT
 from raskrank import CheckpointError, Incompatible, InputError, Parity, Reranker, Verification
@@ -21,14 +22,6 @@ from raskrank_export import export
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
 # PyTorch against onnxruntime in fp32: the same sums in another order.
 FP32_TOLERANCE = 1e-4
-QUERY = "Hvem kan lære bort Python?"
-DOCUMENTS = [*NORWEGIAN[4:16], *ENGLISH[4:10], "", "Python", " ".join(SENTENCES)]
-
-
-@pytest.fixture(scope="module")
-def nano() -> Iterator[Reranker]:
-    with Reranker.load(threads=2) as reranker:
-        yield reranker
 
 
 def sigmoid(logits: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:

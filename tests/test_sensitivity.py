@@ -1,22 +1,18 @@
 """Which products int8 spoils: finding them, leaving them in fp32, and smoothing."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from builders import PAIRS, tiny_checkpoint
+from builders import PAIRS
 from conftest import Tiny
 from raskrank import Reranker
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL
-from raskrank.samples import read_samples
-from raskrank_export import ExportReport, Thresholds, export
+from raskrank_export import ExportReport, export
 from raskrank_export.ladder import exclusion_counts
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.progress import Silent
@@ -24,28 +20,7 @@ from raskrank_export.quantize import Quantization, constant_products
 from raskrank_export.sensitivity import PAIRS as MOST_PAIRS
 from raskrank_export.sensitivity import product_names, sensitivity, sensitivity_pairs
 from raskrank_export.smoothing import OUTLIER, find_smoothing
-
-QUERIES = 12  # of the default samples, so that a rung is scored in a fifth of a second
-# 64 channels average out less of the rounding than the 384 to 1,024 of real models: the defaults ask more of tau and top-1.
-SMALL = Thresholds(min_tau=0.9, min_top1=0.8)
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("samples") / "samples.jsonl"
-    lines = [{"query": sample.query, "documents": sample.documents} for sample in read_samples()[:QUERIES]]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    return file
-
-
-def changed(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
-    """A checkpoint of 64 channels and two layers with its weights changed."""
-    tiny_checkpoint(folder, "xlm-roberta", hidden=64, intermediate=128)
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
+from repairs import SMALL, changed
 
 DEAD = 5
 
@@ -62,10 +37,10 @@ def add_dead_neuron(weights: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.fixture(scope="module")
-def dead(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> ExportReport:
+def dead(tmp_path_factory: pytest.TempPathFactory, few_samples: Path) -> ExportReport:
     root = tmp_path_factory.mktemp("dead")
     return export(
-        str(changed(root / "dead", add_dead_neuron)), root / "bundle", samples=samples, scheme="row", thresholds=SMALL
+        str(changed(root / "dead", add_dead_neuron)), root / "bundle", samples=few_samples, scheme="row", thresholds=SMALL
     )
 
 
