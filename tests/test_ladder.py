@@ -179,13 +179,27 @@ def test_seven_bits(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
     assert 0 < difference(report, tiny) < 0.15
 
 
+def test_blocks(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
+    report = reached("int8 in blocks")
+    assert rungs(report)[-1] == "int8 in blocks"
+    recipe = report.manifest.recipe
+    assert (recipe.scheme, recipe.activation_max, recipe.weight_max) == ("blocks", 127, 127)
+    assert (recipe.groups, recipe.instruction_set) == (False, "portable")
+    assert 0 < difference(report, tiny) < 0.05
+    graph = GraphEditor(onnx.load(str(Path(report.output) / MODEL)))
+    assert len(graph.nodes("MatMulNBits")) == 9
+    assert constant_products(graph) == []
+    with Reranker.load(report.output, threads=2) as reranker:
+        together = reranker.score_pairs(PAIRS)
+        assert all(reranker.score_pairs([pair])[0] == score for pair, score in zip(PAIRS, together, strict=True))
+
+
 def test_weight_only(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
     report = reached("weight-only int8")
     assert rungs(report)[-1] == "weight-only int8"
-    *others, last = (name for name in rungs(report) if name.endswith("in fp32"))
+    others = [name for name in rungs(report) if name.endswith("in fp32")]
     assert others[0].endswith(", 1 product in fp32")
-    assert others[1].endswith(", 2 products in fp32")
-    assert rungs(report).index(last) == len(rungs(report)) - 2
+    assert rungs(report)[-3:] == [others[-1], "int8 in blocks", "weight-only int8"]
     recipe = report.manifest.recipe
     assert (recipe.scheme, recipe.activation_max, recipe.weight_max) == ("weights", 0, 127)
     assert recipe.groups is False

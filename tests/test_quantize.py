@@ -32,8 +32,14 @@ from raskrank_export.quantize import (
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
 ROW, TENSOR, NBITS = Quantization(), Quantization(scheme="tensor"), Quantization(scheme="weights", levels=EXACT)
-RECIPES = pytest.mark.parametrize("recipe", [ROW, TENSOR, NBITS], ids=lambda recipe: recipe.scheme)
-PRODUCT: dict[Scheme, str] = {"row": "MatMulIntegerToFloat", "tensor": "DynamicQuantizeMatMul", "weights": "MatMulNBits"}
+BLOCKS = Quantization(scheme="blocks", levels=EXACT)
+RECIPES = pytest.mark.parametrize("recipe", [ROW, TENSOR, BLOCKS, NBITS], ids=lambda recipe: recipe.scheme)
+PRODUCT: dict[Scheme, str] = {
+    "row": "MatMulIntegerToFloat",
+    "tensor": "DynamicQuantizeMatMul",
+    "blocks": "MatMulNBits",
+    "weights": "MatMulNBits",
+}
 
 
 # Rounding

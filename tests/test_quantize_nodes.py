@@ -15,7 +15,6 @@ from raskrank_export.quantize import (
     GELU_LEAST,
     PORTABLE,
     SEVEN_BIT,
-    WEIGHT_BLOCK,
     Levels,
     Quantization,
     Scheme,
@@ -25,8 +24,14 @@ from raskrank_export.quantize import (
 
 Floats = npt.NDArray[np.float32]
 ROW, TENSOR, NBITS = Quantization(), Quantization(scheme="tensor"), Quantization(scheme="weights", levels=EXACT)
-RECIPES = pytest.mark.parametrize("recipe", [ROW, TENSOR, NBITS], ids=lambda recipe: recipe.scheme)
-PRODUCT: dict[Scheme, str] = {"row": "MatMulIntegerToFloat", "tensor": "DynamicQuantizeMatMul", "weights": "MatMulNBits"}
+BLOCKS = Quantization(scheme="blocks", levels=EXACT)
+RECIPES = pytest.mark.parametrize("recipe", [ROW, TENSOR, BLOCKS, NBITS], ids=lambda recipe: recipe.scheme)
+PRODUCT: dict[Scheme, str] = {
+    "row": "MatMulIntegerToFloat",
+    "tensor": "DynamicQuantizeMatMul",
+    "blocks": "MatMulNBits",
+    "weights": "MatMulNBits",
+}
 
 
 # What is rewritten and what is left, node by node
@@ -64,9 +69,11 @@ def expected_product(
 ) -> npt.NDArray[np.float64]:
     """Quantization as the scheme defines it, in float64."""
     limit = recipe.weight_max
-    if recipe.scheme == "weights":
-        blocks = [symmetric(weight[start : start + WEIGHT_BLOCK], axis=1, limit=limit) for start in range(0, 4, WEIGHT_BLOCK)]
-        return np.asarray(x @ np.concatenate([integers * scales.astype(np.float64) for integers, scales in blocks]) + bias)
+    if recipe.scheme in ("weights", "blocks"):  # 4 channels are one block
+        integers, scales = symmetric(weight, axis=1, limit=limit)
+        step = np.abs(x).max(axis=-1, keepdims=True).astype(np.float64) / 127
+        source = np.rint(x / step) * step if recipe.scheme == "blocks" else x
+        return np.asarray(source @ (integers * scales.astype(np.float64)) + bias)
     if recipe.scheme == "row":
         ranges = np.maximum(np.abs(x).max(axis=-1, keepdims=True), 1e-30).astype(np.float64)
         step = ranges / recipe.levels.activation

@@ -70,17 +70,17 @@ def test_the_spoilt_product_is_the_only_one_in_fp32(dead: ExportReport) -> None:
 @pytest.mark.parametrize(
     ("sizes", "counts"),
     [
-        ([1] * 20, [1, 2, 4, 8, 10]),
-        ([1] * 16, [1, 2, 4, 8]),
-        ([1] * 5, [1, 2]),
-        ([1, 1], [1]),
+        ([1] * 20, [1, 2, 4, 5]),
+        ([1] * 16, [1, 2, 4]),
+        ([1] * 5, [1]),
+        ([1, 1], []),
         ([1], []),
         ([], []),
         ([1, 1, 1, 6, 1, 1, 1], [1, 2, 3]),
         ([7, 1, 1], []),
     ],
 )
-def test_fewest_first_and_never_more_than_half_of_the_weights(sizes: list[int], counts: list[int]) -> None:
+def test_fewest_first_and_never_more_than_a_quarter_of_the_weights(sizes: list[int], counts: list[int]) -> None:
     assert exclusion_counts(sizes) == counts
 
 

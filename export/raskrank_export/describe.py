@@ -28,6 +28,7 @@ SELF_TEST_TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
 def make_recipe(quantization: Quantization | None, target: cpu.Target, passes: dict[str, int]) -> Recipe:
     """How the int8 graph was made. quantization: None for fp32. passes: layers that each changed, by name."""
     fp32_products = quantization is None or quantization.scheme == "weights"
+    anywhere = fp32_products or (quantization is not None and quantization.scheme == "blocks")
     return Recipe(
         scheme=quantization.scheme if quantization else "fp32",
         groups=quantization.groups if quantization else True,
@@ -35,7 +36,7 @@ def make_recipe(quantization: Quantization | None, target: cpu.Target, passes: d
         weight_max=quantization.weight_max if quantization else 0,
         per_channel=quantization is not None,
         excluded_nodes=tuple(sorted(quantization.excluded)) if quantization else (),
-        instruction_set="portable" if fp32_products else target,
+        instruction_set="portable" if anywhere else target,
         passes=passes | ({"smoothing": len(quantization.smoothing)} if quantization and quantization.smoothing else {}),
     )
 

@@ -15,7 +15,7 @@ from raskrank_export.passes.edit import MICROSOFT, GraphEditor, attribute
 Floats = npt.NDArray[np.float32]
 ActivationScheme = Literal["constant", "row"]
 # "tensor" is what others ship; benchmarks/studies/schemes.py shows what it loses.
-Scheme = ActivationScheme | Literal["tensor", "weights"]
+Scheme = ActivationScheme | Literal["tensor", "blocks", "weights"]
 
 BLOCK_ROWS = 8192  # of an embedding, quantized together: some tens of megabytes
 EMBEDDING_MAX = 127  # looked up, never multiplied in int8: all levels are safe
@@ -37,8 +37,8 @@ SEVEN_BIT = Levels(127, 64)  # fits as well, 2 * (2 * 127) * 64 = 32512: coarser
 EXACT = Levels(127, 127)  # for CPUs that add in 32 bits: VNNI, AMX, ARM
 # DynamicQuantizeMatMul uses all of 0..255 for an activation: 2 * 255 * 64 = 32640.
 TENSOR_WEIGHT_MAX = 64
-# MatMulNBits: a scale for so many weights of a column. 1 stands for products in fp32, as exact as the weights are.
-WEIGHT_BLOCK, FP32_PRODUCTS = 128, 1
+# MatMulNBits, accuracy_level 1 and 4: what it multiplies in, fp32, which is as exact as the weights are, or int8.
+FP32_PRODUCTS, INT8_PRODUCTS = 1, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ class Quantization:
     scheme: "constant" has constant ranges, which `smoothing` brings to [-1, 1]. "row" gives each row (token) of an activation
         a range of its own at run time. With both, pairs of equal length may share a run and no neighbour changes a score.
         "tensor" takes one range over all of a run, which must therefore hold one pair.
+        "blocks" gives each 64 channels of a token a range, and as many weights of a column: exact on every CPU, since no sum
+        overflows, and half as slow again as "row".
         "weights" stores weights in int8 and multiplies in fp32: for size, not for speed.
     levels: of activations and weights. For "tensor" those of activations are always 0..255, and EXACT weights have 127.
         "weights" has no levels of activations.
@@ -64,7 +66,7 @@ class Quantization:
     @property
     def groups(self) -> bool:
         """Whether pairs of equal length may share a run."""
-        return self.scheme not in ("tensor", "weights")  # MatMulNBits multiplies a single row in another order
+        return self.scheme not in ("tensor", "blocks", "weights")  # MatMulNBits multiplies a single row in another order
 
     @property
     def weight_max(self) -> int:
@@ -263,27 +265,36 @@ class _ConstantProducts(_IntegerProducts):
 class _WeightProducts(_Products):
     """MatMulNBits: int8 weights (N, K / block, block) with a scale for each block, products in fp32."""
 
+    block, accuracy_level = 128, FP32_PRODUCTS
+
     def _write(self, source: str, values: Floats, name: str, bias: str, output: str) -> None:
         inner, columns = values.shape  # (K, N)
-        blocks = np.pad(values.T, ((0, 0), (0, -inner % WEIGHT_BLOCK))).reshape(-1, WEIGHT_BLOCK)  # (N * K / block, block)
+        blocks = np.pad(values.T, ((0, 0), (0, -inner % self.block))).reshape(-1, self.block)  # (N * K / block, block)
         integers, scales = symmetric(blocks, axis=0, limit=self.quantization.weight_max)
-        stored = (integers.astype(np.int16) + 128).astype(np.uint8).reshape(columns, -1, WEIGHT_BLOCK)
+        stored = (integers.astype(np.int16) + 128).astype(np.uint8).reshape(columns, -1, self.block)
         inputs = [
             source,
             self.graph.add_initializer(f"{name}/blocks", stored),
             self.graph.add_initializer(f"{name}/scales", scales),
         ]
         product = f"{output}/product" if bias else output
-        attributes = {"K": inner, "N": columns, "bits": 8, "block_size": WEIGHT_BLOCK, "accuracy_level": FP32_PRODUCTS}
-        self.graph.append("MatMulNBits", inputs, [product], domain=MICROSOFT, **attributes)
+        form = {"K": inner, "N": columns, "bits": 8, "block_size": self.block, "accuracy_level": self.accuracy_level}
+        self.graph.append("MatMulNBits", inputs, [product], domain=MICROSOFT, **form)
         if bias:
             self.graph.append("Add", [product, bias], [output])
+
+
+class _BlockProducts(_WeightProducts):
+    """The same, with activations in int8 too: each block of a row has a range of its own, found at run time."""
+
+    block, accuracy_level = 64, INT8_PRODUCTS
 
 
 _WRITERS: Mapping[Scheme, type[_Products]] = {
     "constant": _ConstantProducts,
     "row": _RowProducts,
     "tensor": _TensorProducts,
+    "blocks": _BlockProducts,
     "weights": _WeightProducts,
 }
 
