@@ -25,21 +25,12 @@ from raskrank_export.quantize import (
     TENSOR_WEIGHT_MAX,
     Levels,
     Quantization,
-    Scheme,
     quantize,
     symmetric,
 )
+from recipes import PRODUCT, RECIPES, ROW, TENSOR
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
-ROW, TENSOR, NBITS = Quantization(), Quantization(scheme="tensor"), Quantization(scheme="weights", levels=EXACT)
-BLOCKS = Quantization(scheme="blocks", levels=EXACT)
-RECIPES = pytest.mark.parametrize("recipe", [ROW, TENSOR, BLOCKS, NBITS], ids=lambda recipe: recipe.scheme)
-PRODUCT: dict[Scheme, str] = {
-    "row": "MatMulIntegerToFloat",
-    "tensor": "DynamicQuantizeMatMul",
-    "blocks": "MatMulNBits",
-    "weights": "MatMulNBits",
-}
 
 
 # Rounding

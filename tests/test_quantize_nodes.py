@@ -11,27 +11,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from raskrank_export.quantize import (
     EMBEDDING_MAX,
-    EXACT,
     GELU_LEAST,
     PORTABLE,
     SEVEN_BIT,
     Levels,
     Quantization,
-    Scheme,
     quantize,
     symmetric,
 )
+from recipes import PRODUCT, RECIPES, ROW, TENSOR
 
 Floats = npt.NDArray[np.float32]
-ROW, TENSOR, NBITS = Quantization(), Quantization(scheme="tensor"), Quantization(scheme="weights", levels=EXACT)
-BLOCKS = Quantization(scheme="blocks", levels=EXACT)
-RECIPES = pytest.mark.parametrize("recipe", [ROW, TENSOR, BLOCKS, NBITS], ids=lambda recipe: recipe.scheme)
-PRODUCT: dict[Scheme, str] = {
-    "row": "MatMulIntegerToFloat",
-    "tensor": "DynamicQuantizeMatMul",
-    "blocks": "MatMulNBits",
-    "weights": "MatMulNBits",
-}
 
 
 # What is rewritten and what is left, node by node

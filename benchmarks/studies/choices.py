@@ -31,9 +31,7 @@ PAUSE = 0.02  # seconds: longer than threads spin
 def compare_runs(model: str) -> None:
     opened = open_bundle(bundle(model, "int8"))
     manifest, cores = opened.manifest, cpu.usable_cpus()
-    backend = OnnxBackend(
-        opened.graph, opened.folder, manifest.inputs, concurrency=cores, hidden_size=manifest.hidden_size, groups=False
-    )
+    backend = OnnxBackend.of_bundle(opened, cores)
     options = session_options(opened.folder, threads=cores)
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     spinning = make_session(opened.graph, options)

@@ -76,7 +76,7 @@ def main() -> None:
     opened = open_bundle(bundle(model, "int8"))
     manifest, here = opened.manifest, cpu.usable_cpus()
     width, groups = manifest.hidden_size, manifest.recipe.groups
-    backend = OnnxBackend(opened.graph, opened.folder, manifest.inputs, concurrency=1, hidden_size=width, groups=groups)
+    backend = OnnxBackend.of_bundle(opened, 1)
     encoder = load_encoder(opened.tokenizer, manifest.max_length, manifest.vocab_size, opened.folder, parallel=True)
     costs = Costs(backend, manifest.vocab_size)
     print(f"{model} int8, one query, mixed passages: ms on paper, and times as fast as one core\n")

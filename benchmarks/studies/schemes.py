@@ -30,9 +30,8 @@ ROUNDS = 7
 
 def backend(model: str, scheme: ActivationScheme | None) -> OnnxBackend:
     """scheme: None for fp32."""
-    opened = open_bundle(bundle(model, "fp32") if scheme is None else bundle(model, "int8", scheme))
-    width = opened.manifest.hidden_size
-    return OnnxBackend(opened.graph, opened.folder, opened.manifest.inputs, concurrency=1, hidden_size=width, groups=False)
+    folder = bundle(model, "fp32") if scheme is None else bundle(model, "int8", scheme)
+    return OnnxBackend.of_bundle(open_bundle(folder), 1)
 
 
 def milliseconds(backends: Mapping[str, OnnxBackend], pairs: int, tokens: int) -> dict[str, float]:

@@ -20,14 +20,13 @@ from raskrank.bundle import open_bundle
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.measure.timing import interleaved
-from raskrank.onnx_backend import OnnxBackend
 from raskrank.parity import compare
 from raskrank.samples import as_pairs, read_samples
 from raskrank.tokenizer import load_encoder
 from raskrank_export import graph
 from raskrank_export.progress import Silent
 from raskrank_export.quantize import EXACT, PORTABLE, Quantization, quantize
-from raskrank_export.scoring import graph_logits
+from raskrank_export.scoring import graph_backend, graph_logits
 
 SCHEMES = {
     "row": Quantization(levels=PORTABLE),
@@ -66,10 +65,7 @@ def compare_errors(
 
 
 def compare_times(folders: Mapping[str, Path], inputs: tuple[str, ...]) -> None:
-    backends = {
-        name: OnnxBackend((folder / MODEL).read_bytes(), folder, inputs, concurrency=1, hidden_size=0, groups=False)
-        for name, folder in folders.items()
-    }
+    backends = {name: graph_backend(folder, inputs, concurrency=1, groups=False) for name, folder in folders.items()}
     print("\nmedian ms of one pair, by tokens\n")
     print(f"{'':12}", *(f"{tokens:>8}" for tokens in TOKENS))
     found = {}

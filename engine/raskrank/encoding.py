@@ -154,13 +154,18 @@ class PairEncoder:
         return encoding
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether it is tokenizers' own: a panic of its Rust code is a PanicException, which is no Exception and has no import."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 @contextmanager
 def _failures_as_errors() -> Iterator[None]:
-    """Without what the library says: a panic of its Rust code may quote the text. Its PanicException is no Exception."""
+    """Without what the library says: a panic may quote the text."""
     try:
         yield
     except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        if is_failure(error):
             raise InferenceError(
                 f"tokenizers {tokenizers.__version__} failed on a text ({type(error).__name__}); the vocabulary may lack a "
                 "piece for unknown characters"

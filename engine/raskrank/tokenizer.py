@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import Tokenizer
 
 from raskrank.bundle import MAX_SMALL_BYTES
-from raskrank.encoding import PairEncoder
+from raskrank.encoding import PairEncoder, is_failure
 from raskrank.errors import Incompatible
 from raskrank.manifest import TOKENIZER
 from raskrank.quoting import named
@@ -56,14 +56,13 @@ def read_tokenizer(data: bytes, path: Path) -> Tokenizer:
 
 @contextmanager
 def tokenizing(path: Path) -> Iterator[None]:
-    """Turns what tokenizers raises into Incompatible. Where its Rust code panics that is a PanicException, which is no subclass
-    of Exception, and which cannot be imported to be named here."""
+    """Turns what tokenizers raises into Incompatible."""
     try:
         yield
     except Incompatible as error:
         raise Incompatible(f"{path}: {error}") from None
     except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        if is_failure(error):
             raise Incompatible(
                 f"{path}: tokenizers {tokenizers.__version__} cannot use its {TOKENIZER}: {named(error)}"
             ) from error

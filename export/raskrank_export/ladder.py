@@ -15,7 +15,6 @@ from raskrank.backend import Float32Array
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.measure.timing import interleaved
-from raskrank.onnx_backend import OnnxBackend
 from raskrank.parity import Parity, Part, compare
 from raskrank_export import graph
 from raskrank_export.calibrate import channel_magnitudes
@@ -24,7 +23,7 @@ from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.progress import Clock
 from raskrank_export.quantize import EXACT, PORTABLE, SEVEN_BIT, Floats, Quantization, constant_products, quantize
 from raskrank_export.rungs import Attempt, Climb, Cost, Rung
-from raskrank_export.scoring import graph_logits
+from raskrank_export.scoring import graph_backend, graph_logits
 from raskrank_export.sensitivity import sensitivity, sensitivity_pairs
 from raskrank_export.smoothing import find_smoothing
 
@@ -194,7 +193,8 @@ class _Ladder:
         pair = max(self.judge.encoded, key=lambda pair: len(pair.input_ids))
         input_ids, token_type_ids = pair.input_ids[None, :TIMED_TOKENS], pair.token_type_ids[None, :TIMED_TOKENS]
         backends = {
-            name: _single_thread(folder, self.judge.inputs) for name, folder in (("plain", self.plain), ("passed", passed))
+            name: graph_backend(folder, self.judge.inputs, concurrency=1, groups=False)
+            for name, folder in (("plain", self.plain), ("passed", passed))
         }
         try:
             timings = interleaved(
@@ -220,10 +220,6 @@ def exclusion_counts(sizes: Sequence[int]) -> list[int]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _single_thread(folder: Path, inputs: tuple[str, ...]) -> OnnxBackend:
-    return OnnxBackend((folder / MODEL).read_bytes(), folder, inputs, concurrency=1, hidden_size=0, groups=False)
 
 
 def _size(folder: Path) -> int:

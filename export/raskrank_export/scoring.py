@@ -21,6 +21,14 @@ def logits_of(backend: Backend, encoded: Sequence[EncodedPair], progress: Progre
         workers.close()
 
 
+def graph_backend(
+    folder: Path, inputs: tuple[str, ...], *, concurrency: int, groups: bool, graph: bytes | None = None
+) -> OnnxBackend:
+    """The graph in `folder`, or another one on the weights that lie there. No run is spread over cores: hidden_size is 0."""
+    graph = (folder / MODEL).read_bytes() if graph is None else graph
+    return OnnxBackend(graph, folder, inputs, concurrency=concurrency, hidden_size=0, groups=groups)
+
+
 def graph_logits(
     folder: Path,
     inputs: tuple[str, ...],
@@ -31,9 +39,7 @@ def graph_logits(
     graph: bytes | None = None,
 ) -> Float32Array:
     """float32 (n): the logits of the graph in `folder`, or of another one on the weights that lie there."""
-    # hidden_size 0: no run is spread over cores; there are pairs enough to keep them busy.
-    graph = (folder / MODEL).read_bytes() if graph is None else graph
-    backend = OnnxBackend(graph, folder, inputs, concurrency=cpu.usable_cpus(), hidden_size=0, groups=groups)
+    backend = graph_backend(folder, inputs, concurrency=cpu.usable_cpus(), groups=groups, graph=graph)
     try:
         return logits_of(backend, encoded, progress)
     finally:
