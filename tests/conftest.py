@@ -7,7 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import settings
@@ -204,3 +204,15 @@ def few_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [{"query": sample.query, "documents": sample.documents} for sample in read_samples()[:FEW_QUERIES]]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     return file
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    """A copy of a bundle, to change."""
+    return bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle")
+
+
+@pytest.fixture
+def values(tiny: Tiny) -> dict[str, Any]:
+    """What the manifest of that bundle says."""
+    return bundles.read(tiny.bundle("bert", "int8"))

@@ -13,23 +13,12 @@ from typing import Any
 import pytest
 
 import bundles
-from conftest import Tiny
 from processes import run_script
 from raskrank import Corrupt, Incompatible, MissingFile, Reranker
 from raskrank.bundle import open_bundle, read_manifest
 from raskrank.manifest import DIGEST, FILES, FORMAT, MANIFEST, MODEL, TOKENIZER, WEIGHTS, Manifest
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>Not found</body></html>\n"
-
-
-@pytest.fixture
-def folder(tiny: Tiny, tmp_path: Path) -> Path:
-    return bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle")
-
-
-@pytest.fixture
-def values(tiny: Tiny) -> dict[str, Any]:
-    return bundles.read(tiny.bundle("bert", "int8"))
 
 
 def test_a_bundle_is_read_whole(folder: Path) -> None:

@@ -7,18 +7,12 @@ import numpy as np
 import pytest
 
 import bundles
-from conftest import Tiny
 from raskrank import BundleError, Corrupt, MissingFile, Reranker
 from raskrank.bundle import open_bundle
 from raskrank.manifest import FILES, MANIFEST
 from raskrank.settings import bundle_path
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>Not found</body></html>\n"
-
-
-@pytest.fixture
-def folder(tiny: Tiny, tmp_path: Path) -> Path:
-    return bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle")
 
 
 def test_a_link_to_the_folder_loads(folder: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 import bundles
-from conftest import Tiny
 from raskrank import Incompatible, Reranker
 from raskrank.external import relocate
 from raskrank.manifest import MODEL, WEIGHTS
@@ -18,11 +17,6 @@ from raskrank.onnx_backend import OnnxBackend
 
 INPUTS = ("input_ids", "token_type_ids")
 FREE = ["batch_size", "sequence_length"]
-
-
-@pytest.fixture
-def folder(tiny: Tiny, tmp_path: Path) -> Path:
-    return bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle")
 
 
 def backend(folder: Path, inputs: tuple[str, ...] = INPUTS, *, concurrency: int = 1) -> OnnxBackend:

@@ -13,18 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
-import bundles
 from conftest import Tiny
 from processes import run_script
 from raskrank import external
 from raskrank.external import MESSAGES, external_tensors, relocate
 from raskrank.manifest import MODEL, TOKENIZER
-
-
-@pytest.fixture
-def folder(tiny: Tiny, tmp_path: Path) -> Path:
-    return bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle")
-
 
 # External data
 

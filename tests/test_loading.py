@@ -20,11 +20,6 @@ QUERY, DOCUMENTS = "Hvem kan Python?", ["Python og SQL", "Sykepleier", "", "ord 
 
 
 @pytest.fixture
-def folder(tiny: Tiny, tmp_path: Path) -> Path:
-    return bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle")
-
-
-@pytest.fixture
 def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the embedded model, with pairs spread over cores that are idle, here from the first on."""
     monkeypatch.setattr(onnx_backend, "SPREAD_ALONE", 0)

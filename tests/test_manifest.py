@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bundles
-from conftest import Tiny
 from raskrank import BundleError, Corrupt, MissingFile, Reranker
 from raskrank.bundle import MAX_MANIFEST_BYTES, open_bundle, read_manifest
 from raskrank.cli.main import main
@@ -92,16 +91,6 @@ MANIFESTS = st.builds(
         coverage=st.builds(Coverage, texts=COUNT, held_back=COUNT, whole_texts=FINITE, tokens=FINITE),
     ),
 )
-
-
-@pytest.fixture
-def folder(tiny: Tiny, tmp_path: Path) -> Path:
-    return bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle")
-
-
-@pytest.fixture
-def values(tiny: Tiny) -> dict[str, Any]:
-    return bundles.read(tiny.bundle("bert", "int8"))
 
 
 # Fields

@@ -21,11 +21,6 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="ne
 
 
 @pytest.fixture
-def folder(tiny: Tiny, tmp_path: Path) -> Path:
-    return bundles.copy_bundle(tiny.bundle("bert", "int8"), tmp_path / "bundle")
-
-
-@pytest.fixture
 def nano(tmp_path: Path) -> Path:
     """A copy of the embedded model, whose weights are megabytes."""
     return bundles.copy_bundle(bundle_path(None), tmp_path / "nano")

@@ -14,16 +14,9 @@ import pytest
 
 from raskrank.errors import ExportError
 from raskrank_export.write import bundle_folder
-from writing import NEW, OLD, content, export, fill, leave_stale, names, raising, running
+from writing import NEW, OLD, answer, content, export, fill, leave_stale, names, raising
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def answer(script: str, *arguments: object) -> str:
-    with running(script, *arguments) as process:
-        output, _ = process.communicate(timeout=50)
-        assert process.returncode == 0
-        return output
 
 
 # The plain case

@@ -74,3 +74,10 @@ def running(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate(timeout=30)
+
+
+def answer(script: str, *arguments: object) -> str:
+    with running(script, *arguments) as process:
+        output, _ = process.communicate(timeout=50)
+        assert process.returncode == 0
+        return output

@@ -27,16 +27,15 @@ SELF_TEST_TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
 
 def make_recipe(quantization: Quantization | None, target: cpu.Target, passes: dict[str, int]) -> Recipe:
     """How the int8 graph was made. quantization: None for fp32. passes: layers that each changed, by name."""
-    fp32_products = quantization is None or quantization.scheme == "weights"
-    anywhere = fp32_products or (quantization is not None and quantization.scheme == "blocks")
+    scheme = quantization.scheme if quantization else "fp32"
     return Recipe(
-        scheme=quantization.scheme if quantization else "fp32",
+        scheme=scheme,
         groups=quantization.groups if quantization else True,
-        activation_max=0 if quantization is None or fp32_products else quantization.levels.activation,
+        activation_max=quantization.levels.activation if quantization and scheme != "weights" else 0,
         weight_max=quantization.weight_max if quantization else 0,
         per_channel=quantization is not None,
         excluded_nodes=tuple(sorted(quantization.excluded)) if quantization else (),
-        instruction_set="portable" if anywhere else target,
+        instruction_set="portable" if scheme in ("fp32", "weights", "blocks") else target,
         passes=passes | ({"smoothing": len(quantization.smoothing)} if quantization and quantization.smoothing else {}),
     )
 
