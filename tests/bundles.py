@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from raskrank.bundle import record
 from raskrank.manifest import DIGEST, FILES, MANIFEST, MODEL, TOKENIZER, UNSIGNED, WEIGHTS
 from raskrank.manifest import sign as sign_text
+from raskrank.onnx_backend import OnnxBackend
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -100,3 +101,10 @@ def edit_tokenizer(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
     change(values)
     (folder / TOKENIZER).write_text(json.dumps(values), "utf-8")
     return sign(folder)
+
+
+INPUTS = ("input_ids", "token_type_ids")
+
+
+def backend(folder: Path, inputs: tuple[str, ...] = INPUTS, *, concurrency: int = 1) -> OnnxBackend:
+    return OnnxBackend((folder / MODEL).read_bytes(), folder, inputs, concurrency=concurrency, hidden_size=32, groups=True)

@@ -10,17 +10,12 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 import bundles
+from bundles import backend
 from raskrank import Incompatible, Reranker
 from raskrank.external import relocate
 from raskrank.manifest import MODEL, WEIGHTS
-from raskrank.onnx_backend import OnnxBackend
 
-INPUTS = ("input_ids", "token_type_ids")
 FREE = ["batch_size", "sequence_length"]
-
-
-def backend(folder: Path, inputs: tuple[str, ...] = INPUTS, *, concurrency: int = 1) -> OnnxBackend:
-    return OnnxBackend((folder / MODEL).read_bytes(), folder, inputs, concurrency=concurrency, hidden_size=32, groups=True)
 
 
 IDS: tuple[int, list[Any]] = (TensorProto.INT64, FREE)

@@ -9,14 +9,13 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 import bundles
+from bundles import backend
 from conftest import Tiny
 from processes import run_script
 from raskrank import Reranker
-from raskrank.manifest import MODEL, WEIGHTS
-from raskrank.onnx_backend import OnnxBackend
+from raskrank.manifest import WEIGHTS
 from raskrank.settings import bundle_path
 
-INPUTS = ("input_ids", "token_type_ids")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
 
 
@@ -24,10 +23,6 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="ne
 def nano(tmp_path: Path) -> Path:
     """A copy of the embedded model, whose weights are megabytes."""
     return bundles.copy_bundle(bundle_path(None), tmp_path / "nano")
-
-
-def backend(folder: Path, inputs: tuple[str, ...] = INPUTS, *, concurrency: int = 1) -> OnnxBackend:
-    return OnnxBackend((folder / MODEL).read_bytes(), folder, inputs, concurrency=concurrency, hidden_size=32, groups=True)
 
 
 @needs_proc
