@@ -222,6 +222,6 @@ def test_the_version_table_reports_what_differs() -> None:
     assert versions.compare(other, here) == {
         "token ids": "FAILED",
         "largest logit difference": "FAILED 0.06",
-        "order of the documents": "FAILED",
+        "order of the documents, near ties aside": "FAILED",
         "check": "FAILED",
     }
