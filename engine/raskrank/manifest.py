@@ -67,6 +67,25 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """The encoder of a bundle that our own kernels run, beside hidden_size and vocab_size of the manifest.
+
+    intermediate: width of the feed-forward layers. epsilon: of every LayerNormalization. positions, types: rows of those
+    embeddings. position_offset: position of the first token. skipped_id: a token of this id, the padding, has the position
+    `position_offset - 1` and is not counted; None where a token's position is its index and `position_offset`.
+    """
+
+    layers: int
+    heads: int
+    intermediate: int
+    epsilon: float
+    positions: int
+    types: int
+    position_offset: int
+    skipped_id: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CorpusFile:
     """A file that a vocabulary was trimmed on: its name without folders, and its lower-case hexadecimal SHA-256."""
 
