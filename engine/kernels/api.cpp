@@ -134,7 +134,9 @@ EXPORT void* rk_create(const rk_model* model, const char* engine) {
 }
 
 // ids, types: (pairs, length). logits: (pairs). threads: that may share the call; those that others use are done without.
-EXPORT int rk_logits(void* opaque, const i64* ids, const i64* types, i32 pairs, i32 length, float* logits, i32 threads) {
+// ticks: (STAGES), to which the caller's own are added, or null.
+EXPORT int rk_logits(void* opaque, const i64* ids, const i64* types, i32 pairs, i32 length, float* logits, i32 threads,
+                     u64* ticks) {
     Handle& h = *static_cast<Handle*>(opaque);
     const rk_model& m = h.model;
     if (pairs < 1 || length < 1 || threads < 1) return BAD_CALL;
@@ -149,7 +151,7 @@ EXPORT int rk_logits(void* opaque, const i64* ids, const i64* types, i32 pairs, 
     } else if (!find_positions(m, ids, types, pairs, length, reinterpret_cast<i32*>(room.at))) {
         result = BAD_ID;
     } else {
-        const Call call{ids, types, reinterpret_cast<i32*>(room.at), pairs, length, logits, room.at + positions};
+        const Call call{ids, types, reinterpret_cast<i32*>(room.at), pairs, length, logits, room.at + positions, ticks};
         Shared all{&h, &call, &team, room.at + positions + shared, own};
         if (team.size == 1) work(&all, 0);
         else h.pool.run(work, &all, team.size);

@@ -3,12 +3,16 @@
 #include "model.hpp"
 #include "pool.hpp"
 
+using u64 = std::uint64_t;
+enum Stage { EMBED, QKV, ATTENTION, QUANTIZE, OUTPUT, NORM, UP, GELU_STAGE, DOWN, HEAD, WAIT, STAGES };
+
 struct Call {
     const i64 *ids, *types;  // (pairs, length), in range
     const i32* positions;    // (pairs, length), in range
     i32 pairs, length;
     float* logits;  // (pairs)
     char* shared;   // room that all threads of the team see
+    u64* ticks;     // (STAGES) of the calling thread, or null
 };
 
 struct Engine {

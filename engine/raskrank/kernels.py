@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import platform
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +13,14 @@ import numpy.typing as npt
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.manifest import Encoder
 
+UInt64Array = npt.NDArray[np.uint64]
+
 LIBRARY = Path(__file__).parent / "_kernels.so"
 GROUP = 64  # channels that share a range
 # Best first. "scalar" is plain C++, for tests: it is never chosen.
 ENGINES = ("amx", "avx512", "avxvnni", "avx2", "scalar")
+# Of a call, in the order of engine.hpp.
+STAGES = ("embed", "qkv", "attention", "quantize", "output", "norm", "up", "gelu", "down", "head", "wait")
 _ERRORS: dict[int, Callable[[str], Exception]] = {-1: ValueError, -2: ValueError, -3: MemoryError}
 _MEANINGS = {-1: "not one pair", -2: "a token without an embedding", -3: "no memory for the activations"}
 
@@ -91,10 +94,13 @@ class Kernels:
             raise ValueError(f"the kernels cannot run a model of this shape on {self.engine!r}: {encoder}, width {hidden_size}")
         self._close = threading.Lock()
 
-    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, threads: int = 1) -> Float32Array:
+    def logits(
+        self, input_ids: Int64Array, token_type_ids: Int64Array, threads: int = 1, ticks: UInt64Array | None = None
+    ) -> Float32Array:
         """float32 (B): the logit of each pair. Both arrays are int64 (B, L), without padding.
 
         threads: that may share the call. A pair's bits depend on the pair alone, the same on every CPU.
+        ticks: uint64 (len(STAGES)), to which the time that the calling thread spent in each stage is added, in one unit.
         Raises MemoryError; ValueError for a token, or a number of tokens, that the model has no embedding for.
         """
         ids, types = (np.ascontiguousarray(array, np.int64) for array in (input_ids, token_type_ids))
@@ -102,7 +108,9 @@ class Kernels:
             raise ValueError(f"expected two arrays of the same two dimensions, got {ids.shape} and {types.shape}")
         logits = np.empty(len(ids), np.float32)
         addresses = (array.ctypes.data for array in (ids, types))
-        code = self._library.rk_logits(self._handle, *addresses, *ids.shape, logits.ctypes.data, threads)
+        code = self._library.rk_logits(
+            self._handle, *addresses, *ids.shape, logits.ctypes.data, threads, None if ticks is None else ticks.ctypes.data
+        )
         if code:
             raise _ERRORS[code](f"{_MEANINGS[code]}: {ids.shape[0]} pairs of {ids.shape[1]} tokens")
         return logits
@@ -118,7 +126,7 @@ class Kernels:
 def unavailable() -> str | None:
     """Why nothing runs on the kernels in this process; None where they can be used."""
     if _load() is None:
-        return "this installation has no compiled kernels; a wheel for this platform has, or a C++ compiler and CMake at install"
+        return "this installation has none: it came without a compiled library, and no C++ compiler and CMake were found then"
     return None if engines() else "this CPU has no AVX2"
 
 
@@ -139,7 +147,7 @@ def _load() -> ctypes.CDLL | None:
     pointer, number = ctypes.c_void_p, ctypes.c_int32
     library.rk_usable.argtypes = [ctypes.c_char_p]
     library.rk_create.restype, library.rk_create.argtypes = pointer, [pointer, ctypes.c_char_p]
-    library.rk_logits.argtypes = [pointer, pointer, pointer, number, number, pointer, number]
+    library.rk_logits.argtypes = [pointer, pointer, pointer, number, number, pointer, number, pointer]
     library.rk_destroy.restype, library.rk_destroy.argtypes = None, [pointer]
     return library
 
@@ -147,9 +155,7 @@ def _load() -> ctypes.CDLL | None:
 class _Reader:
     """The C structure of a model, each tensor checked before its address is taken."""
 
-    def __init__(
-        self, encoder: Encoder, hidden_size: int, vocab_size: int, tensors: Mapping[str, npt.NDArray[Any]]
-    ) -> None:
+    def __init__(self, encoder: Encoder, hidden_size: int, vocab_size: int, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
         self._tensors, self._kept = tensors, list[npt.NDArray[Any]]()
         self._hidden, self._intermediate = hidden_size, encoder.intermediate
         self._layers = (_Layer * encoder.layers)(*(self._layer(index, encoder.layers) for index in range(encoder.layers)))
@@ -177,7 +183,8 @@ class _Reader:
         if index + 1 < layers:
             query, key, value = self._products(f"{name}/qkv", hidden, hidden, 3)
         else:
-            (query,), (key, value) = self._products(f"{name}/q", hidden, hidden, 1), self._products(f"{name}/kv", hidden, hidden, 2)
+            (query,) = self._products(f"{name}/q", hidden, hidden, 1)
+            key, value = self._products(f"{name}/kv", hidden, hidden, 2)
         return _Layer(
             query=query,
             key=key,
