@@ -1,0 +1,3 @@
+#include "engine.hpp"
+
+const Engine* const AMX = nullptr;

@@ -1,0 +1,202 @@
+// The whole model on pairs of equal length, for one instruction set: one thread's part.
+#pragma once
+#include <cstring>
+
+#include "attention.hpp"
+#include "engine.hpp"
+#include "product.hpp"
+
+namespace {
+
+constexpr i64 BLOCK_ROWS = 128;  // rows that go through the products behind attention together: their activations stay in L2
+constexpr i64 LEAST_ROWS = 12;   // of a block, where several threads share the rows
+constexpr float LOG2_E = 1.44269504f;
+
+// Adds the ticks that passed since the last call to a stage.
+struct Clock {
+    u64* ticks;
+    u64 last = ticks ? now() : 0;
+    static u64 now() {
+#if defined(__x86_64__)
+        return __builtin_ia32_rdtsc();
+#else
+        return 0;
+#endif
+    }
+    void stage(Stage which) {
+        if (!ticks) return;
+        const u64 at = now();
+        ticks[which] += at - last;
+        last = at;
+    }
+};
+
+// Memory of a call, handed out in pieces: each begins a cache line, with room behind it for a vector's overhang.
+struct Room {
+    char* at;
+    template <class T>
+    T* take(i64 count) {
+        T* found = reinterpret_cast<T*>(at);
+        at += size<T>(count);
+        return found;
+    }
+    Quantized quantized(i64 rows, i64 channels) {
+        return {take<i8>(rows * channels), take<float>(rows * channels / GROUP), take<i32>(rows * channels / GROUP), channels};
+    }
+    template <class T>
+    static i64 size(i64 count) { return up_to(count * i64(sizeof(T)) + 64, 64); }
+    static i64 quantized_size(i64 rows, i64 channels) { return size<i8>(rows * channels) + 2 * size<float>(rows * channels / GROUP); }
+};
+
+// What all threads of a call see.
+struct Shared {
+    float *x, *context;  // (rows, hidden)
+    Quantized integers;  // of x
+    Shared(const rk_model& m, i64 rows, char* at) {
+        Room room{at};
+        x = room.take<float>(rows * m.hidden), context = room.take<float>(rows * m.hidden);
+        integers = room.quantized(rows, m.hidden);
+    }
+    static i64 size(const rk_model& m, i64 rows) { return 2 * Room::size<float>(rows * m.hidden) + Room::quantized_size(rows, m.hidden); }
+};
+
+template <class S>
+void embed(const rk_model& m, const Call& call, const Shared& shared, i64 row) {
+    const i64 H = m.hidden, word = call.ids[row], position = call.positions[row], type = call.types[row];
+    const i8 *w = m.words.rows + word * H, *p = m.positions.rows + position * H, *t = m.types.rows + type * H;
+    const auto ws = S::set(m.words.scales[word]), ps = S::set(m.positions.scales[position]), ts = S::set(m.types.scales[type]);
+    float* x = shared.x + row * H;
+    for (i64 i = 0; i < H; i += LANES)
+        S::store(x + i, S::fma(S::load(w + i), ws, S::fma(S::load(t + i), ts, S::mul(S::load(p + i), ps))));
+    normalize<S>(x, m.norm, m.epsilon, shared.integers, row);
+}
+
+// Everything behind attention for `rows` rows of one block: x and its integers in place.
+template <class S>
+void behind(const rk_model& m, const rk_layer& layer, const float* context, float* x, const Quantized& xq, i64 rows, char* own,
+            Clock& clock) {
+    const i64 H = m.hidden, I = m.intermediate;
+    Room room{own};
+    const Quantized cq = room.quantized(rows, H), hq = room.quantized(rows, I);
+    float* panel = room.take<float>(rows * GROUP);
+    for (i64 r = 0; r < rows; r++) quantize_row<S>(context + r * H, cq, r);
+    clock.stage(QUANTIZE);
+    product<S>(cq, rows, layer.output, 0, H, Residual<S>{layer.output, x, H});
+    clock.stage(OUTPUT);
+    for (i64 r = 0; r < rows; r++) normalize<S>(x + r * H, layer.attention_norm, m.epsilon, xq, r);
+    clock.stage(NORM);
+    for (i64 g = 0; g < I / GROUP; g++) {
+        product<S>(xq, rows, layer.up, g * GROUP, (g + 1) * GROUP, Biased<S>{layer.up, panel, GROUP, g * GROUP});
+        clock.stage(UP);
+        for (i64 r = 0; r < rows; r++) gelu_group<S>(panel + r * GROUP, hq, r, g);
+        clock.stage(GELU_STAGE);
+    }
+    product<S>(hq, rows, layer.down, 0, H, Residual<S>{layer.down, x, H});
+    clock.stage(DOWN);
+    for (i64 r = 0; r < rows; r++) normalize<S>(x + r * H, layer.output_norm, m.epsilon, xq, r);
+    clock.stage(NORM);
+}
+
+inline i64 behind_room(const rk_model& m, i64 rows) {
+    return Room::quantized_size(rows, m.hidden) + Room::quantized_size(rows, m.intermediate) + Room::size<float>(rows * GROUP);
+}
+
+// Query, key and value of one head, and its attention. last: above it only the first token of each pair is needed.
+template <class S>
+void attend_head(const rk_model& m, const rk_layer& layer, const Call& call, const Shared& shared, i64 head, bool last, char* own,
+                 Clock& clock) {
+    const i64 H = m.hidden, L = call.length, d = H / m.heads, first = head * d, rows = i64(call.pairs) * L, stride = 3 * d;
+    Room room{own};
+    float *heads = room.take<float>(rows * stride), *scores = reinterpret_cast<float*>(room.at);
+    const float scale = LOG2_E / __builtin_sqrtf(float(d));
+    Quantized asked = shared.integers;
+    if (last) asked.apart = L;
+    const i64 asked_stride = last ? L * stride : stride;  // so that a first token's query lies beside its key
+    product<S>(asked, last ? call.pairs : rows, layer.query, first, first + d,
+               Biased<S>{layer.query, heads, asked_stride, first, scale});
+    product<S>(shared.integers, rows, layer.key, first, first + d, Biased<S>{layer.key, heads + d, stride, first});
+    product<S>(shared.integers, rows, layer.value, first, first + d, Biased<S>{layer.value, heads + 2 * d, stride, first});
+    clock.stage(QKV);
+    for (i64 b = 0; b < call.pairs; b++) {
+        const float* at = heads + b * L * stride;
+        attend<S>(at, last ? 1 : L, at + d, at + 2 * d, L, stride, d, shared.context + b * (last ? 1 : L) * H + first, H, scores);
+    }
+    clock.stage(ATTENTION);
+}
+
+// tanh of a dense layer, then one logit.
+template <class S>
+float head(const rk_model& m, const float* x, float* hidden) {
+    const i64 H = m.hidden;
+    for (i64 o = 0; o < H; o++) {
+        auto sum = S::set(0);
+        for (i64 i = 0; i < H; i += LANES) sum = S::fma(S::load(x + i), S::load(m.head + o * H + i), sum);
+        hidden[o] = S::sum(sum) + m.head_bias[o];
+    }
+    auto sum = S::set(0);
+    for (i64 i = 0; i < H; i += LANES) sum = S::fma(tanh<S>(S::load(hidden + i)), S::load(m.logit + i), sum);
+    return S::sum(sum) + m.logit_bias;
+}
+
+// Heads, then blocks of rows, are shared out; no value depends on who does what.
+template <class S>
+void encode(const rk_model& m, const Call& call, Team& team, int me, char* own) {
+    Clock clock{me == 0 ? call.ticks : nullptr};
+    const i64 H = m.hidden, rows = i64(call.pairs) * call.length;
+    const Shared shared(m, rows, call.shared);
+    i64 blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    if (team.size > 1 && blocks < 2 * team.size) {
+        const i64 most = (rows + LEAST_ROWS - 1) / LEAST_ROWS;
+        blocks = most < 2 * team.size ? most : 2 * team.size;
+    }
+    const auto start = [&](i64 block) { return rows * block / blocks; };
+    for (i64 block; (block = team.take()) < blocks;)
+        for (i64 row = start(block); row < start(block + 1); row++) embed<S>(m, call, shared, row);
+    clock.stage(EMBED);
+    for (i32 l = 0; l + 1 < m.layers; l++) {
+        team.meet();
+        clock.stage(WAIT);
+        for (i64 h; (h = team.take()) < m.heads;) attend_head<S>(m, m.layer[l], call, shared, h, false, own, clock);
+        team.meet();
+        clock.stage(WAIT);
+        for (i64 block; (block = team.take()) < blocks;) {
+            const i64 row = start(block), at = row * H;
+            behind<S>(m, m.layer[l], shared.context + at, shared.x + at, shared.integers.from(row), start(block + 1) - row, own,
+                      clock);
+        }
+    }
+    const rk_layer& last = m.layer[m.layers - 1];
+    team.meet();
+    clock.stage(WAIT);
+    for (i64 h; (h = team.take()) < m.heads;) attend_head<S>(m, last, call, shared, h, true, own, clock);
+    team.meet();
+    clock.stage(WAIT);
+    const i64 pairs = call.pairs, parts = (pairs + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    for (i64 part; (part = team.take()) < parts;) {
+        const i64 begin = pairs * part / parts, count = pairs * (part + 1) / parts - begin;
+        Room room{own};
+        float* x = room.take<float>(BLOCK_ROWS * H);  // first tokens, one behind the other
+        const Quantized xq = room.quantized(BLOCK_ROWS, H);
+        for (i64 b = 0; b < count; b++) std::memcpy(x + b * H, shared.x + (begin + b) * call.length * H, H * sizeof(float));
+        behind<S>(m, last, shared.context + begin * H, x, xq, count, room.at, clock);
+        for (i64 b = 0; b < count; b++) call.logits[begin + b] = head<S>(m, x + b * H, reinterpret_cast<float*>(room.at));
+        clock.stage(HEAD);
+    }
+}
+
+inline i64 shared_room(const rk_model& m, i64 pairs, i64 length) { return Shared::size(m, pairs * length); }
+
+inline i64 own_room(const rk_model& m, i64 pairs, i64 length) {
+    const i64 d = m.hidden / m.heads, H = m.hidden;
+    const i64 attention = Room::size<float>(pairs * length * 3 * d) + attention_room(length, d);
+    const i64 last = Room::size<float>(BLOCK_ROWS * H) + Room::quantized_size(BLOCK_ROWS, H);
+    const i64 products = last + behind_room(m, BLOCK_ROWS) + Room::size<float>(H);
+    return up_to(attention > products ? attention : products, 64) + 64;
+}
+
+template <class S>
+constexpr Engine engine(const char* name) {
+    return {name, encode<S>, shared_room, own_room};
+}
+
+}  // namespace

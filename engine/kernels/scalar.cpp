@@ -1,0 +1,5 @@
+#include "scalar.hpp"
+
+#include "encoder.hpp"
+
+const Engine SCALAR = engine<Scalar>("scalar");
