@@ -19,7 +19,7 @@ from raskrank.errors import Corrupt, Incompatible
 
 MANIFEST, MODEL, WEIGHTS, TOKENIZER = "manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"
 FILES = (MODEL, WEIGHTS, TOKENIZER)
-FORMAT = (1, 0)  # (major, minor): a newer major format is refused; a newer minor one may have keys that are ignored
+FORMAT = (2, 0)  # (major, minor): a newer major format is refused; a newer minor one may have keys that are ignored
 DIGEST = "digest"
 UNSIGNED = "0" * 64  # in place of the digest while it is computed
 MAX_INTEGER = 1 << 63  # exclusive
@@ -64,6 +64,25 @@ class Recipe:
     excluded_nodes: tuple[str, ...]
     instruction_set: str
     passes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """The encoder of a bundle that our own kernels run, beside hidden_size and vocab_size of the manifest.
+
+    intermediate: width of the feed-forward layers. epsilon: of every LayerNormalization. positions, types: rows of those
+    embeddings. position_offset: position of the first token. skipped_id: a token of this id, the padding, has the position
+    `position_offset - 1` and is not counted; None where a token's position is its index and `position_offset`.
+    """
+
+    layers: int
+    heads: int
+    intermediate: int
+    epsilon: float
+    positions: int
+    types: int
+    position_offset: int
+    skipped_id: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +144,7 @@ class Manifest:
     activation: Activation
     precision: Precision
     recipe: Recipe
+    encoder: Encoder | None  # of a graph that our own kernels run
     files: dict[str, FileRecord]
     versions: dict[str, str]
     self_test: SelfTest
