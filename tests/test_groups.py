@@ -24,8 +24,10 @@ from raskrank.settings import bundle_path
 from raskrank_export import export, graph
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.passes.edit import GraphEditor
+from raskrank_export.products import constant_products
 from raskrank_export.progress import Silent
-from raskrank_export.quantize import EXACT, Quantization, constant_products, quantize
+from raskrank_export.quantization import EXACT, Quantization
+from raskrank_export.quantize import quantize
 from raskrank_export.smoothing import unit_divisors
 
 # Hidden, heads, intermediate: of no multiple of a vector's length, so that every row of a product, of a LayerNormalization
@@ -114,7 +116,7 @@ def _quantization(scheme: str, bundle: Path, model: onnx.ModelProto) -> Quantiza
             return Quantization(scheme="constant", smoothing=_divisors(bundle))
         case "tensor":
             return Quantization(scheme="tensor")
-        case "blocks" | "weights":
+        case "group" | "weights":
             return Quantization(scheme=scheme, levels=EXACT)
     return Quantization()
 
@@ -213,7 +215,7 @@ def test_with_one_range_for_a_tensor_neighbours_change_logits(models: Models, fa
     assert np.abs(together - alone).max() > 0.01
 
 
-@pytest.mark.parametrize("scheme", ["tensor", "blocks", "weights"])
+@pytest.mark.parametrize("scheme", ["tensor", "group", "weights"])
 @pytest.mark.parametrize("odd", [False, True])
 def test_schemes_that_do_not_group_are_spread_without_a_trace(models: Models, scheme: str, odd: bool) -> None:
     model = models.get("bert", scheme, odd=odd)
