@@ -13,15 +13,15 @@ import pytest
 from hypothesis import settings
 
 import bundles
+from backends import note_runs
 from builders import Family, tiny_checkpoint
 from checkpoints import edit_json
 from kinds import FAST, NAMES, REAL, Kind, kind_of
 from paths import NANO_CHECKPOINT, shared
 from raskrank import Reranker
-from raskrank.backend import Float32Array, Int64Array
 from raskrank.gate import Thresholds
 from raskrank.manifest import Precision
-from raskrank.onnx_backend import OnnxBackend
+from raskrank.options import BackendName
 from raskrank.samples import read_samples
 from raskrank.settings import CACHE, ENVIRONMENT
 
@@ -57,7 +57,8 @@ class Tiny:
 
     @functools.cache  # noqa: B019  one instance a session
     def _checkpoint(self, family: Family) -> Path:
-        return tiny_checkpoint(self.root / f"checkpoint-{family}", family)
+        # As wide as our own kernels need it, with two groups of channels.
+        return tiny_checkpoint(self.root / f"checkpoint-{family}", family, hidden=64, intermediate=128)
 
     @functools.cache  # noqa: B019
     def _bundle(self, family: Family, precision: Precision) -> Path:
@@ -177,23 +178,28 @@ def kind(request: pytest.FixtureRequest, tiny: Tiny) -> Kind:
     return kind_of(tiny.checkpoint(name), FAST[name])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def bundle_backend(request: pytest.FixtureRequest) -> Iterator[BackendName | None]:
+    """What runs bundles where a test does not say: onnxruntime, or as `Reranker.load` chooses; see BOTH."""
+    name = getattr(request, "param", None)
+    load: Any = Reranker.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(load.__func__.__kwdefaults__, "backend", name)
+        patch.setenv("BACKEND", name or "")
+        yield name
+
+
 @pytest.fixture(scope="module")
-def nano() -> Iterator[Reranker]:
+def nano(bundle_backend: BackendName | None) -> Iterator[Reranker]:
     with Reranker.load(threads=2) as reranker:
         yield reranker
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shape of each run that the real backend makes."""
+    """The shape of each run that a real backend makes."""
     made: list[tuple[int, ...]] = []
-    real = OnnxBackend.logits
-
-    def logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, threads: int = 1) -> Float32Array:
-        made.append(ids.shape)
-        return real(self, ids, types, threads=threads)
-
-    monkeypatch.setattr(OnnxBackend, "logits", logits)
+    note_runs(monkeypatch, made.append)
     return made
 
 

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from backends import BACKEND
 from processes import run_script
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
-PRELUDE = """
+PRELUDE = (
+    BACKEND
+    + """
 import os, random, resource, sys, threading, time
 from raskrank import InferenceError, Reranker
 
@@ -30,6 +33,7 @@ def peak():
 def pick(random, count):
     return " ".join(random.choices(words, k=count))
 """
+)
 
 
 def run(folder: Path, source: str, *arguments: str, env: dict[str, str] | None = None, deadline: float = 40) -> str:

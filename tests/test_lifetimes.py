@@ -8,12 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from backends import BOTH
 from builders import NORWEGIAN
 from callers import DOCUMENTS, QUERY
 from conftest import Tiny
 from raskrank import ClosedError, Reranker
 from raskrank.reranker import CHUNK_PAIRS
 
+pytestmark = BOTH
 DEADLINE = 30.0  # seconds until a test that waits for another thread fails
 
 

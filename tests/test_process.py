@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from backends import BACKEND, BOTH
 from paths import NANO_CHECKPOINT
 from processes import run_script
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX processes")
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX processes"), BOTH]
 
 # Short texts for the tokenizer's threads and every worker; a long one alone is spread over the cores; many are two chunks.
-PRELUDE = """
-import atexit, gc, multiprocessing, os, signal, sys, threading, time
+PRELUDE = (
+    BACKEND
+    + """import atexit, gc, multiprocessing, os, signal, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor
 import raskrank
 from raskrank import ClosedError, ForkError, InferenceError, RaskrankError, Reranker, onnx_backend
@@ -51,6 +53,7 @@ def in_thread(work, daemon=False):
     thread.start()
     return thread
 """
+)
 
 
 def run(folder: Path, source: str, *arguments: str, code: int = 0, env: dict[str, str] | None = None) -> str:
@@ -67,7 +70,7 @@ reader, writer = os.pipe()
 pid = os.fork()
 if pid == 0:
     assert unusable(reranker, ForkError)
-    assert reranker.info().backend == "onnx"
+    assert reranker.info().backend == (os.environ["BACKEND"] or "native")
     with Reranker.load(threads=2) as own, os.fdopen(writer, "wb") as pipe:
         pipe.write(scores(own))
     sys.exit(7)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from backends import BOTH
 from measured import PRELUDE, linux, run
 from processes import run_script
 
+pytestmark = BOTH
 USE = (
     PRELUDE
     + 'reranker = Reranker.load(threads=2)\nreranker.rank("by", ["en by", "en sjø"] * 40)\nreranker.score("by", [long])\n'

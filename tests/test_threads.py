@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from backends import BOTH
 from measured import PRELUDE, linux, run
 from processes import run_script
 from raskrank import InputError, Reranker, cpu
+
+pytestmark = BOTH
 
 # Threads
 

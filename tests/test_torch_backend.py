@@ -141,7 +141,7 @@ def test_logits_are_those_of_transformers(tiny: Tiny, family: Family) -> None:
     kind = {"bert": "Bert", "xlm-roberta": "XLMRoberta", "roberta": "Roberta"}[family]
     plain: Any = getattr(transformers, f"{kind}ForSequenceClassification").from_pretrained(checkpoint).eval()
     backend = TorchBackend(read_checkpoint(checkpoint))
-    assert (backend.name, backend.concurrency, backend.hidden_size) == ("torch", 1, 32)
+    assert (backend.name, backend.concurrency, backend.hidden_size) == ("torch", 1, 64)
     ids = np.random.default_rng(0).integers(5, 300, (3, 17))  # (B, L)
     types = np.zeros_like(ids)
     if family == "bert":
