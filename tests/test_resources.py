@@ -195,7 +195,7 @@ except InferenceError as error:
     print(error)
 """
     printed = run(tmp_path, source)
-    assert "onnxruntime failed on a run of 200 x 512 tokens" in printed
+    assert "failed on a run of 200 x 512 tokens" in printed
     assert "the limit on address space (RLIMIT_AS, ulimit -v) leaves" in printed
 
 
