@@ -189,9 +189,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     made: list[tuple[int, ...]] = []
     real = OnnxBackend.logits
 
-    def logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, spread: bool = False) -> Float32Array:
+    def logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, threads: int = 1) -> Float32Array:
         made.append(ids.shape)
-        return real(self, ids, types, spread=spread)
+        return real(self, ids, types, threads=threads)
 
     monkeypatch.setattr(OnnxBackend, "logits", logits)
     return made

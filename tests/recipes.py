@@ -2,14 +2,13 @@
 
 import pytest
 
-from raskrank_export.quantize import EXACT, Quantization, Scheme
+from raskrank_export.quantization import EXACT, GROUP, Quantization, Scheme
 
 ROW, TENSOR, NBITS = Quantization(), Quantization(scheme="tensor"), Quantization(scheme="weights", levels=EXACT)
-BLOCKS = Quantization(scheme="blocks", levels=EXACT)
-RECIPES = pytest.mark.parametrize("recipe", [ROW, TENSOR, BLOCKS, NBITS], ids=lambda recipe: recipe.scheme)
+RECIPES = pytest.mark.parametrize("recipe", [ROW, TENSOR, GROUP, NBITS], ids=lambda recipe: recipe.scheme)
 PRODUCT: dict[Scheme, str] = {
     "row": "MatMulIntegerToFloat",
     "tensor": "DynamicQuantizeMatMul",
-    "blocks": "MatMulNBits",
+    "group": "MatMulNBits",
     "weights": "MatMulNBits",
 }

@@ -68,7 +68,7 @@ def test_every_name_is_there(package: object) -> None:
     [
         (
             Reranker.load,
-            "(bundle=None, *, threads=None, backend='onnx', fallback=None, checkpoint=None, expected_sha256=None, "
+            "(bundle=None, *, threads=None, backend=None, fallback=None, checkpoint=None, expected_sha256=None, "
             "ignore_target=False, map_weights=True, limits=None)",
         ),
         (Reranker.rank, "(self, query, documents, top_k=None, *, raw_scores=False)"),
@@ -117,7 +117,7 @@ def test_types() -> None:
     assert hints(Reranker.load) == {
         "bundle": str | os.PathLike[str] | None,
         "threads": int | None,
-        "backend": Literal["onnx", "torch"],
+        "backend": Literal["native", "onnx", "torch"] | None,
         "fallback": Literal["torch"] | None,
         "checkpoint": str | Path | None,
         "expected_sha256": str | None,
@@ -162,7 +162,7 @@ def test_the_keys_of_a_parity_summary() -> None:
 def test_the_fields_of_info() -> None:
     names = [field.name for field in dataclasses.fields(Info)]
     assert names == [
-        *("name", "backend", "reason", "bundle", "model_from", "manifest_sha256", "source", "revision", "license"),
+        *("name", "backend", "reason", "kernels", "bundle", "model_from", "manifest_sha256", "source", "revision", "license"),
         *("accepted_license", "languages", "architecture", "parameters", "precision", "instruction_set", "activation"),
         *("max_length", "normalization", "threads", "threads_reason", "cpu", "cpu_instruction_sets", "fallback"),
         *("rescued_pairs", "kept_pieces", "unknown_texts", "versions"),

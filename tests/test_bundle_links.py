@@ -41,7 +41,7 @@ def test_a_bundle_of_links_as_in_a_hub_cache_loads(folder: Path, names: tuple[st
         assert np.array_equal(reranker.score("a", ["b", "c" * 900]), expected)
         # The second session, for runs that are spread, too.
         ids = np.arange(5, 60)[None]
-        spread = [reranker._loaded.backend.logits(ids, np.zeros_like(ids), spread=True) for _ in range(2)]
+        spread = [reranker._loaded.backend.logits(ids, np.zeros_like(ids), threads=2) for _ in range(2)]
         assert spread[0] == spread[1] == reranker._loaded.backend.logits(ids, np.zeros_like(ids))
     changed = store / f"{0:064x}"
     changed.write_bytes(HTML)

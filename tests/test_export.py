@@ -24,7 +24,7 @@ from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
 from raskrank.onnx_backend import MAX_LENGTH
 from raskrank_export import ExportReport
 from raskrank_export.describe import MAKERS, SELF_TEST_PAIR, SELF_TEST_TOLERANCE
-from raskrank_export.quantize import PORTABLE
+from raskrank_export.quantization import PORTABLE
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
@@ -49,7 +49,7 @@ def test_the_manifest_is_right(tiny: Tiny, family: Family, precision: Precision)
     folder, checkpoint = tiny.bundle(family, precision), tiny.checkpoint(family)
     config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     manifest, _ = read_manifest(folder)
-    assert manifest.format == "1.0"
+    assert manifest.format == "2.0"
     assert manifest.name == checkpoint.name
     assert manifest.source.model == str(checkpoint)
     assert manifest.source.revision is None

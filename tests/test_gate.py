@@ -15,7 +15,6 @@ from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 from tokenizers import models
 
-import raskrank_export.quantize
 from broken_graphs import BROKEN, set_epsilons
 from builders import Family, tiny_checkpoint, wordpiece_tokenizer
 from conftest import LOOSE, Tiny
@@ -26,7 +25,7 @@ from raskrank.errors import ExportError, InputError, ParityError
 from raskrank.gate import check, failures
 from raskrank.manifest import Precision
 from raskrank.parity import NO_ORDER, Parity, compare
-from raskrank_export import ExportReport, Thresholds, export, exporter, graph
+from raskrank_export import ExportReport, Thresholds, blocks, columns, export, exporter, graph, integers
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import EMBEDDING_MAX
 
@@ -193,13 +192,20 @@ def test_the_control_passes(attempt: Callable[..., ExportReport], tmp_path: Path
     assert left_in(tmp_path) == ["bundle"]
 
 
+Rounder = Callable[..., tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]]
+
+
+def _round_with(monkeypatch: pytest.MonkeyPatch, rounder: Rounder) -> None:
+    for module in (blocks, columns, integers):
+        monkeypatch.setattr(module, "symmetric", rounder)
+
+
 @pytest.fixture
 def crude(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of -1, 0 and 1, whatever the levels."""
-    right = raskrank_export.quantize.symmetric
-    monkeypatch.setattr(
-        raskrank_export.quantize,
-        "symmetric",
+    right = integers.symmetric
+    _round_with(
+        monkeypatch,
         lambda values, *, axis, limit: right(values, axis=axis, limit=min(limit, 1) if limit != EMBEDDING_MAX else limit),
     )
 
@@ -218,15 +224,15 @@ def test_crude_weights_are_not_let_pass(attempt: Callable[..., ExportReport]) ->
 def test_a_wrong_scale_ends_in_fp32(
     attempt: Callable[..., ExportReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = raskrank_export.quantize.symmetric
+    right = integers.symmetric
 
     def wrong(
         values: npt.NDArray[np.float32], *, axis: int, limit: int
     ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        integers, scales = right(values, axis=axis, limit=limit)
-        return integers, scales * np.float32(1.5)
+        rounded, scales = right(values, axis=axis, limit=limit)
+        return rounded, scales * np.float32(1.5)
 
-    monkeypatch.setattr(raskrank_export.quantize, "symmetric", wrong)
+    _round_with(monkeypatch, wrong)
     report = attempt()
     assert rungs(report)[-1] == report.manifest.precision == "fp32"
     assert left_in(tmp_path) == ["bundle"]

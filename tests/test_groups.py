@@ -24,8 +24,10 @@ from raskrank.settings import bundle_path
 from raskrank_export import export, graph
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.passes.edit import GraphEditor
+from raskrank_export.products import constant_products
 from raskrank_export.progress import Silent
-from raskrank_export.quantize import EXACT, Quantization, constant_products, quantize
+from raskrank_export.quantization import EXACT, Quantization
+from raskrank_export.quantize import quantize
 from raskrank_export.smoothing import unit_divisors
 
 # Hidden, heads, intermediate: of no multiple of a vector's length, so that every row of a product, of a LayerNormalization
@@ -114,7 +116,7 @@ def _quantization(scheme: str, bundle: Path, model: onnx.ModelProto) -> Quantiza
             return Quantization(scheme="constant", smoothing=_divisors(bundle))
         case "tensor":
             return Quantization(scheme="tensor")
-        case "blocks" | "weights":
+        case "group" | "weights":
             return Quantization(scheme=scheme, levels=EXACT)
     return Quantization()
 
@@ -150,12 +152,12 @@ def model(request: pytest.FixtureRequest, models: Models) -> Model:
 
 
 @settings(CASES, max_examples=10)
-@given(length=st.integers(3, 126), count=st.integers(2, 64), seed=st.integers(0, 1 << 32), spread=st.booleans())
+@given(length=st.integers(3, 126), count=st.integers(2, 64), seed=st.integers(0, 1 << 32), threads=st.integers(1, 3))
 def test_in_a_group_each_pair_has_the_logit_that_it_has_alone(
-    model: Model, length: int, count: int, seed: int, spread: bool
+    model: Model, length: int, count: int, seed: int, threads: int
 ) -> None:
     ids, types = model.rows(seed, min(count, max(2, MOST_TOKENS // length)), length)
-    assert model.backend.logits(ids, types, spread=spread).tobytes() == model.alone(ids, types).tobytes()
+    assert model.backend.logits(ids, types, threads=threads).tobytes() == model.alone(ids, types).tobytes()
 
 
 def test_in_the_groups_that_the_planner_makes(model: Model) -> None:
@@ -175,8 +177,8 @@ def test_in_the_width_of_a_published_model(tmp_path: Path, tiny: Tiny) -> None:
         for count, length in ((2, 3), (64, 4), (17, 7), (16, 16), (11, 23), (8, 32), (5, 51), (2, 128)):
             ids, types = model.rows(length, count, length)
             alone = model.alone(ids, types).tobytes()
-            for spread in (False, True):
-                assert model.backend.logits(ids, types, spread=spread).tobytes() == alone, (count, length)
+            for threads in (1, 3):
+                assert model.backend.logits(ids, types, threads=threads).tobytes() == alone, (count, length)
         _check_gain(model)
 
 
@@ -213,11 +215,11 @@ def test_with_one_range_for_a_tensor_neighbours_change_logits(models: Models, fa
     assert np.abs(together - alone).max() > 0.01
 
 
-@pytest.mark.parametrize("scheme", ["tensor", "blocks", "weights"])
+@pytest.mark.parametrize("scheme", ["tensor", "group", "weights"])
 @pytest.mark.parametrize("odd", [False, True])
 def test_schemes_that_do_not_group_are_spread_without_a_trace(models: Models, scheme: str, odd: bool) -> None:
     model = models.get("bert", scheme, odd=odd)
     for length in (3, 16, 33, 125):
         ids, types = model.rows(length, 4, length)
-        spread = [model.backend.logits(ids[[row]], types[[row]], spread=True) for row in range(4)]
+        spread = [model.backend.logits(ids[[row]], types[[row]], threads=3) for row in range(4)]
         assert np.concatenate(spread).tobytes() == model.alone(ids, types).tobytes()

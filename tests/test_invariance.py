@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from builders import ENGLISH, NORWEGIAN, PAIRS, SENTENCES
 from conftest import Tiny
 from raskrank import Reranker, onnx_backend, planning
+from raskrank.native_backend import NativeBackend
+from raskrank.onnx_backend import OnnxBackend
 
 # Short and long, of equal and of odd lengths, empty, truncated, and outliers that would widen a shared int8 range.
 POOL: tuple[tuple[str, str], ...] = (
@@ -87,7 +89,8 @@ def loads(request: pytest.FixtureRequest, tiny: Tiny) -> Iterator[Loads]:
 def spread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny models are too small to be spread over cores by themselves."""
     if request.param != "spread as planned":
-        monkeypatch.setattr(planning, "SPREAD_MIN_WORK", 0)
+        monkeypatch.setattr(OnnxBackend, "min_share", 1)
+        monkeypatch.setattr(NativeBackend, "min_share", 1)
         monkeypatch.setattr(onnx_backend, "SPREAD_ALONE", 0)
 
 
@@ -143,5 +146,5 @@ def test_the_crowd_shares_runs(loads: Loads) -> None:
     # Were there none, no test here would see a group.
     reranker = loads.rerankers[1]
     lengths = [len(pair.input_ids) for pair in reranker._loaded.encoder.encode(CROWD)]
-    runs = planning.plan(lengths, cores=2, hidden_size=32, groups=reranker._loaded.backend.groups)
+    runs = planning.plan(lengths, cores=2, hidden_size=32, groups=reranker._loaded.backend.groups, min_share=1)
     assert sum(len(run.indices) for run in runs if len(run.indices) > 1) > len(CROWD) / 2

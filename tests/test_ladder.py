@@ -22,7 +22,8 @@ from raskrank.torch_backend import TorchBackend
 from raskrank_export import ExportReport, Thresholds, export
 from raskrank_export.halves import halve
 from raskrank_export.passes.edit import GraphEditor
-from raskrank_export.quantize import PORTABLE, ActivationScheme, Quantization, constant_products
+from raskrank_export.products import constant_products
+from raskrank_export.quantization import PORTABLE, ActivationScheme, Quantization
 from repairs import SMALL, changed
 
 OUTLIERS = {3: 40.0, 17: -40.0}  # channel -> what it is for every token; the other channels are within 3 or so
@@ -179,11 +180,11 @@ def test_seven_bits(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
     assert 0 < difference(report, tiny) < 0.15
 
 
-def test_blocks(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
-    report = reached("int8 in blocks")
-    assert rungs(report)[-1] == "int8 in blocks"
+def test_groups(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
+    report = reached("int8 in groups")
+    assert rungs(report)[-1] == "int8 in groups"
     recipe = report.manifest.recipe
-    assert (recipe.scheme, recipe.activation_max, recipe.weight_max) == ("blocks", 127, 127)
+    assert (recipe.scheme, recipe.activation_max, recipe.weight_max) == ("group", 127, 127)
     assert (recipe.groups, recipe.instruction_set) == (False, "portable")
     assert 0 < difference(report, tiny) < 0.05
     graph = GraphEditor(onnx.load(str(Path(report.output) / MODEL)))
@@ -199,7 +200,7 @@ def test_weight_only(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
     assert rungs(report)[-1] == "weight-only int8"
     others = [name for name in rungs(report) if name.endswith("in fp32")]
     assert others[0].endswith(", 1 product in fp32")
-    assert rungs(report)[-3:] == [others[-1], "int8 in blocks", "weight-only int8"]
+    assert rungs(report)[-3:] == [others[-1], "int8 in groups", "weight-only int8"]
     recipe = report.manifest.recipe
     assert (recipe.scheme, recipe.activation_max, recipe.weight_max) == ("weights", 0, 127)
     assert recipe.groups is False

@@ -24,8 +24,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.loading",
         "raskrank.reference raskrank.options",
         "raskrank.reference_tokenizer raskrank.torch_backend raskrank.samples",
-        "raskrank.gate raskrank.running raskrank.settings raskrank.onnx_backend raskrank.tokenizer raskrank.documents",
-        "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows",
+        "raskrank.gate raskrank.running raskrank.settings raskrank.native_backend raskrank.onnx_backend raskrank.tokenizer "
+        "raskrank.documents",
+        "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights",
         "raskrank.manifest raskrank.encoding raskrank.reading raskrank.terminal raskrank.settings_files",
         "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_parts",
         "raskrank.backend raskrank.contents raskrank.cpu raskrank.errors raskrank.external raskrank.license raskrank.planning "

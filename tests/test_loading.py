@@ -9,7 +9,7 @@ import pytest
 
 import bundles
 from conftest import Tiny
-from raskrank import Corrupt, Incompatible, InferenceError, InputError, MissingFile, Reranker, loading, onnx_backend, planning
+from raskrank import Corrupt, Incompatible, InferenceError, InputError, MissingFile, Reranker, loading, onnx_backend
 from raskrank.bundle import open_bundle
 from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
@@ -23,7 +23,7 @@ QUERY, DOCUMENTS = "Hvem kan Python?", ["Python og SQL", "Sykepleier", "", "ord 
 def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the embedded model, with pairs spread over cores that are idle, here from the first on."""
     monkeypatch.setattr(onnx_backend, "SPREAD_ALONE", 0)
-    monkeypatch.setattr(planning, "SPREAD_MIN_WORK", 0)
+    monkeypatch.setattr(OnnxBackend, "min_share", 1)
     return bundles.copy_bundle(bundle_path(None), tmp_path / "nano")
 
 

@@ -25,6 +25,7 @@ from raskrank.manifest import (
     WEIGHTS,
     CorpusFile,
     Coverage,
+    Encoder,
     FileRecord,
     Manifest,
     Recipe,
@@ -46,7 +47,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.lists(TEXT, max_size=3).map(tuple)
 MANIFESTS = st.builds(
     Manifest,
-    format=st.just("1.0"),
+    format=st.just("2.0"),
     name=TEXT,
     source=st.builds(
         Source,
@@ -76,6 +77,18 @@ MANIFESTS = st.builds(
         excluded_nodes=NAMES,
         instruction_set=TEXT,
         passes=st.dictionaries(TEXT, COUNT, max_size=3),
+    ),
+    encoder=st.none()
+    | st.builds(
+        Encoder,
+        layers=COUNT,
+        heads=COUNT,
+        intermediate=COUNT,
+        epsilon=FINITE,
+        positions=COUNT,
+        types=COUNT,
+        position_offset=COUNT,
+        skipped_id=st.none() | COUNT,
     ),
     files=st.fixed_dictionaries({name: st.builds(FileRecord, size=COUNT, sha256=TEXT) for name in FILES}),
     versions=st.dictionaries(TEXT, TEXT, max_size=3),

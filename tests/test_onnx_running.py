@@ -95,7 +95,7 @@ def test_a_spread_run_gives_the_same_bits(nano: Path) -> None:
     for length in (3, 92, 200, 512):
         ids = dice.integers(5, 12_000, (1, length))
         types = (np.arange(length) > length // 3).astype(np.int64)[None]
-        assert wide.logits(ids, types, spread=True) == wide.logits(ids, types)
+        assert wide.logits(ids, types, threads=2) == wide.logits(ids, types)
     assert wide._wide is not None
 
 
@@ -109,16 +109,16 @@ def test_other_weights_in_the_same_place_are_not_read(nano: Path, content: bytes
     if content is not None:
         (nano / WEIGHTS).write_bytes(content)
     for _ in range(2):
-        assert old.logits(ids, np.zeros_like(ids), spread=True) == expected
+        assert old.logits(ids, np.zeros_like(ids), threads=2) == expected
     assert content is None or old._wide is not old._single
 
 
 WRITTEN_OVER = """
     import os, sys
     from pathlib import Path
-    from raskrank import Reranker, onnx_backend, planning
+    from raskrank import Reranker, onnx_backend
 
-    onnx_backend.SPREAD_ALONE = planning.SPREAD_MIN_WORK = 0  # the second session at the first run alone
+    onnx_backend.SPREAD_ALONE, onnx_backend.OnnxBackend.min_share = 0, 1  # the second session at the first run alone
     folder, documents = Path(sys.argv[1]), ["Python og SQL", "Sykepleier", "ord " * 300]
     with Reranker.load(folder, threads=2) as reranker:
         expected = reranker.score("Hvem kan Python?", documents)

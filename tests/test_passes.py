@@ -324,7 +324,7 @@ def test_merge_takes_an_attention_without_bias(graphs: Graphs) -> None:
 
 
 def test_lean_graph_is_fused_and_has_every_pass(graphs: Graphs) -> None:
-    model, passes, left = graph.lean_graph(graphs.plain_file("bert", 3), graphs.checkpoint("bert", 3))
+    model, passes, left, _ = graph.lean_graph(graphs.plain_file("bert", 3), graphs.checkpoint("bert", 3))
     assert left == ()
     assert passes == {"drop_mask": 3, "hoist_first_token": 1, "merge_projections": 3}
     assert_tidy(model)
@@ -343,7 +343,7 @@ def test_an_activation_that_is_not_fused_is_named_and_stays_right(graphs: Graphs
     from onnxruntime.transformers import optimizer
 
     monkeypatch.setattr(optimizer.MODEL_TYPES["bert"][0], "fuse_gelu", lambda _: None)
-    model, _, left = graph.lean_graph(graphs.plain_file("bert", 2), graphs.checkpoint("bert", 2))
+    model, _, left, _ = graph.lean_graph(graphs.plain_file("bert", 2), graphs.checkpoint("bert", 2))
     assert left == ("fusion of gelu: several operators in some layers",)
     encoded = graphs.encoded("bert")
     np.testing.assert_allclose(run(model, encoded), run(graphs.fused("bert", 2), encoded), rtol=0, atol=EXACT)

@@ -1,17 +1,24 @@
 """Plans are pure: every property here needs token counts and no model."""
 
+import functools
+import itertools
 import math
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raskrank.planning import GROUP_TOKENS, SPREAD_MIN_WORK, Run, plan
+from raskrank import planning
+from raskrank.planning import GROUP_TOKENS, Run
 
 # Of a few lengths, so that many are equal, and of many.
 LENGTHS = st.lists(st.sampled_from([3, 16, 17, 128, 129, 600]), max_size=60) | st.lists(st.integers(1, 600), max_size=60)
 CORES = st.integers(1, 64)
 HIDDEN = st.sampled_from([0, 32, 128, 384, 768, 1024])
+MIN_SHARE = 15_000_000
 CASES = settings(deadline=None, database=None)
+
+
+plan = functools.partial(planning.plan, min_share=MIN_SHARE)
 
 
 def indices(runs: list[Run]) -> list[int]:
@@ -41,7 +48,10 @@ def test_equal_lengths_share_runs_of_at_most_256_tokens() -> None:
     assert shapes(plan(4 * [85], cores=1, hidden_size=384, groups=True)) == [(3, 85), (1, 85)]
     assert shapes(plan(3 * [128], cores=1, hidden_size=384, groups=True)) == [(2, 128), (1, 128)]
     assert shapes(plan(2 * [129], cores=1, hidden_size=384, groups=True)) == [(1, 129), (1, 129)]
-    assert shapes(plan(2 * [600], cores=1, hidden_size=384, groups=True)) == [(1, 600), (1, 600)]  # longer than a group may be
+    assert shapes(plan(2 * [600], cores=1, hidden_size=384, groups=True)) == [
+        (1, 600),
+        (1, 600),
+    ]  # longer than a group may be
 
 
 def test_every_core_gets_a_part_of_equal_pairs() -> None:
@@ -112,18 +122,36 @@ def test_planning_changes_nothing_and_is_repeatable(lengths: list[int], cores: i
 
 
 @CASES
-@given(LENGTHS, CORES, HIDDEN, st.booleans())
-def test_a_run_is_spread_only_where_cores_are_idle_and_it_is_worth_it(
-    lengths: list[int], cores: int, hidden_size: int, groups: bool
+@given(LENGTHS, CORES, HIDDEN, st.booleans(), st.sampled_from([1, MIN_SHARE]))
+def test_a_run_is_spread_only_where_cores_are_idle_and_each_gets_its_share(
+    lengths: list[int], cores: int, hidden_size: int, groups: bool, min_share: int
 ) -> None:
-    for run in plan(lengths, cores=cores, hidden_size=hidden_size, groups=groups):
-        assert run.spread == (len(lengths) < cores and run.length * hidden_size * hidden_size >= SPREAD_MIN_WORK)
+    runs = plan(lengths, cores=cores, hidden_size=hidden_size, groups=groups, min_share=min_share)
+    for run in runs:
+        assert run.threads == 1 or run.length * hidden_size**2 >= min_share * run.threads
+    assert sum(run.threads for run in runs) <= max(cores, len(runs))
+    if len(lengths) >= cores:
+        assert {run.threads for run in runs} <= {1}
+
+
+@CASES
+@given(st.lists(st.integers(1, 600), min_size=1, max_size=60), CORES)
+def test_no_core_is_idle_where_any_share_is_enough(lengths: list[int], cores: int) -> None:
+    runs = plan(lengths, cores=cores, hidden_size=768, groups=True, min_share=1)
+    assert sum(run.threads for run in runs) >= cores or len(lengths) >= cores
+    for longer, shorter in itertools.pairwise(runs):
+        assert longer.threads >= shorter.threads
 
 
 def test_a_long_pair_alone_is_spread_and_a_short_one_or_a_full_house_is_not() -> None:
-    spread = {
-        (n, length): plan(n * [length], cores=2, hidden_size=768, groups=True)[0].spread
+    threads = {
+        (n, length): plan(n * [length], cores=2, hidden_size=768, groups=True)[0].threads
         for n in (1, 2)
         for length in (50, 51, 512)
     }
-    assert spread == {(1, 50): False, (1, 51): True, (1, 512): True, (2, 50): False, (2, 51): False, (2, 512): False}
+    assert threads == {(1, 50): 1, (1, 51): 2, (1, 512): 2, (2, 50): 1, (2, 51): 1, (2, 512): 1}
+
+
+def test_idle_cores_go_to_the_longest_runs() -> None:
+    runs = plan([64, 512, 64], cores=16, hidden_size=768, groups=True)
+    assert [(run.length, run.threads) for run in runs] == [(512, 12), (64, 2), (64, 2)]

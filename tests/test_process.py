@@ -15,9 +15,12 @@ PRELUDE = """
 import atexit, gc, multiprocessing, os, signal, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor
 import raskrank
-from raskrank import ClosedError, ForkError, InferenceError, RaskrankError, Reranker, onnx_backend, planning
+from raskrank import ClosedError, ForkError, InferenceError, RaskrankError, Reranker, onnx_backend
+from raskrank.native_backend import NativeBackend
+from raskrank.onnx_backend import OnnxBackend
 
-onnx_backend.SPREAD_ALONE = planning.SPREAD_MIN_WORK = 0  # the session whose threads no child has is made at once
+# The threads that no child has are made at once.
+onnx_backend.SPREAD_ALONE, OnnxBackend.min_share, NativeBackend.min_share = 0, 1, 1
 documents = [f"Søknad {number} fra en by" for number in range(40)]
 many = documents * 13
 long = ["en lang tekst om en by ved sjøen " * 60]

@@ -16,18 +16,10 @@ from conftest import Tiny
 from raskrank import Reranker
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank_export import graph
+from raskrank_export.integers import symmetric
 from raskrank_export.passes.edit import GraphEditor
-from raskrank_export.quantize import (
-    EMBEDDING_MAX,
-    EXACT,
-    PORTABLE,
-    SEVEN_BIT,
-    TENSOR_WEIGHT_MAX,
-    Levels,
-    Quantization,
-    quantize,
-    symmetric,
-)
+from raskrank_export.quantization import EXACT, PORTABLE, SEVEN_BIT, TENSOR_WEIGHT_MAX, Levels, Quantization
+from raskrank_export.quantize import EMBEDDING_MAX, quantize
 from recipes import PRODUCT, RECIPES, ROW, TENSOR
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")

@@ -109,9 +109,9 @@ def test_nothing_of_the_callers_is_changed(nano: Reranker) -> None:
 def test_what_a_caller_changes_during_a_call_does_not_matter(nano: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, documents, real = nano.score(QUERY, DOCUMENTS), list(DOCUMENTS), OnnxBackend.logits
 
-    def logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, spread: bool = False) -> Float32Array:
+    def logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, threads: int = 1) -> Float32Array:
         documents.clear()
-        return real(self, ids, types, spread=spread)
+        return real(self, ids, types, threads=threads)
 
     monkeypatch.setattr(OnnxBackend, "logits", logits)
     assert nano.score(QUERY, documents).tobytes() == expected.tobytes()

@@ -211,17 +211,18 @@ class Sums:
     name = "sums"
     hidden_size = 1000
     groups = True
+    min_share = 25_000_000
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
-        self.spread: list[bool] = []
+        self.threads: list[int] = []
         self.shapes: list[tuple[int, ...]] = []
 
-    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, spread: bool = False) -> Float32Array:
+    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, threads: int = 1) -> Float32Array:
         assert input_ids.dtype == token_type_ids.dtype == np.int64
         assert input_ids.shape == token_type_ids.shape
         self.shapes.append(input_ids.shape)
-        self.spread.append(spread)
+        self.threads.append(threads)
         result: Float32Array = (input_ids + token_type_ids).sum(axis=1).astype(np.float32)
         return result
 
@@ -242,7 +243,7 @@ def test_each_logit_lands_at_its_pair(threads: int) -> None:
     assert sum(advanced) == 200
     assert sorted(shape[1] for shape in backend.shapes for _ in range(shape[0])) == sorted(lengths)
     if threads == 1:
-        order = plan(lengths, cores=threads, hidden_size=backend.hidden_size, groups=backend.groups)
+        order = plan(lengths, cores=threads, hidden_size=backend.hidden_size, groups=True, min_share=backend.min_share)
         assert [shape[1] for shape in backend.shapes] == [run.length for run in order]
 
 
@@ -261,4 +262,4 @@ def test_a_single_pair_is_spread_over_idle_cores() -> None:
         pair = EncodedPair(np.ones(length, np.int64), np.zeros(length, np.int64), False)
         assert run_pairs(backend, pool, count * [pair]).tolist() == count * [length]
     pool.close()
-    assert backend.spread == [True, False, False, False]
+    assert backend.threads == [2, 1, 1, 1]

@@ -15,8 +15,9 @@ from raskrank.manifest import MODEL
 from raskrank_export import ExportReport, export
 from raskrank_export.ladder import exclusion_counts
 from raskrank_export.passes.edit import GraphEditor
+from raskrank_export.products import constant_products
 from raskrank_export.progress import Silent
-from raskrank_export.quantize import Quantization, constant_products
+from raskrank_export.quantization import Quantization
 from raskrank_export.sensitivity import PAIRS as MOST_PAIRS
 from raskrank_export.sensitivity import product_names, sensitivity, sensitivity_pairs
 from raskrank_export.smoothing import OUTLIER, find_smoothing

@@ -16,7 +16,7 @@ from raskrank.cli.main import main
 from raskrank.errors import ExportError, Incompatible, InputError, RaskrankWarning
 from raskrank.manifest import Precision
 from raskrank_export import ExportReport, export
-from raskrank_export.quantize import EXACT, PORTABLE
+from raskrank_export.quantization import EXACT, PORTABLE
 from test_cpu import ALDER_LAKE, GRAVITON_3, NEHALEM, RASPBERRY_PI_4, SAPPHIRE_RAPIDS, SKYLAKE_SP, ZEN_2, ZEN_4
 
 ZEN_3 = "model name	: AMD EPYC 7763 64-Core Processor\nflags		: fpu sse4_2 fma avx f16c avx2 bmi2 vaes vpclmulqdq\n"

@@ -44,9 +44,9 @@ def computed(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append("encode")
         return encode(self, pairs)
 
-    def noted_logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, spread: bool = False) -> Float32Array:
+    def noted_logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, threads: int = 1) -> Float32Array:
         done.append("run")
-        return logits(self, ids, types, spread=spread)
+        return logits(self, ids, types, threads=threads)
 
     monkeypatch.setattr(PairEncoder, "encode", noted_encode)
     monkeypatch.setattr(OnnxBackend, "logits", noted_logits)

@@ -30,8 +30,8 @@ assert Reranker.load(threads=3).info().threads == 3
 @linux
 def test_native_threads_are_those_asked_for(tmp_path: Path) -> None:
     source = """
-from raskrank import planning
-planning.SPREAD_MIN_WORK = 0  # nano alone is too small to be spread
+from raskrank.onnx_backend import OnnxBackend
+OnnxBackend.min_share = 1  # nano alone is too small to be spread
 imported = native_threads()
 reranker = Reranker.load(threads=3)
 loaded = native_threads()
@@ -62,9 +62,11 @@ assert native_threads() - loaded == 1, (loaded, native_threads())
 # As root no limit on threads binds: another real user without that right, who may still read every file.
 FEW = """
 import ctypes, hashlib
-from raskrank import onnx_backend, planning
+from raskrank import onnx_backend
+from raskrank.native_backend import NativeBackend
+from raskrank.onnx_backend import OnnxBackend
 
-onnx_backend.SPREAD_ALONE = planning.SPREAD_MIN_WORK = 0
+onnx_backend.SPREAD_ALONE, OnnxBackend.min_share, NativeBackend.min_share = 0, 1, 1
 if os.getuid() == 0:
     os.setresuid(61234, 0, 0)
     read_all = 1 << 1 | 1 << 2

@@ -153,7 +153,7 @@ def test_logits_are_those_of_transformers(tiny: Tiny, family: Family) -> None:
     assert logits.shape == (3,)
     assert np.ptp(expected) > 0.01
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(backend.logits(ids, types, spread=True), logits, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(backend.logits(ids, types, threads=2), logits, rtol=0, atol=1e-5)
     backend.close()
 
 

@@ -121,8 +121,8 @@ def probe() -> dict[str, Any]:
     logits = run_pairs(loaded.backend, workers, encoded)
     workers.close()
     alone, spread = (
-        [loaded.backend.logits(pair.input_ids[None], pair.token_type_ids[None], spread=wide)[0] for pair in encoded]
-        for wide in (False, True)
+        [loaded.backend.logits(pair.input_ids[None], pair.token_type_ids[None], threads=threads)[0] for pair in encoded]
+        for threads in (1, 2)
     )
     graph = (folder / "model.onnx").read_bytes()
 

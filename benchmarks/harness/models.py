@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from raskrank.manifest import MANIFEST, Manifest, Precision
 
 if TYPE_CHECKING:
-    from raskrank_export.quantize import ActivationScheme
+    from raskrank_export.quantization import ActivationScheme
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "bench"

@@ -20,8 +20,9 @@ import numpy as np
 from benchmarks.harness.limits import SHAPES, matrix_rate
 from benchmarks.harness.models import HELP, bundle, checkpoint
 from raskrank import Reranker, cpu
+from raskrank.backend import INPUT_IDS
 from raskrank.bundle import open_bundle
-from raskrank.onnx_backend import INPUT_IDS, OnnxBackend, make_session, session_options
+from raskrank.onnx_backend import OnnxBackend, make_session, session_options
 from raskrank_export import Thresholds, export
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
@@ -42,9 +43,9 @@ def compare_runs(model: str) -> None:
         ids = np.random.default_rng(length).integers(10, manifest.vocab_size, (1, length))
         types = np.zeros_like(ids)
         feeds = {name: ids if name == INPUT_IDS else types for name in manifest.inputs}
-        backend.logits(ids, types, spread=True)  # from the second on it is spread
-        same = backend.logits(ids, types).tobytes() == backend.logits(ids, types, spread=True).tobytes()
-        runs = [partial(backend.logits, ids, types), partial(backend.logits, ids, types, spread=True)]
+        backend.logits(ids, types, threads=cores)  # from the second on it is spread
+        same = backend.logits(ids, types).tobytes() == backend.logits(ids, types, threads=cores).tobytes()
+        runs = [partial(backend.logits, ids, types), partial(backend.logits, ids, types, threads=cores)]
         times = paused([*runs, partial(spinning.run, None, feeds)], rounds=max(15, 2000 // length))
         cells = "".join(f"{milliseconds:12.2f}" for milliseconds in times)
         print(f"{length:8}{cells}{'yes' if same else 'NO':>12}{length * manifest.hidden_size**2:28,}", flush=True)

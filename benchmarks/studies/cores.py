@@ -21,8 +21,9 @@ from benchmarks.harness.models import MODELS, bundle
 from raskrank import Reranker, cpu
 from raskrank.bundle import open_bundle
 from raskrank.onnx_backend import OnnxBackend
-from raskrank.planning import Run, plan
+from raskrank.planning import Run
 from raskrank.reranker import CHUNK_PAIRS
+from raskrank.running import planned
 from raskrank.tokenizer import load_encoder
 
 CORES = (1, 2, 4, 8, 16)
@@ -75,7 +76,6 @@ def main() -> None:
     model = parser.parse_args().model
     opened = open_bundle(bundle(model, "int8"))
     manifest, here = opened.manifest, cpu.usable_cpus()
-    width, groups = manifest.hidden_size, manifest.recipe.groups
     backend = OnnxBackend.of_bundle(opened, 1)
     encoder = load_encoder(opened.tokenizer, manifest.max_length, manifest.vocab_size, opened.folder, parallel=True)
     costs = Costs(backend, manifest.vocab_size)
@@ -86,11 +86,7 @@ def main() -> None:
         lengths = [len(pair.input_ids) for pair in encoder.encode([(workloads.QUERY, text) for text in documents])]
         parts = [lengths[start : start + CHUNK_PAIRS] for start in range(0, count, CHUNK_PAIRS)]
         on_paper = [
-            sum(
-                makespan([costs.of(run) for run in plan(part, cores=cores, hidden_size=width, groups=groups)], cores)
-                for part in parts
-            )
-            for cores in CORES
+            sum(makespan([costs.of(run) for run in planned(backend, part, cores)], cores) for part in parts) for cores in CORES
         ]
         cells = [f"{seconds * 1e3:.0f} ({on_paper[0] / seconds:.1f} x)" for seconds in on_paper]
         print(f"{count:8}", *(f"{cell:>16}" for cell in cells), f"{measured(model, documents) * 1e3:16.0f}", flush=True)

@@ -22,10 +22,11 @@ from benchmarks.harness.limits import Dimensions, measure_peaks
 from benchmarks.harness.models import HELP, bundle, checkpoint
 from benchmarks.harness.results import undisturbed
 from raskrank import cpu
+from raskrank.backend import INPUT_IDS
 from raskrank.bundle import open_bundle
 from raskrank.manifest import Precision
 from raskrank.measure.timing import interleaved
-from raskrank.onnx_backend import INPUT_IDS, make_session, session_options
+from raskrank.onnx_backend import make_session, session_options
 
 ROUNDS = 300
 SECONDS = 5.0  # for as many of them as fit

@@ -19,7 +19,7 @@ from raskrank import Reranker, cpu
 from raskrank.bundle import open_bundle
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.planning import GROUP_TOKENS
-from raskrank_export.quantize import ActivationScheme
+from raskrank_export.quantization import ActivationScheme
 
 SHAPES = ((1, 16), (16, 16), (1, 32), (8, 32), (1, 128), (2, 128), (1, 256), (1, 400))  # pairs, tokens
 GROUPED = (16, 32, 64, 128)  # tokens

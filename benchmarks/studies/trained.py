@@ -25,13 +25,14 @@ from raskrank.samples import as_pairs, read_samples
 from raskrank.tokenizer import load_encoder
 from raskrank_export import graph
 from raskrank_export.progress import Silent
-from raskrank_export.quantize import EXACT, PORTABLE, Quantization, quantize
+from raskrank_export.quantization import EXACT, GROUP, PORTABLE, Quantization
+from raskrank_export.quantize import quantize
 from raskrank_export.scoring import graph_backend, graph_logits
 
 SCHEMES = {
     "row": Quantization(levels=PORTABLE),
     "row, 8 bits": Quantization(levels=EXACT),
-    "blocks": Quantization(scheme="blocks", levels=EXACT),
+    "group": GROUP,
     "weights": Quantization(scheme="weights", levels=EXACT),
 }
 TOKENS = (16, 128, 256)

@@ -24,9 +24,10 @@ from onnx import NodeProto, helper, numpy_helper
 from benchmarks.harness.models import HELP, bundle, manifest
 from benchmarks.studies import scale
 from raskrank import Reranker, cpu
+from raskrank.backend import INPUT_IDS
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.measure.timing import interleaved
-from raskrank.onnx_backend import INPUT_IDS, make_session, session_options
+from raskrank.onnx_backend import make_session, session_options
 
 LENGTHS = (16, 32, 128, 256, 512)
 LOADS = 7

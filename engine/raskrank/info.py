@@ -2,10 +2,16 @@
 
 from dataclasses import asdict, dataclass
 
-from raskrank import cpu
+from raskrank import cpu, kernels
 from raskrank.loading import Loaded
 from raskrank.options import Options
 from raskrank.settings import ARGUMENT
+
+PACKAGES = {
+    "native": ("raskrank", "tokenizers", "numpy"),
+    "onnx": ("raskrank", "onnxruntime", "tokenizers", "numpy"),
+    "torch": ("raskrank", "torch", "transformers"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +19,8 @@ class Info:
     """What is loaded, on which machine it runs, and why so. `str()` gives a table, `dataclasses.asdict` what JSON needs.
 
     name: of the model.
-    backend: "onnx" or "torch". reason: why that one.
+    backend: "native", "onnx" or "torch". reason: why that one.
+    kernels: the instruction set that the native backend runs on here, or why it cannot run here.
     bundle: its folder. model_from: what named it, an argument, the environment, a file or nothing.
     manifest_sha256: to pin the bundle with `Reranker.load(expected_sha256=...)`.
     source, revision: hub id or folder of the checkpoint, and its commit on the hub.
@@ -35,6 +42,7 @@ class Info:
     name: str
     backend: str
     reason: str
+    kernels: str
     bundle: str | None
     model_from: str
     manifest_sha256: str | None
@@ -74,12 +82,12 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
 
     manifest = loaded.manifest
     source = manifest.source if manifest else None
-    onnx = loaded.backend.name == "onnx"
-    packages = ("raskrank", "onnxruntime", "tokenizers", "numpy") if onnx else ("raskrank", "torch", "transformers")
+    bundled = loaded.backend.name != "torch"
     return Info(
         name=loaded.name,
         backend=loaded.backend.name,
         reason=loaded.reason,
+        kernels=kernels.unavailable() or kernels.engines()[0],
         bundle=None if loaded.choice is None else str(loaded.choice.path),
         model_from=ARGUMENT if loaded.choice is None else loaded.choice.named_by,
         manifest_sha256=loaded.manifest_sha256,
@@ -90,8 +98,8 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
         languages=source.languages if source else (),
         architecture=manifest.architecture if manifest else None,
         parameters=manifest.parameters if manifest else None,
-        precision=manifest.precision if manifest and onnx else "fp32",
-        instruction_set=manifest.recipe.instruction_set if manifest and onnx else None,
+        precision=manifest.precision if manifest and bundled else "fp32",
+        instruction_set=manifest.recipe.instruction_set if manifest and bundled else None,
         activation=loaded.activation,
         max_length=loaded.encoder.max_length,
         normalization=loaded.encoder.normalization,
@@ -101,7 +109,7 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
         cpu_instruction_sets=cpu.instruction_sets(),
         fallback=options.fallback,
         rescued_pairs=rescued_pairs,
-        kept_pieces=manifest.vocabulary.kept if manifest and manifest.vocabulary and onnx else None,
+        kept_pieces=manifest.vocabulary.kept if manifest and manifest.vocabulary and bundled else None,
         unknown_texts=loaded.encoder.unknown_texts,
-        versions={package: version(package) for package in packages},
+        versions={package: version(package) for package in PACKAGES[loaded.backend.name]},
     )

@@ -4,22 +4,27 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from raskrank import cpu
+from raskrank import cpu, native_backend
 from raskrank.activation import Activation
 from raskrank.backend import Backend
-from raskrank.bundle import opened_bundle, read_manifest
+from raskrank.bundle import Bundle, opened_bundle, read_manifest
 from raskrank.checkpoint import Checkpoint, registry
 from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, RaskrankWarning
 from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Manifest
-from raskrank.options import Options
+from raskrank.native_backend import NativeBackend
+from raskrank.options import BackendName, Options
 from raskrank.process import memory, rayon, threads
 from raskrank.process.beside import beside
 from raskrank.process.calls import loads
 from raskrank.reference import checkpoint_of, reference_of
 from raskrank.settings import Choice, choose
 from raskrank.tokenizer import load_encoder, tokenizing
+
+if TYPE_CHECKING:
+    from raskrank.onnx_backend import OnnxBackend
 
 logger = logging.getLogger("raskrank")
 
@@ -59,7 +64,7 @@ def _load(options: Options) -> Loaded:
     if choice is None or options.backend == "torch":
         return _load_torch(options, choice, "backend='torch' was asked for")
     try:
-        return _load_onnx(options, choice)
+        return _load_bundle(options, choice)
     except (Corrupt, Incompatible) as error:
         # A pinned digest that differs may be an attack, which nothing may paper over.
         if options.fallback != "torch" or (options.expected_sha256 is not None and isinstance(error, Corrupt)):
@@ -69,16 +74,15 @@ def _load(options: Options) -> Loaded:
         return loaded
 
 
-def _load_onnx(options: Options, choice: Choice) -> Loaded:
-    from raskrank.onnx_backend import OnnxBackend
-
+def _load_bundle(options: Options, choice: Choice) -> Loaded:
     path = choice.path
     with opened_bundle(path, expected_sha256=options.expected_sha256, map_weights=options.map_weights) as bundle:
         manifest, concurrency = bundle.manifest, threads.choose(options.threads)
+        name, reason = _choose_backend(options.backend, manifest, path)
         _check_target(manifest, path, ignored=options.ignore_target)
         sizes = (manifest.files[name].size for name in (TOKENIZER, MODEL, WEIGHTS))
         memory.need(memory.for_files(*sizes), f"loading {path}")
-        with beside(lambda: OnnxBackend.of_bundle(bundle, concurrency.number)) as making:
+        with beside(lambda: _make(name, bundle, concurrency.number)) as making:
             encoder = load_encoder(bundle.tokenizer, manifest.max_length, manifest.vocab_size, path, parallel=rayon.usable())
             backend = making.result()
     _check_max_length(backend.max_length, manifest, path)
@@ -90,13 +94,33 @@ def _load_onnx(options: Options, choice: Choice) -> Loaded:
         encoder=encoder,
         name=manifest.name,
         activation=manifest.activation,
-        reason="a bundle runs in onnxruntime",
+        reason=reason,
         threads_reason=concurrency.reason,
         license=manifest.source.license,
         choice=choice,
         manifest=manifest,
         manifest_sha256=bundle.manifest_sha256,
     )
+
+
+def _choose_backend(asked: BackendName | None, manifest: Manifest, path: Path) -> tuple[BackendName, str]:
+    """The backend of a bundle, and why that one. Raises Incompatible where the kernels are asked for and cannot run it."""
+    if asked == "onnx":
+        return "onnx", "backend='onnx' was asked for"
+    obstacle = native_backend.why_not(manifest)
+    if asked is None:
+        return ("onnx", f"not native: {obstacle}") if obstacle else ("native", "this bundle and this CPU allow it")
+    if obstacle:
+        raise Incompatible(f"{path}: backend='native' was asked for: {obstacle}; backend='onnx' runs it, as does no backend")
+    return "native", "backend='native' was asked for"
+
+
+def _make(name: BackendName, bundle: Bundle, concurrency: int) -> "OnnxBackend | NativeBackend":
+    if name == "native":
+        return NativeBackend.of_bundle(bundle, concurrency)
+    from raskrank.onnx_backend import OnnxBackend  # not for nothing: it takes a third of a first score, and memory
+
+    return OnnxBackend.of_bundle(bundle, concurrency)
 
 
 def _check_max_length(positions: int | None, manifest: Manifest, path: Path) -> None:

@@ -19,7 +19,7 @@ from raskrank.errors import Corrupt, Incompatible
 
 MANIFEST, MODEL, WEIGHTS, TOKENIZER = "manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"
 FILES = (MODEL, WEIGHTS, TOKENIZER)
-FORMAT = (1, 0)  # (major, minor): a newer major format is refused; a newer minor one may have keys that are ignored
+FORMAT = (2, 0)  # (major, minor): a newer major format is refused; a newer minor one may have keys that are ignored
 DIGEST = "digest"
 UNSIGNED = "0" * 64  # in place of the digest while it is computed
 MAX_INTEGER = 1 << 63  # exclusive
@@ -144,6 +144,7 @@ class Manifest:
     activation: Activation
     precision: Precision
     recipe: Recipe
+    encoder: Encoder | None  # of a graph that our own kernels run
     files: dict[str, FileRecord]
     versions: dict[str, str]
     self_test: SelfTest

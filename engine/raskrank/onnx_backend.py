@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import reprlib
 import threading
 import weakref
 from collections.abc import Iterator
@@ -10,20 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import onnxruntime
 
-from raskrank.backend import Float32Array, Int64Array
+from raskrank.backend import INPUT_IDS, LOGITS, TOKEN_TYPE_IDS, Float32Array, Int64Array
 from raskrank.bundle import Bundle
 from raskrank.contents import Contents
 from raskrank.errors import Incompatible, InferenceError
-from raskrank.external import External, external_tensors, relocate
-from raskrank.manifest import MODEL, WEIGHTS
+from raskrank.external import relocate
+from raskrank.manifest import WEIGHTS
 from raskrank.process.fork import after_fork
 from raskrank.process.memory import shortage
 from raskrank.process.threads import can_start
+from raskrank.weights import weight_tensors
 
-INPUT_IDS, TOKEN_TYPE_IDS, LOGITS = "input_ids", "token_type_ids", "logits"
 # Its fused CPU kernel takes several times as long as Add and LayerNormalization apart. onnxruntime 1.32 finds no match for it
 # in a bundle's graph; this keeps it so in others.
 DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
@@ -43,6 +41,8 @@ class OnnxBackend:
     threads as cores, made when a run is to be spread over idle ones for the second time."""
 
     name = "onnx"
+    # Measured on 2 cores (docs/notebook.md): below, the hand-over between threads costs what a second core gains.
+    min_share = 15_000_000
 
     def __init__(
         self,
@@ -86,9 +86,10 @@ class OnnxBackend:
             weights=bundle.weights,
         )
 
-    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, spread: bool = False) -> Float32Array:
+    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, threads: int = 1) -> Float32Array:
+        self._weights.contents.check()
         feeds = {INPUT_IDS: input_ids, TOKEN_TYPE_IDS: token_type_ids}
-        session = self._wide_session() if spread else self._single
+        session = self._single if threads == 1 else self._wide_session()
         try:
             result: Float32Array = session.run([LOGITS], {name: feeds[name] for name in self._inputs})[0]
         except Exception as error:
@@ -131,7 +132,7 @@ class OnnxBackend:
                 f"onnxruntime {onnxruntime.__version__} cannot load {self._folder}: {error}{shortage(error)}"
             ) from error
         finally:
-            self._weights.release_pages()
+            self._weights.contents.release_pages()
 
     def keep_after_fork(self) -> None:
         """In a forked child a session's threads do not exist, and destroying it would wait for them for ever: never do."""
@@ -155,17 +156,11 @@ class Weights:
     """
 
     def __init__(self, graph: bytes, folder: Path, contents: Contents) -> None:
-        found = _check_external(graph, folder, len(contents))
+        arrays = weight_tensors(graph, folder, contents)
         name = contents.file.name  # another than in the bundle where that is a link: onnxruntime follows none out of a folder
         self.graph = graph if name == WEIGHTS else relocate(graph, name)
-        self.folder = contents.file.parent
-        self.tensors = {tensor.name: _ort_value(tensor, contents) for tensor in found}
-        self.release_pages = contents.release_pages
-
-
-def _ort_value(tensor: External, contents: Contents) -> "onnxruntime.OrtValue":
-    part = np.frombuffer(contents.view[tensor.offset : tensor.offset + tensor.length], tensor.dtype)
-    return onnxruntime.OrtValue.ortvalue_from_numpy(part.reshape(tensor.shape))
+        self.folder, self.contents = contents.file.parent, contents
+        self.tensors = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
 
 
 def session_options(folder: Path, *, threads: int) -> "onnxruntime.SessionOptions":
@@ -213,22 +208,6 @@ def _max_length(session: "onnxruntime.InferenceSession") -> int | None:
     """The longest pair that the graph has positions for, as its export wrote into it."""
     text = session.get_modelmeta().custom_metadata_map.get(MAX_LENGTH, "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
-
-
-def _check_external(graph: bytes, folder: Path, size: int) -> list[External]:
-    """Weights come from the one file that the manifest has a digest of, and from no place beyond its `size` bytes."""
-    try:
-        found = external_tensors(graph)
-    except ValueError as error:
-        raise Incompatible(f"{folder / MODEL} is not an ONNX graph of a bundle: {error}") from None
-    if others := {tensor.location for tensor in found} - {WEIGHTS}:
-        raise Incompatible(f"{folder / MODEL} wants weights from {reprlib.repr(sorted(others))}, allowed is {WEIGHTS} alone")
-    for tensor in found:
-        if tensor.offset + tensor.length > size:
-            raise Incompatible(
-                f"{folder / MODEL} wants {tensor.length} bytes from {tensor.offset} of {WEIGHTS}, which has {size}"
-            )
-    return found
 
 
 def _check_signature(session: "onnxruntime.InferenceSession", expected: tuple[str, ...], folder: Path) -> list[str]:

@@ -4,14 +4,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from raskrank.errors import InputError
 from raskrank.process import threads
 from raskrank.settings import Choice, absolute
 from raskrank.texts import Limits
 
-BackendName = Literal["onnx", "torch"]
+BackendName = Literal["native", "onnx", "torch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Options:
 
     bundle: str | Path | Choice | None
     threads: int | None
-    backend: BackendName
+    backend: BackendName | None
     fallback: Literal["torch"] | None
     checkpoint: str | None
     expected_sha256: str | None
@@ -31,8 +31,8 @@ class Options:
     def check(self) -> None:
         if self.threads is not None:
             threads.check(self.threads, "threads")
-        if self.backend not in ("onnx", "torch"):
-            raise InputError(f"backend: expected 'onnx' or 'torch', got {self.backend!r}")
+        if self.backend not in (None, *get_args(BackendName)):
+            raise InputError(f"backend: expected None, 'native', 'onnx' or 'torch', got {self.backend!r}")
         if self.fallback not in (None, "torch"):
             raise InputError(f"fallback: expected None or 'torch', got {self.fallback!r}")
         if not isinstance(self.expected_sha256, str | None):

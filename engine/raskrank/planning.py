@@ -1,13 +1,11 @@
 """Plan runs of the model from token counts. Pure: needs no model."""
 
+import heapq
 import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# A run is spread over idle cores where its products are worth the hand-over between threads: tokens * hidden_size ** 2 at
-# least this. Measured on 2 cores (docs/notebook.md): below, one core alone is as fast or faster.
-SPREAD_MIN_WORK = 30_000_000
 # Tokens of a run that pairs of equal length share. Measured: short pairs gain by half, from 128 tokens on nothing is gained.
 GROUP_TOKENS = 256
 
@@ -17,22 +15,39 @@ class Run(NamedTuple):
 
     length: int
     indices: tuple[int, ...]
-    spread: bool  # over several cores, because some would be idle
+    threads: int  # cores that it may use: more than one where there are fewer runs than cores
 
 
-def plan(lengths: Sequence[int], *, cores: int, hidden_size: int, groups: bool) -> list[Run]:
+def plan(lengths: Sequence[int], *, cores: int, hidden_size: int, groups: bool, min_share: int) -> list[Run]:
     """Runs that hold every pair once, longest first, equal lengths in input order.
 
-    lengths: tokens of each pair. cores: runs that may be in flight together. groups: pairs of equal length may share a run, as
-    many as GROUP_TOKENS allows while every core gets a part of them. Longest first keeps all cores busy to the end: what is
-    left over last is short.
+    lengths: tokens of each pair. cores: that may be busy together. groups: pairs of equal length may share a run, as many as
+    GROUP_TOKENS allows while every core gets a part of them. min_share: see Backend. Longest first keeps all cores busy to the
+    end: what is left over last is short.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    idle, share = len(lengths) < cores, math.ceil(len(lengths) / cores)
-    runs = []
+    share = math.ceil(len(lengths) / cores)
+    parts: list[tuple[int, tuple[int, ...]]] = []
     for length, equal in itertools.groupby(order, key=lambda index: lengths[index]):
         indices = tuple(equal)
         size = max(1, min(GROUP_TOKENS // length, share)) if groups else 1
-        spread = idle and length * hidden_size**2 >= SPREAD_MIN_WORK
-        runs += [Run(length, indices[start : start + size], spread) for start in range(0, len(indices), size)]
-    return runs
+        parts += [(length, indices[start : start + size]) for start in range(0, len(indices), size)]
+    works = [len(indices) * length * hidden_size**2 for length, indices in parts]
+    threads = _spread(works, cores, min_share) if len(lengths) < cores else [1] * len(parts)
+    return [Run(length, indices, number) for (length, indices), number in zip(parts, threads, strict=True)]
+
+
+def _spread(works: Sequence[int], cores: int, min_share: int) -> list[int]:
+    """How many of the cores each run gets, at least one: the idle ones go where each has most to do, while it is enough."""
+    threads = [1] * len(works)
+    waiting = [(-work, index) for index, work in enumerate(works)]
+    heapq.heapify(waiting)
+    idle = cores - len(works)
+    while idle and waiting:
+        _, index = heapq.heappop(waiting)
+        if works[index] < min_share * (threads[index] + 1):
+            continue
+        threads[index] += 1
+        idle -= 1
+        heapq.heappush(waiting, (-works[index] // threads[index], index))
+    return threads

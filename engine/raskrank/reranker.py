@@ -75,7 +75,7 @@ class Reranker:
         bundle: str | os.PathLike[str] | None = None,
         *,
         threads: int | None = None,
-        backend: BackendName = "onnx",
+        backend: BackendName | None = None,
         fallback: Literal["torch"] | None = None,
         checkpoint: str | Path | None = None,
         expected_sha256: str | None = None,
@@ -92,7 +92,9 @@ class Reranker:
         threads: pairs scored at the same time, one core each, 1 to 1024. Default: the environment variable RASKRANK_THREADS,
             else the CPUs that affinity and cgroup quota allow. OMP_NUM_THREADS has no effect. Where the system allows fewer
             threads, it works with those.
-        backend: "onnx" runs the bundle, "torch" the checkpoint it was made from, with the same truncation and activation.
+        backend: "native" runs the bundle in Raskrank's own kernels, "onnx" in onnxruntime, "torch" the checkpoint it was made
+            from, with the same truncation and activation. Default: "native" where this installation, this CPU and the bundle
+            allow, else "onnx"; `info()` says which, and why. Their scores differ by rounding.
         fallback: "torch" lets PyTorch rescue pairs whose logits are not finite, or a bundle that cannot be used on this
             machine. The first rescue warns (RaskrankWarning), each is logged and shown by `info()`.
         checkpoint: folder with the original checkpoint, for PyTorch and `verify`. With backend="torch" and no bundle it is run
@@ -262,14 +264,16 @@ class Reranker:
 
     def _verify(self, pairs: list[tuple[str, str]]) -> Verification:
         manifest, choice = self._loaded.manifest, self._loaded.choice
-        if self._loaded.backend.name != "onnx" or manifest is None or choice is None:
-            raise InputError("this Reranker runs PyTorch itself; load the bundle with backend='onnx' to verify it")
+        if self._loaded.backend.name == "torch" or manifest is None or choice is None:
+            raise InputError("this Reranker runs PyTorch itself; load the bundle without backend='torch' to verify it")
         if not pairs:
             raise InputError("pairs: there are none, so there is nothing to verify")
         thresholds, rounding = gate.recorded(manifest, choice.path)
         expected = self._reference.expected_logits(pairs, self._loaded.encoder, self._advance)
         found = self._logits(pairs).logits
-        parity = compare(pairs, ("torch fp32", expected), (f"onnx {manifest.precision}", found), rounding=rounding)
+        parity = compare(
+            pairs, ("torch fp32", expected), (f"{self._loaded.backend.name} {manifest.precision}", found), rounding=rounding
+        )
         return gate.verification(parity, thresholds, gate.judged(manifest))
 
     def _call(self, pairs: int, function: Callable[[], Result]) -> Result:

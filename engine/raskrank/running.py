@@ -102,6 +102,12 @@ def _end() -> None:
         workers.close()
 
 
+def planned(backend: Backend, lengths: Sequence[int], cores: int) -> list[Run]:
+    """`plan` for a backend."""
+    size, groups, min_share = backend.hidden_size, backend.groups, backend.min_share
+    return plan(lengths, cores=cores, hidden_size=size, groups=groups, min_share=min_share)
+
+
 def run_pairs(
     backend: Backend, workers: Workers, encoded: Sequence[EncodedPair], advance: Callable[[int], None] | None = None
 ) -> Float32Array:
@@ -112,10 +118,10 @@ def run_pairs(
         members = [encoded[index] for index in run.indices]
         input_ids = np.stack([pair.input_ids for pair in members])  # (B, L)
         token_type_ids = np.stack([pair.token_type_ids for pair in members])  # (B, L)
-        logits[list(run.indices)] = backend.logits(input_ids, token_type_ids, spread=run.spread)
+        logits[list(run.indices)] = backend.logits(input_ids, token_type_ids, threads=run.threads)
         if advance is not None:
             advance(len(run.indices))
 
     lengths = [len(pair.input_ids) for pair in encoded]
-    workers.run(work, plan(lengths, cores=backend.concurrency, hidden_size=backend.hidden_size, groups=backend.groups))
+    workers.run(work, planned(backend, lengths, backend.concurrency))
     return logits

@@ -28,7 +28,7 @@ class TorchBackend:
     """Runs a checkpoint in fp32 on the CPU, one pair at a time. PyTorch's own thread settings apply."""
 
     name = "torch"
-    concurrency = 1  # PyTorch spreads one run over the cores itself
+    concurrency = min_share = 1  # PyTorch spreads one run over the cores itself
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Raises NotACrossEncoder or CheckpointError if the weights do not fit, MissingExtra without PyTorch."""
@@ -37,7 +37,7 @@ class TorchBackend:
         self.groups = False  # PyTorch adds up a product in another order for another number of rows
         self._token_types = checkpoint.type_vocab_size > 1
 
-    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, spread: bool = False) -> Float32Array:  # noqa: ARG002
+    def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, threads: int = 1) -> Float32Array:  # noqa: ARG002
         import torch
 
         ids = torch.from_numpy(input_ids)

@@ -8,12 +8,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from raskrank import cpu
+from raskrank.backend import INPUT_IDS, TOKEN_TYPE_IDS
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL
-from raskrank.onnx_backend import INPUT_IDS, TOKEN_TYPE_IDS, make_session, session_options
+from raskrank.onnx_backend import make_session, session_options
 from raskrank_export.passes.edit import GraphEditor
+from raskrank_export.products import constant_products
 from raskrank_export.progress import Progress
-from raskrank_export.quantize import Floats, constant_products
+from raskrank_export.quantization import Floats
 
 
 def channel_magnitudes(folder: Path, encoded: Sequence[EncodedPair], progress: Progress) -> dict[str, Floats]:

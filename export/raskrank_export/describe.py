@@ -9,9 +9,9 @@ from raskrank import bundle, cpu
 from raskrank.checkpoint import Checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.license import restricts_use
-from raskrank.manifest import FILES, FORMAT, Manifest, Precision, Recipe, SelfTest, Source, Vocabulary
+from raskrank.manifest import FILES, FORMAT, Encoder, Manifest, Precision, Recipe, SelfTest, Source, Vocabulary
 from raskrank_export.progress import Silent
-from raskrank_export.quantize import Quantization
+from raskrank_export.quantization import Quantization
 from raskrank_export.scoring import graph_logits
 from raskrank_export.source import ResolvedSource
 
@@ -35,7 +35,7 @@ def make_recipe(quantization: Quantization | None, target: cpu.Target, passes: d
         weight_max=quantization.weight_max if quantization else 0,
         per_channel=quantization is not None,
         excluded_nodes=tuple(sorted(quantization.excluded)) if quantization else (),
-        instruction_set="portable" if scheme in ("fp32", "weights", "blocks") else target,
+        instruction_set="portable" if scheme in ("fp32", "weights", "group") else target,
         passes=passes | ({"smoothing": len(quantization.smoothing)} if quantization and quantization.smoothing else {}),
     )
 
@@ -53,10 +53,13 @@ def make_manifest(
     inputs: tuple[str, ...],
     precision: Precision,
     recipe: Recipe,
+    layout: Encoder | None,
     parity: dict[str, Any],
     vocabulary: Vocabulary | None,
 ) -> Manifest:
-    """The manifest of the files in `folder`, with the logit of a pair that loading repeats. parity: what the gate measured."""
+    """The manifest of the files in `folder`, with the logit of a pair that loading repeats. layout: of an encoder that our own
+    kernels run. parity: what the gate measured.
+    """
     query, document = SELF_TEST_PAIR
     logit = float(graph_logits(folder, inputs, encoder.encode([(query, document)]), Silent())[0])
     return Manifest(
@@ -80,6 +83,7 @@ def make_manifest(
         activation=checkpoint.activation,
         precision=precision,
         recipe=recipe,
+        encoder=layout,
         files={name: bundle.record(folder / name) for name in FILES},
         versions={package: version(package) for package in MAKERS},
         self_test=SelfTest(query=query, document=document, logit=logit, tolerance=SELF_TEST_TOLERANCE[precision]),

@@ -18,12 +18,14 @@ from raskrank.torch_backend import TorchBackend
 from raskrank_export import subject
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.describe import make_manifest, make_recipe
+from raskrank_export.encoder import Parts
 from raskrank_export.graph import LeanGraph, check_epsilons, export_model, lean_graph, save
 from raskrank_export.job import Job, check_options
 from raskrank_export.judging import Judgement, judge_fp32, judge_trimmed, score_with_pytorch
 from raskrank_export.ladder import climb
 from raskrank_export.progress import Clock, Progress, Silent
-from raskrank_export.quantize import ActivationScheme, Quantization
+from raskrank_export.quantization import GROUP, ActivationScheme, Quantization
+from raskrank_export.quantize import kernel_parts
 from raskrank_export.report import ExportReport
 from raskrank_export.rungs import Climb
 from raskrank_export.smoothing import unit_divisors
@@ -42,7 +44,7 @@ def export(
     revision: str | None = None,
     max_length: int | None = None,
     samples: str | Path | None = None,
-    scheme: ActivationScheme = "row",
+    scheme: ActivationScheme | None = None,
     target: cpu.Target = "portable",
     trim_vocab: Sequence[str | Path] = (),
     trim_form: Form | None = None,
@@ -63,10 +65,13 @@ def export(
     max_length: tokens of a pair, special tokens included. Default and maximum: what the checkpoint allows; for
         BAAI/bge-reranker-v2-m3 the default is 512 and the maximum 8192.
     samples: a file of JSON Lines or TSV to judge the bundle on. Default: 422 pairs in Norwegian and English.
-    scheme: where int8 takes the ranges of activations from. "row" measures each token at run time; "constant" finds them on
-        half of the samples, which is 5 to 7% faster, and less exact for texts unlike these.
-    target: CPUs that int8 is for. "portable" scores right on every CPU; "vnni" has finer levels, for x86 with VNNI or AMX and
-        for ARM. Elsewhere its products overflow, so that such a bundle can neither be made nor loaded there.
+    scheme: where int8 takes the ranges of activations from. "group" measures each 64 channels of a token at run time; it is the
+        most exact one, and what our own kernels run. "row" and "constant" are for onnxruntime alone, and faster there: "row"
+        measures each token, "constant" finds ranges on half of the samples, which is 5 to 7% faster still, and less exact for
+        texts unlike these. Default: "group" if our own kernels know the encoder and `target` is "portable", else "row".
+    target: CPUs that int8 is for. "portable" scores right on every CPU; "vnni" has finer levels, of "row" and "constant", for
+        x86 with VNNI or AMX and for ARM. Elsewhere its products overflow, so that such a bundle can neither be made nor loaded
+        there.
     trim_vocab: files of documents, in any form that `raskrank rank` reads; the bundle keeps only the pieces of the vocabulary
         that they use, and single characters. A text whose pieces are all kept scores bit for bit as without.
     trim_form: which fields of those files to read. Default: as `raskrank rank` does.
@@ -97,7 +102,7 @@ def export(
         torch_backend, expected = score_with_pytorch(job, whole)
         graph = _to_onnx(job, whole, torch_backend)
         judgement = judge_fp32(job, whole, graph.inputs, expected)
-        plain = _plain_int8(job, whole, judgement)
+        plain = _plain_int8(job, whole, graph, judgement)
         kept = _trimmed(job, whole, trimmed, graph)
         judgement = judge_trimmed(job, whole, kept, trimmed, graph.inputs, judgement)
         climbed = _to_int8(job, kept, graph, judgement, plain)
@@ -117,18 +122,22 @@ def _to_onnx(job: Job, whole: Subject, torch_backend: TorchBackend) -> LeanGraph
     return graph
 
 
-def _plain_int8(job: Job, whole: Subject, judgement: Judgement) -> Quantization | None:
+def _plain_int8(job: Job, whole: Subject, graph: LeanGraph, judgement: Judgement) -> Quantization | None:
     """int8 without any repair, with its ranges if those are constant; None for fp32."""
     options, clock = job.options, job.clock
     if options.precision == "fp32":
         return None
-    plain = Quantization(scheme=options.scheme, levels=options.levels)
-    if options.scheme != "constant":
+    known = isinstance(graph.kernels, Parts) and options.target == "portable"
+    scheme = options.scheme or ("group" if known else "row")
+    if scheme == "group":
+        return GROUP
+    plain = Quantization(scheme=scheme, levels=options.levels)
+    if scheme != "constant":
         return plain
     halves, encoded = judgement.halves, whole.encoded
-    known = [encoded[index] for index in halves.chosen_on] if halves else encoded[::CALIBRATE_EVERY]
-    with clock.step("find ranges", len(known)):
-        magnitudes = channel_magnitudes(job.folder, known, clock.progress)
+    chosen = [encoded[index] for index in halves.chosen_on] if halves else encoded[::CALIBRATE_EVERY]
+    with clock.step("find ranges", len(chosen)):
+        magnitudes = channel_magnitudes(job.folder, chosen, clock.progress)
         return replace(plain, smoothing=unit_divisors(job.folder, magnitudes))
 
 
@@ -163,6 +172,8 @@ def _write(
             "thresholds": asdict(options.thresholds),
             "samples": options.samples_name,
         }
+        quantization = climbed.passed.rung.quantization if climbed else None
+        parts = kernel_parts(graph.model, quantization)
         manifest = make_manifest(
             folder,
             kept.source,
@@ -170,7 +181,8 @@ def _write(
             kept.encoder,
             graph.inputs,
             climbed.precision if climbed else options.precision,
-            make_recipe(climbed.passed.rung.quantization if climbed else None, options.target, graph.passes),
+            make_recipe(quantization, options.target, graph.passes),
+            parts.encoder if parts else None,
             measured,
             trimmed.vocabulary if trimmed else None,
         )
@@ -196,11 +208,21 @@ def _report(
         parity=climbed.passed.parity if climbed else judgement.spelled,
         climb=climbed,
         left=graph.left,
+        onnxruntime_alone=_why_onnxruntime(graph, manifest),
         checkpoint_bytes=sum(file.stat().st_size for file in kept.source.folder.glob("*.safetensors")),
         bundle_bytes=sum(file.stat().st_size for file in job.folder.iterdir()),
         peak_memory_bytes=_peak_memory(),
         seconds=job.clock.seconds,
     )
+
+
+def _why_onnxruntime(graph: LeanGraph, manifest: Manifest) -> str | None:
+    if manifest.encoder is not None:
+        return None
+    if isinstance(graph.kernels, str):
+        return graph.kernels
+    left = ", with products in fp32" if manifest.recipe.excluded_nodes else ""
+    return f"it was made as {manifest.recipe.scheme}{left}, which they do not run"
 
 
 @contextmanager

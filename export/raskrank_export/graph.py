@@ -19,6 +19,7 @@ from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.onnx_backend import MAX_LENGTH
+from raskrank_export.encoder import Parts, find_encoder
 from raskrank_export.passes import PASSES
 from raskrank_export.passes.drop_mask import MASK_INPUT
 from raskrank_export.passes.edit import MICROSOFT
@@ -59,11 +60,15 @@ def export_model(model: "PreTrainedModel", folder: Path) -> Path:
 
 
 class LeanGraph(NamedTuple):
-    """passes: how many layers each pass changed. left: what a pass did not match, and left right but slower, by name."""
+    """passes: how many layers each pass changed. left: what a pass did not match, and left right but slower, by name.
+
+    kernels: the parts that our own kernels know it by, or why they do not.
+    """
 
     model: onnx.ModelProto
     passes: dict[str, int]
     left: tuple[str, ...]
+    kernels: Parts | str
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -91,7 +96,7 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     if not passes[hoist_first_token.__name__]:
         left.append(f"{hoist_first_token.__name__}: no choice of the first token above an attention")
     onnx.helper.set_model_props(model, {MAX_LENGTH: str(checkpoint.max_length)})
-    return LeanGraph(model, passes, tuple(left))
+    return LeanGraph(model, passes, tuple(left), find_encoder(model))
 
 
 def check_epsilons(model: onnx.ModelProto, checkpoint: Checkpoint) -> None:

@@ -15,13 +15,15 @@ from raskrank.samples import as_pairs, read_samples
 from raskrank.settings import as_folder
 from raskrank_export.describe import recorded_name
 from raskrank_export.progress import Clock
-from raskrank_export.quantize import EXACT, PORTABLE, ActivationScheme, Levels
+from raskrank_export.quantization import EXACT, PORTABLE, ActivationScheme, Levels
 from raskrank_export.trim import corpus_files
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The arguments of `export`, valid. pairs: the samples. levels: those of the target."""
+    """The arguments of `export`, valid. pairs: the samples. levels: those of the target.
+
+    scheme: None where it depends on the graph."""
 
     model: str
     precision: Precision
@@ -29,7 +31,7 @@ class Options:
     max_length: int | None
     pairs: Sequence[tuple[str, str]]
     samples_name: str
-    scheme: ActivationScheme
+    scheme: ActivationScheme | None
     target: cpu.Target
     levels: Levels
     corpus: Sequence[Path]
@@ -59,7 +61,7 @@ def check_options(
     revision: str | None,
     max_length: int | None,
     samples: str | Path | None,
-    scheme: ActivationScheme,
+    scheme: ActivationScheme | None,
     target: cpu.Target,
     trim_vocab: Sequence[str | Path],
     trim_form: Form | None,
@@ -69,8 +71,10 @@ def check_options(
     """Raises InputError for what is no option or cannot be read, ExportError for a target that this CPU cannot judge."""
     if precision not in get_args(Precision):
         raise InputError(f"precision: expected {' or '.join(map(repr, get_args(Precision)))}, got {precision!r}")
-    if scheme not in get_args(ActivationScheme):
+    if scheme is not None and scheme not in get_args(ActivationScheme):
         raise InputError(f"scheme: expected one of {', '.join(get_args(ActivationScheme))}, got {scheme!r}")
+    if scheme == "group" and target != "portable":
+        raise InputError(f"target: scheme 'group' is right and the same on every CPU; {target!r} is for 'row' and 'constant'")
     return Options(
         model=model if isinstance(model, str) else as_folder(model),
         precision=precision,

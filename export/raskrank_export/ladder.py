@@ -20,14 +20,16 @@ from raskrank_export import graph
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.halves import MIN_RANKED, Halves
 from raskrank_export.passes.edit import GraphEditor
+from raskrank_export.products import constant_products
 from raskrank_export.progress import Clock
-from raskrank_export.quantize import EXACT, PORTABLE, SEVEN_BIT, Floats, Quantization, constant_products, quantize
+from raskrank_export.quantization import EXACT, GROUP, PORTABLE, SEVEN_BIT, Floats, Quantization
+from raskrank_export.quantize import quantize
 from raskrank_export.rungs import Attempt, Climb, Cost, Rung
 from raskrank_export.scoring import graph_backend, graph_logits
 from raskrank_export.sensitivity import sensitivity, sensitivity_pairs
 from raskrank_export.smoothing import find_smoothing
 
-# Of the weights, that products left in fp32 may have. With more of them int8 in blocks is smaller, more exact, and as fast.
+# Of the weights, that products left in fp32 may have. With more of them int8 in groups is smaller, more exact, and as fast.
 MOST_EXCLUDED = 0.25
 TIMED_TOKENS, TIMED_ROUNDS, TIMED_SECONDS = 128, 20, 10.0
 
@@ -95,6 +97,12 @@ class _Ladder:
             )
             yield Rung("fp32", None)
             return
+        yield from self._exclusions() if plain.scheme == "group" else self._beside_groups(plain)
+        yield Rung("weight-only int8", Quantization(scheme="weights", levels=EXACT))
+        yield Rung("fp32", None)
+
+    def _beside_groups(self, plain: Quantization) -> Iterator[Rung]:
+        """What repairs rows and constant ranges, and at last groups."""
         if plain.scheme != "row":
             yield Rung("int8, row ranges", replace(plain, scheme="row"))
         if plain.levels == PORTABLE:
@@ -110,9 +118,7 @@ class _Ladder:
         else:
             self.skipped["smoothing"] = "no channel has outliers"
         yield from self._exclusions()
-        yield Rung("int8 in blocks", Quantization(scheme="blocks", levels=EXACT))
-        yield Rung("weight-only int8", Quantization(scheme="weights", levels=EXACT))
-        yield Rung("fp32", None)
+        yield Rung("int8 in groups", GROUP)
 
     def attempt(self, rung: Rung) -> Attempt:
         if rung.quantization is None:

@@ -23,6 +23,7 @@ class ExportReport:
     parity: PyTorch against the bundle as written; the same object as fp32_parity for a bundle in fp32.
     climb: what was tried to make int8 pass; None where fp32 was asked for. The same is in manifest.parity.
     left: names of what the graph passes did not match: it gives the same scores, a little slower than it could.
+    onnxruntime_alone: why our own kernels do not run the bundle; None where they do.
     checkpoint_bytes, bundle_bytes: sizes of the weights that were read, and of all files that were written.
     peak_memory_bytes: the largest resident size of this process so far, not of the export alone; None on Windows.
     seconds: time of each step by its name.
@@ -35,6 +36,7 @@ class ExportReport:
     parity: Parity
     climb: Climb | None
     left: tuple[str, ...]
+    onnxruntime_alone: str | None
     checkpoint_bytes: int
     bundle_bytes: int
     peak_memory_bytes: int | None
@@ -50,6 +52,7 @@ class ExportReport:
             "bundle_bytes": self.bundle_bytes,
             "peak_memory_bytes": self.peak_memory_bytes,
             "left": self.left,
+            "onnxruntime_alone": self.onnxruntime_alone,
             "int8_products": self.climb.passed.products if self.climb else 0,
             "int8_embeddings": self.climb.passed.embeddings if self.climb else 0,
             "seconds": self.seconds,
@@ -72,6 +75,11 @@ class ExportReport:
                 []
                 if self.climb is None
                 else [f"int8: {self.climb.passed.products} products, {self.climb.passed.embeddings} embeddings"]
+            ),
+            *(
+                []
+                if self.onnxruntime_alone is None
+                else [f"for onnxruntime, not for our own kernels: {self.onnxruntime_alone}"]
             ),
             *(f"not optimized, so a little slower, with the same scores: {name}" for name in self.left),
         ]

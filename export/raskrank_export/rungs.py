@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from raskrank.manifest import Precision
 from raskrank.parity import Parity
-from raskrank_export.quantize import Quantization
+from raskrank_export.quantization import Quantization
 
 
 class Rung(NamedTuple):

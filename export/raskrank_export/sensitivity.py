@@ -10,8 +10,10 @@ import onnx
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL
 from raskrank_export.passes.edit import GraphEditor
+from raskrank_export.products import constant_products
 from raskrank_export.progress import Progress
-from raskrank_export.quantize import Quantization, constant_products, quantize_products
+from raskrank_export.quantization import Quantization
+from raskrank_export.quantize import quantize_products
 from raskrank_export.scoring import graph_logits
 from raskrank_export.tensors import take_in
 

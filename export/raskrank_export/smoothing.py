@@ -8,7 +8,8 @@ import onnx
 
 from raskrank.manifest import MODEL
 from raskrank_export.passes.edit import GraphEditor
-from raskrank_export.quantize import Floats, constant_products
+from raskrank_export.products import constant_products
+from raskrank_export.quantization import Floats
 from raskrank_export.tensors import take_in
 
 # A channel whose largest magnitude is so many times that of the median channel. Without training a channel reaches 3 to 4

@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         source=source,
         seconds=arguments.seconds,
         threads=threads.choose(arguments.threads).number,
+        backend=arguments.backend,
         against_torch=arguments.against == "torch",
         checkpoint=None if arguments.checkpoint is None else Path(arguments.checkpoint),
         progress=Steps(sys.stderr) if is_terminal(sys.stderr) else None,

@@ -43,10 +43,10 @@ def _export(commands: Commands) -> None:
     command.add_argument("--precision", choices=("int8", "fp32"), default="int8", help="of the weights (default: int8)")
     command.add_argument(
         "--scheme",
-        choices=("row", "constant"),
-        default="row",
-        help="ranges of int8 activations: measured at run time for each token (row), or constant and found on the samples "
-        "(default: row)",
+        choices=("group", "row", "constant"),
+        help="ranges of int8 activations: measured at run time for each 64 channels of a token (group), which our own kernels "
+        "run; or, for onnxruntime alone, measured for each token (row), or constant and found on the samples (default: group "
+        "where the kernels know the model, else row)",
     )
     command.add_argument(
         "--target",
@@ -111,7 +111,11 @@ def _rank(commands: Commands) -> None:
     command.add_argument(
         "--fallback", choices=("torch",), help="let PyTorch score what the bundle cannot; each time it does is a warning"
     )
-    command.add_argument("--backend", choices=("onnx", "torch"), default="onnx", help="run the bundle, or its checkpoint")
+    command.add_argument(
+        "--backend",
+        choices=("native", "onnx", "torch"),
+        help="run the bundle in our kernels or in onnxruntime, or its checkpoint in PyTorch (default: native where it can)",
+    )
     _other_cpu(command)
     _own_memory(command)
     command.add_argument("--checkpoint", metavar="C", help=CHECKPOINT)
@@ -126,6 +130,7 @@ def _info(commands: Commands) -> None:
         "the bundle is broken",
     )
     command.add_argument("--bundle", metavar="B", help=BUNDLE)
+    _backend(command)
     _other_cpu(command)
 
 
@@ -141,6 +146,7 @@ def _verify(commands: Commands) -> None:
     )
     command.add_argument("--bundle", metavar="B", help=BUNDLE)
     command.add_argument("--checkpoint", metavar="C", help=CHECKPOINT)
+    _backend(command)
     command.add_argument(
         "--pairs",
         metavar="FILE",
@@ -170,6 +176,7 @@ def _compare(commands: Commands) -> None:
     command.add_argument("--queries", metavar="N", type=count, default=200, help="at most so many (default: 200)")
     command.add_argument("--candidates", metavar="N", type=count, default=20, help="documents of each query (default: 20)")
     command.add_argument("--against", choices=("torch",), help="also the checkpoint that each bundle was made from")
+    _backend(command)
     command.add_argument(
         "--bi-encoder",
         metavar="M",
@@ -191,6 +198,7 @@ def _bench(commands: Commands) -> None:
     )
     command.add_argument("models", metavar="BUNDLE", nargs="*", help=f"{BUNDLE}; the others are compared with the first")
     command.add_argument("--against", choices=("torch",), help="also the checkpoint of the first bundle")
+    _backend(command)
     command.add_argument("--checkpoint", metavar="C", help=CHECKPOINT)
     command.add_argument("--texts", metavar="FILE", help="passages, as for `rank`; - is standard input (default: our own)")
     _documents(command)
@@ -203,6 +211,14 @@ def _bench(commands: Commands) -> None:
         type=seconds,
         default=100.0,
         help="time to take in all, about; slow models get fewer rounds, or fewer passages (default: 100)",
+    )
+
+
+def _backend(command: Parser) -> None:
+    command.add_argument(
+        "--backend",
+        choices=("native", "onnx"),
+        help="what runs bundles: our kernels or onnxruntime (default: native where it can)",
     )
 
 

@@ -26,6 +26,7 @@ from raskrank.terminal import Steps, is_terminal, safe_lines, say, show, to_json
 
 MIN_CANDIDATES = 2  # fewer have no order
 PACKAGES = {
+    "native": ("tokenizers",),
     "onnx": ("onnxruntime", "tokenizers"),
     "torch": ("torch", "transformers"),
     "bi-encoder": ("sentence-transformers",),
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     loading = loaded_for_comparison(
         [choose_for_command(model, say).path for model in arguments.models or [None]],
         threads=threads.choose(None).number,
+        backend=arguments.backend,
         against_torch=arguments.against == "torch",
         others=_others(arguments, data),
     )
@@ -77,7 +79,7 @@ def _others(arguments: argparse.Namespace, data: Data) -> list[Contender]:
 
 def _about(data: str, tasks: Sequence[Task], contenders: Sequence[Contender]) -> About:
     backends = dict.fromkeys(contender.backend for contender in contenders)
-    packages = ["raskrank", *(package for backend in backends for package in PACKAGES[backend])]
+    packages = dict.fromkeys(["raskrank", *(package for backend in backends for package in PACKAGES[backend])])
     machine = (cpu.model_name(), f"{cpu.usable_cpus()} usable CPUs", *cpu.instruction_sets())
     return About(
         data=data,

@@ -16,7 +16,7 @@ from raskrank.terminal import columns, safe_lines, show, table, to_json
 def run(arguments: argparse.Namespace) -> int:
     choice = choose(arguments)
     manifest, _ = read_manifest(choice.path)
-    with Reranker.load(choice, ignore_target=arguments.ignore_target) as reranker:
+    with Reranker.load(choice, backend=arguments.backend, ignore_target=arguments.ignore_target) as reranker:
         info = reranker.info()
     if arguments.json:
         show(to_json({**asdict(info), "parity": manifest.parity}, indent=2))

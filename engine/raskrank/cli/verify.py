@@ -15,12 +15,18 @@ def run(arguments: argparse.Namespace) -> int:
     path = choose(arguments).path
     need("verify", *EXPORTER)
     pairs = as_pairs(read_samples(None if arguments.pairs is None else Path(arguments.pairs)))
-    with Reranker.load(path, checkpoint=arguments.checkpoint) as reranker:
+    with Reranker.load(path, backend=arguments.backend, checkpoint=arguments.checkpoint) as reranker:
         info = reranker.info()
         with progress_bar(reranker, "verifying", 2 * len(pairs)):  # each is scored twice
             found = reranker.verify(pairs)
     if arguments.json:
-        about = {"name": info.name, "bundle": str(path), "precision": info.precision, "passed": found.passed}
+        about = {
+            "name": info.name,
+            "bundle": str(path),
+            "precision": info.precision,
+            "backend": info.backend,
+            "passed": found.passed,
+        }
         judged = {"failed": [*found.failed], "thresholds": found.thresholds, "parity": found.summary()}
         show(to_json({**about, **judged}, indent=2))
     else:

@@ -18,6 +18,7 @@ from raskrank.measure.fresh import FreshProcess
 from raskrank.measure.passages import FEW, Workload
 from raskrank.measure.progress import step
 from raskrank.measure.timing import MIN_ROUNDS, interleaved
+from raskrank.options import BackendName
 from raskrank.parity import kendall_tau
 from raskrank.terminal import Steps
 
@@ -33,6 +34,7 @@ def measure(
     source: str,
     seconds: float,
     threads: int,
+    backend: BackendName | None = None,
     against_torch: bool = False,
     checkpoint: Path | None = None,
     progress: Steps | None = None,
@@ -41,8 +43,9 @@ def measure(
 
     bundles: at least one; the others are compared with the first. workloads: as the functions in `passages` make them.
     source: where the passages are from, for the report. seconds: for all of it; a workload of which three rounds would take
-    longer than its share gets fewer passages. threads: cores for each model. against_torch: also run the checkpoint of the
-    first bundle in PyTorch. checkpoint: its folder. Default: where the manifest says.
+    longer than its share gets fewer passages. threads: cores for each model. backend: of the bundles, as in `Reranker.load`.
+    against_torch: also run the checkpoint of the first bundle in PyTorch. checkpoint: its folder. Default: where the manifest
+    says.
 
     Raises as `Reranker.load` and `Reranker.score` do.
     """
@@ -53,7 +56,9 @@ def measure(
 
     # Few passages, for which PyTorch too takes little time, show what memory is used as well as many.
     few = [workload for workload in workloads if workload.kind == workloads[0].kind and len(workload.passages) <= FEW][-1]
-    loading = loaded_for_bench(bundles, threads=threads, against_torch=against_torch, checkpoint=checkpoint, progress=progress)
+    loading = loaded_for_bench(
+        bundles, threads=threads, backend=backend, against_torch=against_torch, checkpoint=checkpoint, progress=progress
+    )
     with loading as contenders:
         bench = Bench(contenders, query, progress)
         pace = bench.pace(workloads[0])

@@ -15,7 +15,7 @@ class Contender(Protocol):
     """A loaded model, and what its files say of it."""
 
     name: str
-    backend: str  # "onnx", "torch" or "bi-encoder"
+    backend: str  # "native", "onnx", "torch" or "bi-encoder"
     runs: str  # for a reader: "onnx int8", "torch fp32", "bi-encoder"
     origin: str  # its folder, or hub id
     reference: "Contender | None"  # of a bundle: the checkpoint that it is held against, if that is a contender too

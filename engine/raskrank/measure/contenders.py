@@ -12,6 +12,7 @@ from raskrank.manifest import MANIFEST, Source
 from raskrank.measure.contender import Contender
 from raskrank.measure.cross_encoder import CrossEncoder
 from raskrank.measure.progress import step
+from raskrank.options import BackendName
 from raskrank.terminal import Steps
 
 PYTORCH = "PyTorch"  # label of the checkpoint in a benchmark
@@ -22,6 +23,7 @@ def loaded_for_bench(
     bundles: Sequence[Path],
     *,
     threads: int,
+    backend: BackendName | None = None,
     against_torch: bool = False,
     checkpoint: Path | None = None,
     progress: Steps | None = None,
@@ -29,14 +31,15 @@ def loaded_for_bench(
     """The bundles in order, then the checkpoint of the first if asked for, in memory until the block ends.
 
     The keys are labels: the names of their folders, numbered where a name is taken, and PYTORCH. threads: of each of them.
-    checkpoint: its folder. Default: where the first bundle's manifest says. Raises as `Reranker.load` does.
+    backend: of the bundles, as in `Reranker.load`. checkpoint: its folder. Default: where the first bundle's manifest says.
+    Raises as `Reranker.load` does.
     """
     with ExitStack() as stack:
         found: dict[str, CrossEncoder] = {}
         for bundle in bundles:
             label = _unique(bundle.resolve().name, {PYTORCH, *found})
             with step(progress, f"load {label}"):
-                found[label] = CrossEncoder(bundle=bundle, threads=threads)
+                found[label] = CrossEncoder(bundle=bundle, backend=backend, threads=threads)
             stack.callback(found[label].close)
         if against_torch:
             with step(progress, f"load {PYTORCH}"):
@@ -49,13 +52,19 @@ def loaded_for_bench(
 
 @contextmanager
 def loaded_for_comparison(
-    folders: Sequence[Path], *, threads: int, against_torch: bool = False, others: Sequence[Contender] = ()
+    folders: Sequence[Path],
+    *,
+    threads: int,
+    backend: BackendName | None = None,
+    against_torch: bool = False,
+    others: Sequence[Contender] = (),
 ) -> Iterator[Sequence[Contender]]:
     """The models in order, in memory until the block ends.
 
-    folders: each of a bundle, or of a checkpoint, which runs in PyTorch. threads: of each of them. against_torch: also the
-    checkpoint of each bundle, once, in front of the first bundle that was made from it. others: added at the end, and closed
-    with the models. Where two share a name and a backend, their folders are added to their names.
+    folders: each of a bundle, or of a checkpoint, which runs in PyTorch. threads: of each of them. backend: of the bundles,
+    as in `Reranker.load`. against_torch: also the checkpoint of each bundle, once, in front of the first bundle that was made
+    from it. others: added at the end, and closed with the models. Where two share a name and a backend, their folders are
+    added to their names.
 
     Raises InputError for a model that is there twice, CheckpointError for a checkpoint that is not on this machine, and as
     `Reranker.load` does.
@@ -84,7 +93,7 @@ def loaded_for_comparison(
                     references[key] = CrossEncoder(bundle=folder, checkpoint=checkpoint, threads=threads)
                     add(references[key])
                 reference = references[key]
-            add(CrossEncoder(bundle=folder, reference=reference, threads=threads))
+            add(CrossEncoder(bundle=folder, backend=backend, reference=reference, threads=threads))
         for other in others:
             add(other)
         _tell_apart(found)

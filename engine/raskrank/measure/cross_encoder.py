@@ -31,17 +31,18 @@ class CrossEncoder:
         bundle: Path | None = None,
         checkpoint: Path | None = None,
         threads: int,
+        backend: BackendName | None = None,
         reference: Contender | None = None,
     ) -> None:
-        """bundle: its folder; onnxruntime runs it. checkpoint: its folder; PyTorch runs it. With both, PyTorch runs the
-        checkpoint as the bundle's, with the same max_length, and any other checkpoint is refused. threads: of the bundle,
+        """bundle: its folder. backend: of it, as in `Reranker.load`. checkpoint: its folder; PyTorch runs it. With both it runs
+        the checkpoint as the bundle's, with the same max_length, and any other checkpoint is refused. threads: of the bundle,
         and of a fresh process; PyTorch's in this process are set by whoever loads it. reference: as in Contender.
 
         Raises as `Reranker.load` does.
         """
         self.folder = folder = checkpoint or bundle or Path()
         self._checkpoint, self._threads, self.reference = checkpoint, threads, reference
-        self._backend: BackendName = "torch" if checkpoint else "onnx"
+        self._backend: BackendName | None = "torch" if checkpoint else backend
         if checkpoint:
             self.manifest = None
             self._reranker = Reranker.load(bundle, backend="torch", checkpoint=checkpoint)
@@ -49,7 +50,7 @@ class CrossEncoder:
             self.parameters, self._vocab_size = config.parameters, config.vocab_size
         else:
             self.manifest, _ = read_manifest(folder)
-            self._reranker = Reranker.load(folder, threads=threads)
+            self._reranker = Reranker.load(folder, threads=threads, backend=backend)
             self.parameters, self._vocab_size = self.manifest.parameters, self.manifest.vocab_size
         self.info = self._reranker.info()
         self.name, self.license = self.info.name, self.info.license

@@ -31,7 +31,7 @@ def fresh_process(
     bundle: Path | None,
     *,
     threads: int | None,
-    backend: BackendName = "onnx",
+    backend: BackendName | None = None,
     checkpoint: Path | None = None,
     texts: Sequence[str],
     query: str,

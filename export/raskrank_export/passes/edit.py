@@ -55,7 +55,13 @@ class GraphEditor:
         return name
 
     def append(
-        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], *, domain: str = "", **attributes: int
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        domain: str = "",
+        **attributes: int | tuple[int, ...],
     ) -> None:
         """Add a node at the end; `finish` puts the nodes in order. It is named after its first output."""
         self.graph.node.append(
