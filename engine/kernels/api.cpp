@@ -15,11 +15,13 @@ enum Error { BAD_CALL = -1, BAD_ID = -2, NO_MEMORY = -3 };
 
 constexpr i64 PAGE = 4096;
 
+bool always() { return true; }
+
 const Engine* engine_of(const char* name) {
     static const struct {
         const Engine* engine;
         bool (*usable)();
-    } all[] = {{AMX, has_amx}, {AVX512, has_avx512}, {AVX_VNNI, has_avx_vnni}, {AVX2, has_avx2}, {&SCALAR, [] { return true; }}};
+    } all[] = {{AMX, has_amx}, {AVX512, has_avx512}, {AVX_VNNI, has_avx_vnni}, {AVX2, has_avx2}, {&SCALAR, always}, {&SCALAR_TILES, always}};
     for (const auto& each : all)
         if (each.engine && std::strcmp(each.engine->name, name) == 0) return each.usable() ? each.engine : nullptr;
     return nullptr;

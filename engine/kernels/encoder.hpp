@@ -41,11 +41,11 @@ struct Room {
         return found;
     }
     Quantized quantized(i64 rows, i64 channels) {
-        return {take<i8>(rows * channels), take<float>(rows * channels / GROUP), take<i32>(rows * channels / GROUP), channels};
+        return {take<i8>(rows * channels), take<Range>(rows * channels / GROUP), channels};
     }
     template <class T>
     static i64 size(i64 count) { return up_to(count * i64(sizeof(T)) + 64, 64); }
-    static i64 quantized_size(i64 rows, i64 channels) { return size<i8>(rows * channels) + 2 * size<float>(rows * channels / GROUP); }
+    static i64 quantized_size(i64 rows, i64 channels) { return size<i8>(rows * channels) + size<Range>(rows * channels / GROUP); }
 };
 
 // What all threads of a call see.
@@ -142,6 +142,7 @@ float head(const rk_model& m, const float* x, float* hidden) {
 template <class S>
 void encode(const rk_model& m, const Call& call, Team& team, int me, char* own) {
     Clock clock{me == 0 ? call.ticks : nullptr};
+    if constexpr (S::TILES) S::Tiles::configure();
     const i64 H = m.hidden, rows = i64(call.pairs) * call.length;
     const Shared shared(m, rows, call.shared);
     i64 blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
@@ -182,6 +183,7 @@ void encode(const rk_model& m, const Call& call, Team& team, int me, char* own) 
         for (i64 b = 0; b < count; b++) call.logits[begin + b] = head<S>(m, x + b * H, reinterpret_cast<float*>(room.at));
         clock.stage(HEAD);
     }
+    if constexpr (S::TILES) S::Tiles::release();
 }
 
 inline i64 shared_room(const rk_model& m, i64 pairs, i64 length) { return Shared::size(m, pairs * length); }

@@ -23,8 +23,9 @@ struct Engine {
     i64 (*own_room)(const rk_model&, i64 pairs, i64 length);
 };
 
+// Plain C++, the second with AMX's tiles.
+extern const Engine SCALAR, SCALAR_TILES;
 // Null where the library was compiled for another kind of CPU.
-extern const Engine SCALAR;
 extern const Engine *const AVX2, *const AVX_VNNI, *const AVX512, *const AMX;
 
 // Whether this CPU, and its operating system, have what the engine was compiled for. Of AMX: permission is asked for, too.

@@ -6,6 +6,7 @@
 // weights stay in L1 or L2.
 #pragma once
 #include "rows.hpp"
+#include "tiles.hpp"
 
 namespace {
 
@@ -18,31 +19,30 @@ template <class S, int M, int C, class Out>
 [[gnu::noinline]] void tile(const Quantized& a, i64 row, const rk_product& p, i64 column, const u8* ahead, const Out& out) {
     using I = typename S::I;
     using V = typename S::V;
-    const i64 groups = a.groups();
-    const auto at = [&](i64 c) { return p.weights + c / 16 * 16 * a.channels + c % 16 * 4; };
-    const u8 *w0 = at(column), *w1 = at(column + S::WIDTH);
+    // Three rows from an address: so many addresses fit into registers.
+    const i64 stride = a.apart * a.channels, apart = a.apart * a.groups();
+    const i8 *a0 = a.integers + row * stride, *a3 = a0 + 3 * stride;
+    const Range *r0 = a.ranges + row * apart, *r3 = r0 + 3 * apart, *const end = r0 + a.groups();
+    const u8* w = p.weights + column / 16 * 16 * a.channels + column % 16 * 4;
+    const i64 beside = 16 * a.channels;  // from a register of columns to the next
     const float* scales = p.scales + column;
-#define DECLARE(m)                                                              \
-    [[maybe_unused]] V x##m = S::vzero(), y##m = x##m;                          \
-    [[maybe_unused]] const i8* a##m = a.row(row + (m < M ? m : 0));             \
-    [[maybe_unused]] const float* s##m = a.steps_of(row + (m < M ? m : 0));     \
-    [[maybe_unused]] const i32* o##m = a.starts_of(row + (m < M ? m : 0));
+#define DECLARE(m) [[maybe_unused]] V x##m = S::vzero(), y##m = x##m;
     TILE_ROWS(DECLARE)
 #undef DECLARE
-    for (i64 g = 0; g < groups; g++, scales += p.scale_stride) {
-#define START(m) [[maybe_unused]] I i##m = m < M ? S::start(o##m[g]) : I{}, j##m = i##m;
+    for (; r0 != end; r0++, r3++, scales += p.scale_stride) {
+#define START(m) [[maybe_unused]] I i##m = m < M ? S::start((m < 3 ? r0 : r3)[m % 3 * apart].start) : I{}, j##m = i##m;
         TILE_ROWS(START)
 #undef START
-#pragma GCC unroll 2
-        for (i64 k = 0; k < STEPS; k++, w0 += BLOCK_BYTES, w1 += BLOCK_BYTES, ahead += BLOCK_BYTES) {
+#pragma GCC unroll 4
+        for (i64 k = 0; k < STEPS; k++, a0 += 4, a3 += 4, w += BLOCK_BYTES, ahead += BLOCK_BYTES) {
             prefetch(ahead);
-            const auto p0 = S::weights(w0);
-            [[maybe_unused]] const auto p1 = C > 1 ? S::weights(w1) : p0;
-#define STEP(m)                                                     \
-    if constexpr (m < M) {                                          \
-        const I four = S::four(a##m + g * GROUP + k * 4);           \
-        i##m = S::dot(i##m, p0, four);                              \
-        if constexpr (C > 1) j##m = S::dot(j##m, p1, four);         \
+            const auto p0 = S::weights(w);
+            [[maybe_unused]] const auto p1 = C > 1 ? S::weights(w + beside) : p0;
+#define STEP(m)                                                            \
+    if constexpr (m < M) {                                                 \
+        const I four = S::four((m < 3 ? a0 : a3) + m % 3 * stride);        \
+        i##m = S::dot(i##m, p0, four);                                     \
+        if constexpr (C > 1) j##m = S::dot(j##m, p1, four);                \
     }
             TILE_ROWS(STEP)
 #undef STEP
@@ -51,7 +51,7 @@ template <class S, int M, int C, class Out>
         [[maybe_unused]] const V q1 = C > 1 ? S::vload(scales + S::WIDTH) : q0;
 #define ADD(m)                                                                                   \
     if constexpr (m < M) {                                                                       \
-        const V step = S::vset(s##m[g]);                                                         \
+        const V step = S::vset((m < 3 ? r0 : r3)[m % 3 * apart].step);                           \
         x##m = S::vfma(S::vfloat(i##m), S::vmul(step, q0), x##m);                                \
         if constexpr (C > 1) y##m = S::vfma(S::vfloat(j##m), S::vmul(step, q1), y##m);           \
     }
@@ -75,8 +75,10 @@ void tile_of(int rows, const Quantized& a, i64 row, const rk_product& p, i64 col
 
 template <class S, int C, class Out>
 void panel(const Quantized& a, i64 rows, const rk_product& p, i64 column, const u8* next, const Out& out) {
-    const i64 tiles = (rows + S::ROWS - 1) / S::ROWS;
-    for (i64 t = 0, row = 0; t < tiles; t++) {
+    i64 row = 0;
+    if constexpr (S::TILES && C == 2) row = tiled_rows<S>(a, rows, p, column, out);
+    const i64 tiles = (rows - row + S::ROWS - 1) / S::ROWS;
+    for (i64 t = 0; t < tiles; t++) {
         const i64 count = (rows - row + tiles - t - 1) / (tiles - t);  // even parts
         tile_of<S, C, S::ROWS>(int(count), a, row, p, column, next, out);
         row += count;

@@ -7,21 +7,21 @@ namespace {
 constexpr float SMALLEST_RANGE = 1e-30f;  // of a group of zeros, whose reciprocal must stay finite
 constexpr int LEVELS = 127;
 
-// Rows in int8. Of each group of a row: what its integer of 1 stands for, and what sums of products with stored weights start at.
+// Of a group of a row: what its integer of 1 stands for, and what sums of products with stored weights start at.
+struct Range {
+    float step;
+    i32 start;
+};
+
+// Rows in int8.
 struct Quantized {
-    i8* integers;  // (rows, channels)
-    float* steps;  // (rows, channels / GROUP)
-    i32* starts;   // (rows, channels / GROUP)
+    i8* integers;   // (rows, channels)
+    Range* ranges;  // (rows, channels / GROUP)
     i64 channels;
     i64 apart = 1;  // rows from one to the next: every so many of a larger array
 
     i64 groups() const { return channels / GROUP; }
-    const i8* row(i64 r) const { return integers + r * apart * channels; }
-    const float* steps_of(i64 r) const { return steps + r * apart * groups(); }
-    const i32* starts_of(i64 r) const { return starts + r * apart * groups(); }
-    Quantized from(i64 r) const {
-        return {integers + r * channels, steps + r * groups(), starts + r * groups(), channels, 1};
-    }
+    Quantized from(i64 r) const { return {integers + r * channels, ranges + r * groups(), channels, 1}; }
 };
 
 // A group of 64 floats in registers becomes group `g` of row `r`: integers x * 127 / range, the range being the largest magnitude.
@@ -33,8 +33,7 @@ void quantize(typename S::F a, typename S::F b, typename S::F c, typename S::F d
     i8* to = q.integers + r * q.channels + g * GROUP;
     S::round(to, S::mul(a, factor)), S::round(to + 16, S::mul(b, factor));
     S::round(to + 32, S::mul(c, factor)), S::round(to + 48, S::mul(d, factor));
-    q.steps[r * q.groups() + g] = range * (1.0f / LEVELS);
-    if constexpr (S::START) q.starts[r * q.groups() + g] = -128 * S::sum64(to);
+    q.ranges[r * q.groups() + g] = {range * (1.0f / LEVELS), S::START ? -128 * S::sum64(to) : 0};
 }
 
 template <class S>

@@ -17,8 +17,8 @@ UInt64Array = npt.NDArray[np.uint64]
 
 LIBRARY = Path(__file__).parent / "_kernels.so"
 GROUP = 64  # channels that share a range
-# Best first. "scalar" is plain C++, for tests: it is never chosen.
-ENGINES = ("amx", "avx512", "avxvnni", "avx2", "scalar")
+ENGINES = ("amx", "avx512", "avxvnni", "avx2")  # best first
+EMULATED = ("scalar", "scalar-tiles")  # plain C++ of the others, for tests: never chosen
 # Of a call, in the order of engine.hpp.
 STAGES = ("embed", "qkv", "attention", "quantize", "output", "norm", "up", "gelu", "down", "head", "wait")
 _ERRORS: dict[int, Callable[[str], Exception]] = {-1: ValueError, -2: ValueError, -3: MemoryError}
@@ -79,7 +79,7 @@ class Kernels:
         engine: str | None = None,
     ) -> None:
         """tensors: by the names of docs/bundle-format.md. None is copied: their memory must stay as it is.
-        engine: one of `engines()`, or "scalar". Default: the best.
+        engine: one of `engines()` or of EMULATED. Default: the best.
 
         Raises ValueError for a tensor that is missing or of another shape or type, and for an engine that cannot run here.
         """
@@ -131,11 +131,11 @@ def unavailable() -> str | None:
 
 
 def engines() -> tuple[str, ...]:
-    """Those of ENGINES that this CPU can run, best first, without "scalar"."""
+    """Those of ENGINES that this CPU can run, best first."""
     library = _load()
     if library is None:
         return ()
-    return tuple(name for name in ENGINES if name != "scalar" and library.rk_usable(name.encode()))
+    return tuple(name for name in ENGINES if library.rk_usable(name.encode()))
 
 
 @functools.cache
