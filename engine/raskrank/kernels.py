@@ -106,6 +106,8 @@ class Kernels:
         ids, types = (np.ascontiguousarray(array, np.int64) for array in (input_ids, token_type_ids))
         if ids.ndim != 2 or ids.shape != types.shape:
             raise ValueError(f"expected two arrays of the same two dimensions, got {ids.shape} and {types.shape}")
+        if self._handle is None:
+            raise ValueError("these kernels are closed")
         logits = np.empty(len(ids), np.float32)
         addresses = (array.ctypes.data for array in (ids, types))
         code = self._library.rk_logits(
