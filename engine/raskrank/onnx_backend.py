@@ -124,8 +124,8 @@ class OnnxBackend:
     def _session(self, *, threads: int) -> "onnxruntime.InferenceSession":
         options = session_options(self._weights.folder, threads=threads)
         try:
-            for name, value in self._weights.tensors.items():
-                options.add_initializer(name, value)
+            # Not add_initializer: what the graph transposes once, at load, onnxruntime would then read from the file anew.
+            options.add_external_initializers(list(self._weights.tensors), list(self._weights.tensors.values()))
             return make_session(self._weights.graph, options)
         except Exception as error:
             raise Incompatible(
