@@ -135,15 +135,17 @@ EXPORT void* rk_create(const rk_model* model, const char* engine) {
     return handle;
 }
 
-// ids, types: (pairs, length). logits: (pairs). threads: that may share the call; those that others use are done without.
+// ids, types: (pairs, length). logits: (pairs). threads: that share the call, fewer where the system starts no more.
 // ticks: (STAGES), to which the caller's own are added, or null.
 EXPORT int rk_logits(void* opaque, const i64* ids, const i64* types, i32 pairs, i32 length, float* logits, i32 threads,
                      u64* ticks) {
     Handle& h = *static_cast<Handle*>(opaque);
     const rk_model& m = h.model;
     if (pairs < 1 || length < 1 || threads < 1) return BAD_CALL;
+    Pool::Helpers helpers;
+    h.pool.reserve(threads - 1, helpers);
     Team team;
-    team.size = h.pool.reserve(threads < MOST_THREADS ? threads : MOST_THREADS);
+    team.size = 1 + helpers.count;
     const i64 positions = whole_pages(i64(pairs) * length * i64(sizeof(i32)));
     const i64 shared = whole_pages(h.engine->shared_room(m, pairs, length)), own = whole_pages(h.engine->own_room(m, pairs, length));
     const Rooms::Found room = h.rooms.get(positions + shared + own * team.size);
@@ -156,10 +158,10 @@ EXPORT int rk_logits(void* opaque, const i64* ids, const i64* types, i32 pairs, 
         const Call call{ids, types, reinterpret_cast<i32*>(room.at), pairs, length, logits, room.at + positions, ticks};
         Shared all{&h, &call, &team, room.at + positions + shared, own};
         if (team.size == 1) work(&all, 0);
-        else h.pool.run(work, &all, team.size);
+        else h.pool.run(work, &all, helpers);
     }
     if (room.at) h.rooms.put(room);
-    if (team.size > 1) h.pool.release();
+    h.pool.release(helpers);
     return result;
 }
 

@@ -10,7 +10,7 @@ using i64 = std::int64_t;
 constexpr int GROUP = 64;       // channels that share a range, of activations and of weights
 constexpr int LANES = 16;       // floats that rows are worked on with, whatever the CPU's own width
 constexpr int MOST_LAYERS = 64;
-constexpr int MOST_THREADS = 256;
+constexpr int MOST_THREADS = 256;  // that all calls together have as helpers
 
 extern "C" {
 

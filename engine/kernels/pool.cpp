@@ -26,70 +26,77 @@ bool start(pthread_t* thread, void* (*function)(void*), void* argument) {
 
 }  // namespace
 
-// A forked child has none of the threads, and whatever state its parent's other threads left the locks in.
+// A forked child has none of the threads, and whatever state its parent's other threads left the lock in.
 void Pool::renew_after_fork() {
     if (process_ == getpid()) return;
     if (process_ != 0) {
         pthread_mutex_init(&mutex_, nullptr);
-        pthread_cond_init(&wake_, nullptr);
-        pthread_cond_init(&done_, nullptr);
-        count_ = 0, reserved_ = false;
+        count_ = 0;
     }
     process_ = getpid();
 }
 
-int Pool::reserve(int wanted) {
-    if (wanted <= 1) return 1;
+bool Pool::add_worker() {
+    if (count_ == MOST_THREADS) return false;
+    Worker& worker = workers_[count_];
+    worker.pool = this, worker.job = nullptr, worker.reserved = false;
+    pthread_cond_init(&worker.wake, nullptr);
+    if (!start(&worker.thread, serve, &worker)) return false;
+    count_++;
+    return true;
+}
+
+void Pool::reserve(int wanted, Helpers& helpers) {
+    helpers.count = 0;
+    if (wanted <= 0) return;
     renew_after_fork();
     pthread_mutex_lock(&mutex_);
-    int size = 1;
-    if (!reserved_) {
-        reserved_ = true;
-        for (; count_ < wanted - 1; count_++) {
-            Worker& worker = workers_[count_];
-            worker.pool = this, worker.me = count_ + 1, worker.seen = round_;
-            if (!start(&worker.thread, serve, &worker)) break;
-        }
-        size = count_ + 1 < wanted ? count_ + 1 : wanted;
-        if (size == 1) reserved_ = false;
+    for (int i = 0; helpers.count < wanted && (i < count_ || add_worker()); i++) {
+        if (workers_[i].reserved) continue;
+        workers_[i].reserved = true;
+        helpers.index[helpers.count++] = i;
     }
     pthread_mutex_unlock(&mutex_);
-    return size;
 }
 
-void Pool::release() {
+void Pool::release(const Helpers& helpers) {
+    if (helpers.count == 0) return;
     pthread_mutex_lock(&mutex_);
-    reserved_ = false;
+    for (int i = 0; i < helpers.count; i++) workers_[helpers.index[i]].reserved = false;
     pthread_mutex_unlock(&mutex_);
 }
 
-void Pool::run(Work work, void* context, int size) {
+void Pool::run(Work work, void* context, const Helpers& helpers) {
+    Job job{work, context, helpers.count, {}};
+    pthread_cond_init(&job.done, nullptr);
     pthread_mutex_lock(&mutex_);
-    work_ = work, context_ = context, size_ = size, left_ = size - 1;
-    round_++;
-    pthread_cond_broadcast(&wake_);
+    for (int i = 0; i < helpers.count; i++) {
+        Worker& worker = workers_[helpers.index[i]];
+        worker.job = &job, worker.me = i + 1;
+        pthread_cond_signal(&worker.wake);
+    }
     pthread_mutex_unlock(&mutex_);
     work(context, 0);
     pthread_mutex_lock(&mutex_);
-    while (left_ != 0) pthread_cond_wait(&done_, &mutex_);
+    while (job.left != 0) pthread_cond_wait(&job.done, &mutex_);
     pthread_mutex_unlock(&mutex_);
+    pthread_cond_destroy(&job.done);
 }
 
 void* Pool::serve(void* argument) {
-    const Worker& worker = *static_cast<Worker*>(argument);
+    Worker& worker = *static_cast<Worker*>(argument);
     Pool& pool = *worker.pool;
     pthread_mutex_lock(&pool.mutex_);
-    for (unsigned seen = worker.seen;;) {
-        while (pool.round_ == seen && !pool.closed_) pthread_cond_wait(&pool.wake_, &pool.mutex_);
-        if (pool.closed_) break;
-        seen = pool.round_;
-        if (worker.me >= pool.size_) continue;
-        const Work work = pool.work_;
-        void* const context = pool.context_;
+    for (;;) {
+        while (!worker.job && !pool.closed_) pthread_cond_wait(&worker.wake, &pool.mutex_);
+        if (!worker.job) break;
+        Job& job = *worker.job;
+        const int me = worker.me;
         pthread_mutex_unlock(&pool.mutex_);
-        work(context, worker.me);
+        job.work(job.context, me);
         pthread_mutex_lock(&pool.mutex_);
-        if (--pool.left_ == 0) pthread_cond_signal(&pool.done_);
+        worker.job = nullptr;
+        if (--job.left == 0) pthread_cond_signal(&job.done);
     }
     pthread_mutex_unlock(&pool.mutex_);
     return nullptr;
@@ -99,9 +106,12 @@ void Pool::close() {
     renew_after_fork();
     pthread_mutex_lock(&mutex_);
     closed_ = true;
-    pthread_cond_broadcast(&wake_);
     const int count = count_;
+    for (int i = 0; i < count; i++) pthread_cond_signal(&workers_[i].wake);
     pthread_mutex_unlock(&mutex_);
-    for (int i = 0; i < count; i++) pthread_join(workers_[i].thread, nullptr);
+    for (int i = 0; i < count; i++) {
+        pthread_join(workers_[i].thread, nullptr);
+        pthread_cond_destroy(&workers_[i].wake);
+    }
     count_ = 0;
 }

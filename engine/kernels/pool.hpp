@@ -40,40 +40,47 @@ struct Team {
     }
 };
 
-// Up to MOST_THREADS - 1 sleeping threads. One call at a time has them.
+// Sleeping threads that calls take as helpers. Several calls may have some at the same time.
 class Pool {
 public:
     using Work = void (*)(void* context, int me);
 
-    // Work for threads 0 to `size` - 1, 0 being the caller; returns when all have ended. `size` threads take part for certain:
-    // call `reserve` first.
-    void run(Work work, void* context, int size);
-    // How many threads may take part in a `run`, `wanted` at most; 1 where others have the pool. Until `release`.
-    int reserve(int wanted);
-    void release();
+    // Helpers of one call, from `reserve` to `release`.
+    struct Helpers {
+        int count = 0;
+        int index[MOST_THREADS];
+    };
+
+    // Up to `wanted` helpers; fewer where the system starts no more threads.
+    void reserve(int wanted, Helpers& helpers);
+    // Work for 0, the caller, and for 1 to `helpers.count`. Returns when all have ended.
+    void run(Work work, void* context, const Helpers& helpers);
+    void release(const Helpers& helpers);
     // Ends the threads. No call may be under way.
     void close();
 
 private:
-    static void* serve(void* argument);
-    void renew_after_fork();
-
+    struct Job {
+        Work work;
+        void* context;
+        int left;
+        pthread_cond_t done;
+    };
     struct Worker {
         Pool* pool;
-        int me;
-        unsigned seen;  // calls there were before it
         pthread_t thread;
+        pthread_cond_t wake;
+        Job* job;  // null: sleeps
+        int me;
+        bool reserved;
     };
+    static void* serve(void* argument);
+    void renew_after_fork();
+    bool add_worker();
+
     pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
-    pthread_cond_t wake_ = PTHREAD_COND_INITIALIZER;
-    pthread_cond_t done_ = PTHREAD_COND_INITIALIZER;
-    Worker workers_[MOST_THREADS] = {};
     pid_t process_ = 0;  // whose threads these are
-    int count_ = 0;      // threads that exist
-    int size_ = 0;       // of the call under way
-    int left_ = 0;       // threads that still work on it
-    unsigned round_ = 0;
-    bool reserved_ = false, closed_ = false;
-    Work work_ = nullptr;
-    void* context_ = nullptr;
+    bool closed_ = false;
+    int count_ = 0;
+    Worker workers_[MOST_THREADS] = {};
 };
