@@ -1,5 +1,6 @@
 """Tiny checkpoints and tokenizers, built in memory: real architectures, seeded weights, scores that spread."""
 
+import functools
 import json
 import math
 import shutil
@@ -255,6 +256,10 @@ def tiny_checkpoint(
     _save_weights(folder / "model.safetensors", config, tokenizer, seed)
     write_json(folder / "config.json", config | dict(config_updates))
     return folder
+
+
+# Of widths that our own kernels run, with two groups of channels in a product.
+native_checkpoint = functools.partial(tiny_checkpoint, hidden=64, intermediate=128)
 
 
 def save_tokenizer(folder: Path, family: Family, tokenizer: Tokenizer, length: int) -> None:

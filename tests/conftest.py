@@ -14,7 +14,7 @@ from hypothesis import settings
 
 import bundles
 from backends import note_runs
-from builders import Family, tiny_checkpoint
+from builders import Family, native_checkpoint, tiny_checkpoint
 from checkpoints import edit_json
 from kinds import FAST, NAMES, REAL, Kind, kind_of
 from paths import NANO_CHECKPOINT, shared
@@ -57,8 +57,7 @@ class Tiny:
 
     @functools.cache  # noqa: B019  one instance a session
     def _checkpoint(self, family: Family) -> Path:
-        # As wide as our own kernels need it, with two groups of channels.
-        return tiny_checkpoint(self.root / f"checkpoint-{family}", family, hidden=64, intermediate=128)
+        return native_checkpoint(self.root / f"checkpoint-{family}", family)
 
     @functools.cache  # noqa: B019
     def _bundle(self, family: Family, precision: Precision) -> Path:

@@ -57,7 +57,7 @@ def test_verify_fails_below_the_thresholds(
     if as_json:
         assert json.loads(captured.out)["failed"] == ["max_drift", "max_mean_drift"]
     else:
-        assert captured.out.startswith("onnx int8 against torch fp32, 12 pairs")
+        assert re.match("(native|onnx) int8 against torch fp32, 12 pairs", captured.out)
         assert "passed" not in captured.out
         assert captured.out.splitlines()[-1].startswith("failed: largest score drift")
 

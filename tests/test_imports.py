@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backends import needs_kernels
 from conftest import Tiny
 from paths import NANO_CHECKPOINT, ROOT
 from processes import run_script
@@ -42,15 +43,24 @@ def test_the_command_line_alone_loads_no_runtime(tmp_path: Path) -> None:
 
 
 def test_ranking_needs_the_base_install_alone(tmp_path: Path) -> None:
-    loaded = _loaded_by(tmp_path, "import raskrank; r = raskrank.Reranker.load(); r.rank('Hvem?', ['En', 'To']); r.info()")
+    load = "import raskrank; r = raskrank.Reranker.load(backend='onnx')"
+    loaded = _loaded_by(tmp_path, f"{load}; r.rank('Hvem?', ['En', 'To']); r.info()")
     assert {"raskrank", "onnxruntime", "tokenizers"} <= loaded
     assert not loaded & HEAVY
+
+
+@needs_kernels
+def test_the_kernels_do_without_onnxruntime(tmp_path: Path) -> None:
+    load = "import raskrank; r = raskrank.Reranker.load(backend='native')"
+    loaded = _loaded_by(tmp_path, f"{load}; r.rank('Hvem?', ['En', 'To']); r.info()")
+    assert {"raskrank", "tokenizers"} <= loaded
+    assert not loaded & (HEAVY | {"onnxruntime"})
 
 
 def test_the_command_line_ranks_with_the_base_install_alone(tmp_path: Path) -> None:
     (tmp_path / "documents.txt").write_text("En\nTo\n")
     loaded = _loaded_by(tmp_path, "from raskrank.cli.main import main; assert main(['rank', 'Hvem?', '../documents.txt']) == 0")
-    assert {"raskrank", "onnxruntime", "tokenizers"} <= loaded
+    assert {"raskrank", "tokenizers"} <= loaded
     assert not loaded & (HEAVY | {"tqdm"})  # which shows progress on a terminal
 
 
@@ -71,7 +81,7 @@ def test_telemetry_is_off_before_onnxruntime_is_imported(tmp_path: Path, own: st
             os._exit(0)
     sys.addaudithook(hook)
     import raskrank
-    raskrank.Reranker.load()
+    raskrank.Reranker.load(backend="onnx")
     """
     env = {} if own is None else {"ORT_DISABLE_TELEMETRY": own}
     assert run_script(tmp_path, source, env=env).stdout.strip() == repr(expected)
@@ -120,7 +130,7 @@ def test_importing_changes_no_environment_variable_of_the_user(tmp_path: Path) -
     import os
     before = dict(os.environ)
     import raskrank
-    raskrank.Reranker.load().score("a", ["b"])
+    raskrank.Reranker.load(backend="onnx").score("a", ["b"])
     changed = {name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
     assert changed == {"ORT_DISABLE_TELEMETRY"}, changed
     """

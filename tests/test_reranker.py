@@ -7,14 +7,13 @@ import os
 import numpy as np
 import pytest
 
+from backends import note_runs
 from builders import ENGLISH, SENTENCES
 from callers import DOCUMENTS, QUERY
 from conftest import Tiny
 from raskrank import Ranked, Reranker
-from raskrank.backend import Float32Array, Int64Array
 from raskrank.bundle import record
 from raskrank.manifest import MANIFEST
-from raskrank.onnx_backend import OnnxBackend
 from raskrank.reranker import CHUNK_PAIRS
 
 # Ranking
@@ -107,13 +106,8 @@ def test_nothing_of_the_callers_is_changed(nano: Reranker) -> None:
 
 
 def test_what_a_caller_changes_during_a_call_does_not_matter(nano: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, documents, real = nano.score(QUERY, DOCUMENTS), list(DOCUMENTS), OnnxBackend.logits
-
-    def logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, threads: int = 1) -> Float32Array:
-        documents.clear()
-        return real(self, ids, types, threads=threads)
-
-    monkeypatch.setattr(OnnxBackend, "logits", logits)
+    expected, documents = nano.score(QUERY, DOCUMENTS), list(DOCUMENTS)
+    note_runs(monkeypatch, lambda _: documents.clear())
     assert nano.score(QUERY, documents).tobytes() == expected.tobytes()
     assert documents == []
 
@@ -132,7 +126,7 @@ def test_info_says_what_runs(tiny: Tiny) -> None:
     bundle = tiny.bundle("bert", "int8")
     with Reranker.load(bundle, threads=3) as reranker:
         info = reranker.info()
-        assert repr(reranker) == "<Reranker checkpoint-bert on onnx>"
+        assert repr(reranker) == f"<Reranker checkpoint-bert on {info.backend}>"
     assert (info.threads, info.threads_reason) == (3, "as asked for")
     assert (info.precision, info.activation, info.max_length) == ("int8", "sigmoid", 128)
     assert info.manifest_sha256 == record(bundle / MANIFEST).sha256

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bundles
-from builders import PAIRS, SENTENCES, Family, tiny_checkpoint
+from builders import PAIRS, SENTENCES, Family, native_checkpoint
 from callers import DOCUMENTS, QUERY
 from conftest import LOOSE, Tiny
 from paths import NANO_CHECKPOINT
@@ -70,7 +70,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
     """The fp32 bundle of the tiny BERT, but for its activation."""
     folder = tmp_path_factory.mktemp("raw")
     identity = {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}
-    checkpoint = tiny_checkpoint(folder / "checkpoint", config_updates=identity)
+    checkpoint = native_checkpoint(folder / "checkpoint", config_updates=identity)
     export(str(checkpoint), folder / "bundle", precision="fp32", samples=tiny.samples, thresholds=LOOSE)
     return folder / "bundle"
 
@@ -101,7 +101,7 @@ def sharp(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
     from safetensors.numpy import load_file, save_file
 
     folder = tmp_path_factory.mktemp("sharp")
-    weights = tiny_checkpoint(folder / "checkpoint") / "model.safetensors"
+    weights = native_checkpoint(folder / "checkpoint") / "model.safetensors"
     tensors = load_file(weights)
     tensors["classifier.bias"] += 30
     save_file(tensors, weights, metadata={"format": "pt"})
@@ -146,7 +146,7 @@ def test_verify_compares_with_pytorch(tiny: Tiny, precision: Any) -> None:
         again = reranker.verify(PAIRS)
         scores = reranker.score_pairs(PAIRS)
     assert isinstance(report, Parity)
-    assert (report.reference, report.candidate) == ("torch fp32", f"onnx {precision}")
+    assert (report.reference, report.candidate) == ("torch fp32", f"{reranker.info().backend} {precision}")
     assert len(report.queries) == len(as_pairs(read_samples())) == 422
     limit = FP32_TOLERANCE if precision == "fp32" else 1.0
     assert 0 < report.max_logit_difference < limit
@@ -224,6 +224,6 @@ def test_verify_with_another_checkpoint(tiny: Tiny) -> None:
 def test_verify_of_pytorch_itself(tiny: Tiny) -> None:
     with (
         Reranker.load(tiny.bundle("bert", "int8"), backend="torch") as reranker,
-        pytest.raises(InputError, match="backend='onnx'"),
+        pytest.raises(InputError, match="without backend='torch'"),
     ):
         reranker.verify()

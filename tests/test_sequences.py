@@ -111,8 +111,8 @@ def test_top_k_of_any_size_and_kind(reranker: Reranker) -> None:
     ("argument", "value", "message"),
     [
         *(("threads", value, f"threads: expected an int of at least 1, {got}") for value, got in BAD_COUNTS),
-        ("backend", "tensorflow", "backend: expected 'onnx' or 'torch', got 'tensorflow'"),
-        ("backend", None, "backend: expected 'onnx' or 'torch', got None"),
+        ("backend", "tensorflow", "backend: expected None, 'native', 'onnx' or 'torch', got 'tensorflow'"),
+        ("backend", 1, "backend: expected None, 'native', 'onnx' or 'torch', got 1"),
         ("fallback", "onnx", "fallback: expected None or 'torch', got 'onnx'"),
         ("fallback", True, "fallback: expected None or 'torch', got True"),
         ("limits", {}, "limits: expected Limits, got dict"),

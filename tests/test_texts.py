@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends import note_runs
 from callers import BAD_COUNTS, COLLECTIONS, SECRET, Column, Printed, Table
 from raskrank import InputError, LimitError, Limits, Reranker
-from raskrank.backend import Float32Array, Int64Array
 from raskrank.encoding import EncodedPair, PairEncoder
-from raskrank.onnx_backend import OnnxBackend
 
 Call = Callable[[Reranker, Any], object]
 # Where one text goes, with the name that a message gives to its place; the texts around it are fine, and secret.
@@ -38,18 +37,14 @@ def reranker() -> Iterator[Reranker]:
 def computed(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows with each encoding of texts and each run of the real backend."""
     done: list[str] = []
-    encode, logits = PairEncoder.encode, OnnxBackend.logits
+    encode = PairEncoder.encode
 
     def noted_encode(self: PairEncoder, pairs: list[tuple[str, str]]) -> list[EncodedPair]:
         done.append("encode")
         return encode(self, pairs)
 
-    def noted_logits(self: OnnxBackend, ids: Int64Array, types: Int64Array, *, threads: int = 1) -> Float32Array:
-        done.append("run")
-        return logits(self, ids, types, threads=threads)
-
     monkeypatch.setattr(PairEncoder, "encode", noted_encode)
-    monkeypatch.setattr(OnnxBackend, "logits", noted_logits)
+    note_runs(monkeypatch, lambda _: done.append("run"))
     return done
 
 

@@ -88,8 +88,8 @@ float softmax(float* scores, i64 keys, i64 padded) {
     return 1 / S::sum(sum);
 }
 
-// Bytes of `room` that `attend` needs.
-inline i64 attention_room(i64 keys, i64 width) { return (QUERIES + width) * (up_to(keys, LANES) + 16) * i64(sizeof(float)); }
+// Floats of `room` that `attend` needs.
+inline i64 attention_room(i64 keys, i64 width) { return (QUERIES + width) * (up_to(keys, LANES) + 16); }
 
 // queries (rows, width), keys and values (keys, width), all with `stride` -> out (rows, width). width: a multiple of 16.
 template <class S>

@@ -1,6 +1,9 @@
 // The whole model on pairs of equal length, for one instruction set: one thread's part.
 #pragma once
 #include <cstring>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include "attention.hpp"
 #include "engine.hpp"
@@ -31,17 +34,24 @@ struct Clock {
     }
 };
 
-// Memory of a call, handed out in pieces: each begins a cache line, with room behind it for a vector's overhang.
+// Memory of a call, handed out in pieces: each begins a cache line, with one between it and the next.
 struct Room {
     char* at;
     template <class T>
     T* take(i64 count) {
-        T* found = reinterpret_cast<T*>(at);
+        char* found = at;
         at += size<T>(count);
-        return found;
+        guard(found, count * i64(sizeof(T)), at);
+        return reinterpret_cast<T*>(found);
     }
     Quantized quantized(i64 rows, i64 channels) {
         return {take<i8>(rows * channels), take<Range>(rows * channels / GROUP), channels};
+    }
+    static void guard([[maybe_unused]] char* begin, [[maybe_unused]] i64 bytes, [[maybe_unused]] char* end) {
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(begin, size_t(bytes));
+        __asan_poison_memory_region(begin + bytes, size_t(end - begin - bytes));
+#endif
     }
     template <class T>
     static i64 size(i64 count) { return up_to(count * i64(sizeof(T)) + 64, 64); }
@@ -107,7 +117,7 @@ void attend_head(const rk_model& m, const rk_layer& layer, const Call& call, con
                  Clock& clock) {
     const i64 H = m.hidden, L = call.length, d = H / m.heads, first = head * d, rows = i64(call.pairs) * L, stride = 3 * d;
     Room room{own};
-    float *heads = room.take<float>(rows * stride), *scores = reinterpret_cast<float*>(room.at);
+    float *heads = room.take<float>(rows * stride), *scores = room.take<float>(attention_room(L, d));
     const float scale = LOG2_E / __builtin_sqrtf(float(d));
     Quantized asked = shared.integers;
     if (last) asked.apart = L;
@@ -180,7 +190,8 @@ void encode(const rk_model& m, const Call& call, Team& team, int me, char* own) 
         const Quantized xq = room.quantized(BLOCK_ROWS, H);
         for (i64 b = 0; b < count; b++) std::memcpy(x + b * H, shared.x + (begin + b) * call.length * H, H * sizeof(float));
         behind<S>(m, last, shared.context + begin * H, x, xq, count, room.at, clock);
-        for (i64 b = 0; b < count; b++) call.logits[begin + b] = head<S>(m, x + b * H, reinterpret_cast<float*>(room.at));
+        float* hidden = room.take<float>(H);
+        for (i64 b = 0; b < count; b++) call.logits[begin + b] = head<S>(m, x + b * H, hidden);
         clock.stage(HEAD);
     }
     if constexpr (S::TILES) S::Tiles::release();
@@ -190,7 +201,7 @@ inline i64 shared_room(const rk_model& m, i64 pairs, i64 length) { return Shared
 
 inline i64 own_room(const rk_model& m, i64 pairs, i64 length) {
     const i64 d = m.hidden / m.heads, H = m.hidden;
-    const i64 attention = Room::size<float>(pairs * length * 3 * d) + attention_room(length, d);
+    const i64 attention = Room::size<float>(pairs * length * 3 * d) + Room::size<float>(attention_room(length, d));
     const i64 last = Room::size<float>(BLOCK_ROWS * H) + Room::quantized_size(BLOCK_ROWS, H);
     const i64 products = last + behind_room(m, BLOCK_ROWS) + Room::size<float>(H);
     return up_to(attention > products ? attention : products, 64) + 64;

@@ -103,8 +103,9 @@ class Reranker:
         ignore_target: load a bundle that was made for another kind of CPU although int8 products overflow on this one, so that
             its scores may be wrong; that warns. Default: such a bundle is refused (Incompatible).
         map_weights: map the weights' file into memory, shared with other processes. Whoever writes into that file then changes
-            scores, and whoever makes it shorter ends this process. False reads the file into this process's own memory, where
-            nothing done to the file later matters: for bundles on disks that others write to.
+            scores, and whoever makes it shorter ends calls (InferenceError) or, in the middle of one, this process. False reads
+            the file into this process's own memory, where nothing done to the file later matters: for bundles on disks that
+            others write to.
         limits: upper bounds on one call. Default: `Limits()`.
 
         Raises InputError for a wrong argument. For the bundle: MissingFile, Corrupt, Incompatible, or BundleError where a file
