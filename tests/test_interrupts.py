@@ -5,21 +5,29 @@ from pathlib import Path
 
 import pytest
 
+from backends import needs_kernels
 from paths import ROOT
 from processes import run_script
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that interrupts")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that interrupts"),
+    pytest.mark.parametrize("backend", ["onnx", pytest.param("native", marks=needs_kernels)]),
+]
 
 ATTACK = (ROOT / "tests" / "attacks" / "interrupts.py").read_text("utf-8")
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_the_engine_works_closes_and_exits_after_interrupts_at_random_moments(tmp_path: Path, threads: str) -> None:
-    finished = run_script(tmp_path, ATTACK, "--seconds", "4", "--threads", threads, deadline=60)
+def test_the_engine_works_closes_and_exits_after_interrupts_at_random_moments(
+    tmp_path: Path, threads: str, backend: str
+) -> None:
+    finished = run_script(tmp_path, ATTACK, "--seconds", "4", "--threads", threads, "--backend", backend, deadline=60)
     assert int(finished.stdout.split()[0]) > 100  # interrupts
 
 
 @pytest.mark.parametrize("steps", ["line", pytest.param("opcode", marks=pytest.mark.slow)])
-def test_the_engine_works_closes_and_exits_after_an_interrupt_at_each_step_of_a_call(tmp_path: Path, steps: str) -> None:
-    finished = run_script(tmp_path, ATTACK, "--steps", steps, deadline=120)
+def test_the_engine_works_closes_and_exits_after_an_interrupt_at_each_step_of_a_call(
+    tmp_path: Path, steps: str, backend: str
+) -> None:
+    finished = run_script(tmp_path, ATTACK, "--steps", steps, "--backend", backend, deadline=120)
     assert int(finished.stdout.split()[0]) > 100

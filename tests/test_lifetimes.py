@@ -1,9 +1,12 @@
 """Rerankers that are copied, pickled, closed, and shared by threads."""
 
+import gc
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from builders import NORWEGIAN
 from callers import DOCUMENTS, QUERY
 from conftest import Tiny
 from raskrank import ClosedError, Reranker
+from raskrank.native_backend import NativeBackend
+from raskrank.onnx_backend import OnnxBackend
 from raskrank.reranker import CHUNK_PAIRS
 
 pytestmark = BOTH
@@ -74,6 +79,31 @@ def test_close_ends_the_threads(tiny: Tiny) -> None:
     assert before < threading.active_count() <= before + 4
     reranker.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+def test_one_that_is_dropped_ends_its_threads_too(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxBackend, "min_share", 1)
+    monkeypatch.setattr(NativeBackend, "min_share", 1)
+
+    def native_threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    def use_and_drop() -> None:
+        reranker = Reranker.load(tiny.bundle("bert", "int8"), threads=3)
+        for documents in (DOCUMENTS, DOCUMENTS[:1], DOCUMENTS[:1]):  # the last two spread over threads
+            reranker.score(QUERY, documents)
+
+    use_and_drop()
+    gc.collect()
+    before = native_threads()
+    for _ in range(5):
+        use_and_drop()
+    gc.collect()
+    deadline = time.monotonic() + DEADLINE
+    while native_threads() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert native_threads() <= before
 
 
 @pytest.mark.parametrize("workers", [1, 2])

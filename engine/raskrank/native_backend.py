@@ -1,5 +1,6 @@
 """Runs a bundle's encoder in our own kernels."""
 
+import weakref
 from pathlib import Path
 from typing import Self
 
@@ -32,7 +33,7 @@ class NativeBackend:
 
     name = "native"
     groups = True
-    min_share = 1_000_000
+    min_share = 1_000_000  # about a fifth of a millisecond on one core, several times as long as waking another takes
 
     def __init__(
         self,
@@ -69,6 +70,8 @@ class NativeBackend:
         except ValueError as error:
             raise Incompatible(f"{folder / MODEL} is not the encoder that its manifest describes: {error}") from error
         self.engine = self._kernels.engine
+        self._end = weakref.finalize(self, self._kernels.close)  # of one that nobody closes, too
+        self._end.atexit = False
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, concurrency: int, *, engine: str | None = None) -> Self:
@@ -98,5 +101,5 @@ class NativeBackend:
             raise InferenceError(f"the kernels failed on a run of {shape} tokens: {error}{shortage(error)}") from error
 
     def close(self) -> None:
-        self._kernels.close()
+        self._end()
         del self._kernels, self._weights

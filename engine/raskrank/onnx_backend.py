@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import threading
 import weakref
 from collections.abc import Iterator
@@ -31,6 +32,10 @@ SPREAD_ALONE = 1
 MAX_LENGTH = "max_length"  # key in the graph's own properties
 GRAPH_SETTINGS = "ORT_LOAD_CONFIG_FROM_MODEL"
 FATAL = 4  # failures reach the caller as exceptions; onnxruntime's own log on stderr is left out
+
+# Names of tensors in the order of our own kernels, which onnxruntime transposes once, when it loads. Given to it as the others
+# are, it would open the file for that, and read bytes that nobody checked.
+_PACKED = re.compile(r"encoder/\d+/")
 
 _environment = threading.Lock()  # held while a variable of the process is taken out
 _live: "weakref.WeakSet[OnnxBackend]" = weakref.WeakSet()
@@ -124,8 +129,9 @@ class OnnxBackend:
     def _session(self, *, threads: int) -> "onnxruntime.InferenceSession":
         options = session_options(self._weights.folder, threads=threads)
         try:
-            for name, value in self._weights.tensors.items():
+            for name, value in self._weights.mapped.items():
                 options.add_initializer(name, value)
+            options.add_external_initializers(list(self._weights.packed), list(self._weights.packed.values()))
             return make_session(self._weights.graph, options)
         except Exception as error:
             raise Incompatible(
@@ -152,7 +158,8 @@ class Weights:
     """A graph's external tensors as onnxruntime takes them, each at its place in the weights' bytes: none is copied.
 
     graph: as onnxruntime gets it; folder: where it looks whether the file is there. It does not open the file.
-    Sessions use these tensors, so they must live as long.
+    mapped: what it uses as it is. packed: what it unpacks when it loads, which it would read from the file if it were told of
+    it as of the others. Sessions use these tensors, so they must live as long.
     """
 
     def __init__(self, graph: bytes, folder: Path, contents: Contents) -> None:
@@ -160,7 +167,9 @@ class Weights:
         name = contents.file.name  # another than in the bundle where that is a link: onnxruntime follows none out of a folder
         self.graph = graph if name == WEIGHTS else relocate(graph, name)
         self.folder, self.contents = contents.file.parent, contents
-        self.tensors = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+        self.packed = {name: value for name, value in values.items() if _PACKED.match(name)}
+        self.mapped = {name: value for name, value in values.items() if name not in self.packed}
 
 
 def session_options(folder: Path, *, threads: int) -> "onnxruntime.SessionOptions":

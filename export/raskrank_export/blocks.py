@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from raskrank_export.integers import symmetric
+from raskrank_export.integers import closest_rows
 from raskrank_export.passes.edit import MICROSOFT, GraphEditor
 from raskrank_export.products import Products
 from raskrank_export.quantization import Floats, Quantization
@@ -77,7 +77,7 @@ def rounded(values: Floats, *, block: int, limit: int) -> tuple[npt.NDArray[np.u
     inner, columns = values.shape
     padded = np.pad(values, ((0, -inner % block), (0, 0)))
     blocks = padded.reshape(-1, block, columns).transpose(0, 2, 1).reshape(-1, block)  # a block of a column a row
-    integers, scales = symmetric(blocks, axis=0, limit=limit)
+    integers, scales = closest_rows(blocks, limit=limit)
     stored = (integers.astype(np.int16) + OFFSET).astype(np.uint8)
     return stored.reshape(-1, columns, block).transpose(0, 2, 1).reshape(-1, columns), scales.reshape(-1, columns)
 

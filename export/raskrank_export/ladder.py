@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from raskrank import gate
+from raskrank import gate, kernels
 from raskrank.backend import Float32Array
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL, WEIGHTS
@@ -23,9 +23,9 @@ from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.products import constant_products
 from raskrank_export.progress import Clock
 from raskrank_export.quantization import EXACT, GROUP, PORTABLE, SEVEN_BIT, Floats, Quantization
-from raskrank_export.quantize import quantize
+from raskrank_export.quantize import kernel_parts, quantize
 from raskrank_export.rungs import Attempt, Climb, Cost, Rung
-from raskrank_export.scoring import graph_backend, graph_logits
+from raskrank_export.scoring import graph_backend, graph_logits, native_logits
 from raskrank_export.sensitivity import sensitivity, sensitivity_pairs
 from raskrank_export.smoothing import find_smoothing
 
@@ -144,13 +144,23 @@ class _Ladder:
         return made
 
     def judged(self, rung: Rung, folder: Path, part: Part) -> tuple[Parity, dict[str, str]]:
-        """The graph in `folder` on a part of the samples, and what it fails there."""
+        """The graph in `folder` on a part of the samples, and what it fails there: in onnxruntime, and in our own kernels.
+
+        Returns the kernels' parity where they alone fail.
+        """
         encoded, groups = self.judge.part(part), rung.quantization is None or rung.quantization.groups
         where = ", held back" if part == "held back" else ""
         with self.clock.step(f"score with ONNX {rung.name}{where}", len(encoded)):
             logits = graph_logits(folder, self.judge.inputs, encoded, self.clock.progress, groups=groups)
         parity = self.judge.compare(f"onnx {rung.name}", logits, part)
-        return parity, gate.failures(parity, self.judge.thresholds, "int8")
+        failed, parts = gate.failures(parity, self.judge.thresholds, "int8"), kernel_parts(self.model, rung.quantization)
+        if failed or parts is None or kernels.unavailable() is not None:
+            return parity, failed
+        with self.clock.step(f"score with our kernels {rung.name}{where}", len(encoded)):
+            logits = native_logits(folder, self.judge.inputs, encoded, self.clock.progress, parts.encoder)
+        native = self.judge.compare(f"native {rung.name}", logits, part)
+        failed = gate.failures(native, self.judge.thresholds, "int8")
+        return (native if failed else parity), failed
 
     def done(self) -> Climb:
         quantization, repaired, cost = self.attempts[-1].rung.quantization, len(self.attempts) > 1, None

@@ -6,10 +6,14 @@ from pathlib import Path
 from raskrank import cpu
 from raskrank.backend import Backend, Float32Array
 from raskrank.encoding import EncodedPair
-from raskrank.manifest import MODEL
+from raskrank.external import external_tensors
+from raskrank.manifest import MODEL, Encoder
+from raskrank.native_backend import NativeBackend
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.running import Workers, run_pairs
 from raskrank_export.progress import Progress
+
+WORDS = "encoder/words/int8"  # (V, H)
 
 
 def logits_of(backend: Backend, encoded: Sequence[EncodedPair], progress: Progress) -> Float32Array:
@@ -27,6 +31,31 @@ def graph_backend(
     """The graph in `folder`, or another one on the weights that lie there. No run is spread over cores: hidden_size is 0."""
     graph = (folder / MODEL).read_bytes() if graph is None else graph
     return OnnxBackend(graph, folder, inputs, concurrency=concurrency, hidden_size=0, groups=groups)
+
+
+def native_logits(
+    folder: Path,
+    inputs: tuple[str, ...],
+    encoded: Sequence[EncodedPair],
+    progress: Progress,
+    encoder: Encoder,
+) -> Float32Array:
+    """float32 (n): the logits of the encoder in `folder` in our own kernels, which must be there."""
+    graph = (folder / MODEL).read_bytes()
+    vocabulary, width = next(tensor.shape for tensor in external_tensors(graph) if tensor.name == WORDS)
+    backend = NativeBackend(
+        graph,
+        folder,
+        inputs,
+        concurrency=cpu.usable_cpus(),
+        hidden_size=width,
+        vocab_size=vocabulary,
+        encoder=encoder,
+    )
+    try:
+        return logits_of(backend, encoded, progress)
+    finally:
+        backend.close()
 
 
 def graph_logits(

@@ -9,6 +9,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,7 +26,7 @@ OFTEN, APART = 0.2, 0.0002
 DEADLINE = 20  # seconds in which a thread that waits for nothing ends
 
 
-def storm(seconds: float, seed: int, threads: int) -> int:
+def storm(load: Callable[[], Reranker], seconds: float, seed: int) -> int:
     """Interrupts by a timer, at random moments; how many came. Any other exception, or another score, is a failure."""
     seeded, interrupts, storming = random.Random(seed), 0, False
 
@@ -33,7 +35,7 @@ def storm(seconds: float, seed: int, threads: int) -> int:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGALRM, interrupt)
-    engine = Reranker.load(threads=threads)
+    engine = load()
     expected = engine.score("by", DOCUMENTS).tobytes()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -50,13 +52,13 @@ def storm(seconds: float, seed: int, threads: int) -> int:
     return interrupts
 
 
-def every_step(threads: int, opcodes: bool) -> int:
+def every_step(load: Callable[[], Reranker], opcodes: bool) -> int:
     """An interrupt at the first line, or opcode, of a call, at the second, and so on to its end; how many there were.
 
     That is stricter than signals, which Python does not deal with at every opcode.
     """
     reranker.CHUNK_PAIRS = 2  # so that there are two chunks: the second is tokenized beside the first
-    engine = Reranker.load(threads=threads)
+    engine = load()
     expected, step = engine.score("by", DOCUMENTS).tobytes(), 0
     while _interrupted_at(step, engine, opcodes):
         step += 1
@@ -103,12 +105,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--backend", choices=("native", "onnx"), help="default: as Reranker.load chooses")
     parser.add_argument("--steps", choices=("line", "opcode"), help="instead of by a timer, at each step of a call")
     arguments = parser.parse_args()
-    if arguments.steps:
-        count = every_step(arguments.threads, arguments.steps == "opcode")
-    else:
-        count = storm(arguments.seconds, arguments.seed, arguments.threads)
+    load = partial(Reranker.load, threads=arguments.threads, backend=arguments.backend)
+    count = every_step(load, arguments.steps == "opcode") if arguments.steps else storm(load, arguments.seconds, arguments.seed)
     print(f"{count} interrupts of calls with {arguments.threads} threads: works, closes, exits")
 
 
