@@ -24,7 +24,7 @@ from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
 from raskrank.onnx_backend import MAX_LENGTH
 from raskrank_export import ExportReport
 from raskrank_export.describe import MAKERS, SELF_TEST_PAIR, SELF_TEST_TOLERANCE
-from raskrank_export.quantization import PORTABLE
+from raskrank_export.quantization import EXACT
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
@@ -62,8 +62,11 @@ def test_the_manifest_is_right(tiny: Tiny, family: Family, precision: Precision)
     assert manifest.inputs == (("input_ids", "token_type_ids") if family == "bert" else ("input_ids",))
     assert manifest.activation == "sigmoid"
     assert manifest.precision == precision
+    assert (manifest.recipe.scheme, manifest.encoder is not None) == (
+        ("group", True) if precision == "int8" else ("fp32", False)
+    )
     assert manifest.recipe.passes == {"drop_mask": 2, "hoist_first_token": 1, "merge_projections": 2}
-    assert (manifest.recipe.activation_max, manifest.recipe.weight_max) == (PORTABLE if precision == "int8" else (0, 0))
+    assert (manifest.recipe.activation_max, manifest.recipe.weight_max) == (EXACT if precision == "int8" else (0, 0))
     assert manifest.recipe.per_channel is (precision == "int8")
     assert manifest.recipe.instruction_set == "portable"
     assert manifest.versions == {package: version(package) for package in MAKERS}
@@ -216,7 +219,7 @@ def test_the_report_is_json(made: tuple[ExportReport, Recorder]) -> None:
 
 def test_the_report_reads_well(made: tuple[ExportReport, Recorder]) -> None:
     lines = str(made[0]).splitlines()
-    assert lines[0].startswith("checkpoint-bert: BertForSequenceClassification, 0.0 M parameters")
+    assert lines[0].startswith("checkpoint-bert: BertForSequenceClassification, 0.1 M parameters")
     assert lines[1] == "at most 128 tokens; license not stated"
     assert "MB checkpoint -> 0.1 MB bundle, int8" in lines[2]
     assert "layers changed: drop_mask 2, hoist_first_token 1, merge_projections 2" in lines

@@ -25,7 +25,7 @@ from raskrank.errors import ExportError, InputError, ParityError
 from raskrank.gate import check, failures
 from raskrank.manifest import Precision
 from raskrank.parity import NO_ORDER, Parity, compare
-from raskrank_export import ExportReport, Thresholds, blocks, columns, export, exporter, graph, integers
+from raskrank_export import ExportReport, Thresholds, columns, export, exporter, graph, integers
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import EMBEDDING_MAX
 
@@ -196,7 +196,7 @@ Rounder = Callable[..., tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]]
 
 
 def _round_with(monkeypatch: pytest.MonkeyPatch, rounder: Rounder) -> None:
-    for module in (blocks, columns, integers):
+    for module in (columns, integers):
         monkeypatch.setattr(module, "symmetric", rounder)
 
 

@@ -195,6 +195,25 @@ def test_groups(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
         assert all(reranker.score_pairs([pair])[0] == score for pair, score in zip(PAIRS, together, strict=True))
 
 
+def test_plain_groups_have_two_repairs(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
+    report = reached("weight-only int8", "group")
+    plain, *others, last = rungs(report)
+    assert (plain, last) == ("int8", "weight-only int8")
+    assert others
+    assert all(name.endswith("in fp32") for name in others)
+    assert report.manifest.encoder is None
+    assert report.onnxruntime_alone == "it was made as weights, which they do not run"
+    assert difference(report, tiny) > 0
+
+
+def test_groups_with_products_in_fp32_are_for_onnxruntime(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
+    report = reached("int8, 1 product in fp32", "group")
+    assert rungs(report) == ["int8", "int8, 1 product in fp32"]
+    assert (report.manifest.recipe.scheme, report.manifest.encoder) == ("group", None)
+    assert report.onnxruntime_alone == "it was made as group, with products in fp32, which they do not run"
+    assert 0 < difference(report, tiny) < 0.05
+
+
 def test_weight_only(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:
     report = reached("weight-only int8")
     assert rungs(report)[-1] == "weight-only int8"

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from raskrank_export.columns import GELU_LEAST
-from raskrank_export.integers import symmetric
+from raskrank_export.integers import closest_rows, symmetric
 from raskrank_export.quantization import PORTABLE, SEVEN_BIT, Levels, Quantization
 from raskrank_export.quantize import EMBEDDING_MAX, quantize
 from recipes import PRODUCT, RECIPES, ROW, TENSOR
@@ -54,10 +54,10 @@ def expected_product(
     """Quantization as the scheme defines it, in float64."""
     limit = recipe.weight_max
     if recipe.scheme in ("weights", "group"):  # 4 channels are one block
-        integers, scales = symmetric(weight, axis=1, limit=limit)
+        columns, steps = closest_rows(weight.T, limit=limit)
         step = np.abs(x).max(axis=-1, keepdims=True).astype(np.float64) / 127
         source = np.rint(x / step) * step if recipe.scheme == "group" else x
-        return np.asarray(source @ (integers * scales.astype(np.float64)) + bias)
+        return np.asarray(source @ (columns.T * steps.astype(np.float64)) + bias)
     if recipe.scheme == "row":
         ranges = np.maximum(np.abs(x).max(axis=-1, keepdims=True), 1e-30).astype(np.float64)
         step = ranges / recipe.levels.activation

@@ -40,10 +40,10 @@ def checkpoint(model: str) -> Path:
     return folder
 
 
-def bundle(model: str, precision: Precision, scheme: "ActivationScheme" = "row") -> Path:
+def bundle(model: str, precision: Precision, scheme: "ActivationScheme | None" = None) -> Path:
     """The bundle of `checkpoint(model)`, exported when first asked for."""
     source = checkpoint(model)
-    folder = WORK / f"{source.name}-{precision}{'' if scheme == 'row' else f'-{scheme}'}"
+    folder = WORK / f"{source.name}-{precision}{'' if scheme is None else f'-{scheme}'}"
     if not folder.is_dir():
         from raskrank.samples import DEFAULT
         from raskrank_export import Thresholds, export

@@ -89,7 +89,7 @@ def main() -> None:
     print(f"{model}; {cpu.model_name()}, {', '.join(cpu.instruction_sets())}; {Reranker.load().info().versions}\n")
     backends = {"fp32": backend(model, None)} | {name: backend(model, name) for name in get_args(ActivationScheme)}
     compare_times(backends)
-    compare_groups({name: candidate for name, candidate in backends.items() if name != "tensor"})
+    compare_groups({name: candidate for name, candidate in backends.items() if name not in ("tensor", "group")})
     compare_errors()
 
 
