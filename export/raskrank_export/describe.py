@@ -20,8 +20,8 @@ SELF_TEST_PAIR = (
     "Hvem kan programmere i Python?",
     "Utvikler med åtte års erfaring i Python og PostgreSQL, sist i et forsikringsselskap i Bergen.",
 )
-# How far the self-test may be off on another machine: fp32 sums in another order, and now and then an int8 value that falls
-# to the neighbour. A wrong tokenizer, or saturating products, are off by tenths.
+# How far the self-test may be off at least, on another machine or in another backend: fp32 sums in another order, and now and
+# then an int8 value that falls to the neighbour. A wrong tokenizer, or saturating products, are off by more.
 SELF_TEST_TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
 
 
@@ -86,7 +86,13 @@ def make_manifest(
         encoder=layout,
         files={name: bundle.record(folder / name) for name in FILES},
         versions={package: version(package) for package in MAKERS},
-        self_test=SelfTest(query=query, document=document, logit=logit, tolerance=SELF_TEST_TOLERANCE[precision]),
+        self_test=SelfTest(query=query, document=document, logit=logit, tolerance=_tolerance(precision, parity)),
         parity=parity,
         vocabulary=vocabulary,
     )
+
+
+def _tolerance(precision: Precision, parity: dict[str, Any]) -> float:
+    """At least as much as int8 moved the logit of any sample: it moves every value, another machine only a few."""
+    least = SELF_TEST_TOLERANCE[precision]
+    return max(least, parity["int8"]["max_logit_difference"]) if precision == "int8" else least
