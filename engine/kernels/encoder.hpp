@@ -148,6 +148,14 @@ float head(const rk_model& m, const float* x, float* hidden) {
     return S::sum(sum) + m.logit_bias;
 }
 
+// The pieces of a phase that this thread gets, until all are done.
+template <class Work>
+void share(Team& team, int& phase, i64 pieces, Clock& clock, const Work& work) {
+    for (i64 piece; (piece = team.take(phase)) < pieces; team.finish(phase)) work(piece);
+    team.meet(phase++, pieces);
+    clock.stage(WAIT);
+}
+
 // Heads, then blocks of rows, are shared out; no value depends on who does what.
 template <class S>
 void encode(const rk_model& m, const Call& call, Team& team, int me, char* own) {
@@ -161,39 +169,32 @@ void encode(const rk_model& m, const Call& call, Team& team, int me, char* own) 
         blocks = most < 2 * team.size ? most : 2 * team.size;
     }
     const auto start = [&](i64 block) { return rows * block / blocks; };
-    for (i64 block; (block = team.take()) < blocks;)
+    int phase = 0;
+    share(team, phase, blocks, clock, [&](i64 block) {
         for (i64 row = start(block); row < start(block + 1); row++) embed<S>(m, call, shared, row);
-    clock.stage(EMBED);
+        clock.stage(EMBED);
+    });
     for (i32 l = 0; l + 1 < m.layers; l++) {
-        team.meet();
-        clock.stage(WAIT);
-        for (i64 h; (h = team.take()) < m.heads;) attend_head<S>(m, m.layer[l], call, shared, h, false, own, clock);
-        team.meet();
-        clock.stage(WAIT);
-        for (i64 block; (block = team.take()) < blocks;) {
-            const i64 row = start(block), at = row * H;
-            behind<S>(m, m.layer[l], shared.context + at, shared.x + at, shared.integers.from(row), start(block + 1) - row, own,
-                      clock);
-        }
+        const rk_layer& layer = m.layer[l];
+        share(team, phase, m.heads, clock, [&](i64 head) { attend_head<S>(m, layer, call, shared, head, false, own, clock); });
+        share(team, phase, blocks, clock, [&](i64 block) {
+            const i64 row = start(block), at = row * H, count = start(block + 1) - row;
+            behind<S>(m, layer, shared.context + at, shared.x + at, shared.integers.from(row), count, own, clock);
+        });
     }
     const rk_layer& last = m.layer[m.layers - 1];
-    team.meet();
-    clock.stage(WAIT);
-    for (i64 h; (h = team.take()) < m.heads;) attend_head<S>(m, last, call, shared, h, true, own, clock);
-    team.meet();
-    clock.stage(WAIT);
+    share(team, phase, m.heads, clock, [&](i64 head) { attend_head<S>(m, last, call, shared, head, true, own, clock); });
     const i64 pairs = call.pairs, parts = (pairs + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    for (i64 part; (part = team.take()) < parts;) {
+    share(team, phase, parts, clock, [&](i64 part) {
         const i64 begin = pairs * part / parts, count = pairs * (part + 1) / parts - begin;
         Room room{own};
-        float* x = room.take<float>(BLOCK_ROWS * H);  // first tokens, one behind the other
+        float *x = room.take<float>(BLOCK_ROWS * H), *hidden = room.take<float>(H);  // x: first tokens, one behind the other
         const Quantized xq = room.quantized(BLOCK_ROWS, H);
         for (i64 b = 0; b < count; b++) std::memcpy(x + b * H, shared.x + (begin + b) * call.length * H, H * sizeof(float));
         behind<S>(m, last, shared.context + begin * H, x, xq, count, room.at, clock);
-        float* hidden = room.take<float>(H);
         for (i64 b = 0; b < count; b++) call.logits[begin + b] = head<S>(m, x + b * H, hidden);
         clock.stage(HEAD);
-    }
+    });
     if constexpr (S::TILES) S::Tiles::release();
 }
 

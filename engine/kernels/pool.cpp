@@ -72,12 +72,16 @@ void Pool::run(Work work, void* context, const Helpers& helpers) {
     pthread_mutex_lock(&mutex_);
     for (int i = 0; i < helpers.count; i++) {
         Worker& worker = workers_[helpers.index[i]];
-        worker.job = &job, worker.me = i + 1;
+        worker.job = &job, worker.me = i + 1, worker.begun = false;
         pthread_cond_signal(&worker.wake);
     }
     pthread_mutex_unlock(&mutex_);
     work(context, 0);
     pthread_mutex_lock(&mutex_);
+    for (int i = 0; i < helpers.count; i++) {
+        Worker& worker = workers_[helpers.index[i]];
+        if (worker.job == &job && !worker.begun) worker.job = nullptr, job.left--;
+    }
     while (job.left != 0) pthread_cond_wait(&job.done, &mutex_);
     pthread_mutex_unlock(&mutex_);
     pthread_cond_destroy(&job.done);
@@ -92,6 +96,7 @@ void* Pool::serve(void* argument) {
         if (!worker.job) break;
         Job& job = *worker.job;
         const int me = worker.me;
+        worker.begun = true;
         pthread_mutex_unlock(&pool.mutex_);
         job.work(job.context, me);
         pthread_mutex_lock(&pool.mutex_);

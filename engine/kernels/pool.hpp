@@ -13,28 +13,24 @@
 #endif
 }
 
-// The threads of one call. Work of a phase is taken piece by piece, so that a core which others use too gets less of it.
+// What the threads of one call share. The work of a phase is taken piece by piece, and a phase ends when its pieces are done: nobody
+// waits for a thread that has none, perhaps because others have its core.
 struct Team {
     static constexpr int PHASES = 2 * MOST_LAYERS + 2, SPINS = 10000;
-    int size = 1, arrived = 0, phase = 0;
-    int taken[PHASES] = {};
+    int size = 1;
+    int taken[PHASES] = {}, done[PHASES] = {};
 
-    // The next piece of this phase, from 0.
-    [[gnu::always_inline]] int take() { return size == 1 ? taken[phase]++ : __atomic_fetch_add(&taken[phase], 1, __ATOMIC_RELAXED); }
-
-    // Wait until all have come, and begin the next phase.
-    [[gnu::always_inline]] void meet() {
-        if (size == 1) {
-            phase++;
-            return;
-        }
-        const int now = __atomic_load_n(&phase, __ATOMIC_RELAXED);
-        if (__atomic_add_fetch(&arrived, 1, __ATOMIC_ACQ_REL) == size) {
-            __atomic_store_n(&arrived, 0, __ATOMIC_RELAXED);
-            __atomic_store_n(&phase, now + 1, __ATOMIC_RELEASE);
-            return;
-        }
-        for (int spins = 0; __atomic_load_n(&phase, __ATOMIC_ACQUIRE) == now; spins++)
+    // The next piece of a phase, from 0.
+    [[gnu::always_inline]] int take(int phase) {
+        return size == 1 ? taken[phase]++ : __atomic_fetch_add(&taken[phase], 1, __ATOMIC_RELAXED);
+    }
+    // A piece that was taken is done.
+    [[gnu::always_inline]] void finish(int phase) {
+        if (size > 1) __atomic_fetch_add(&done[phase], 1, __ATOMIC_RELEASE);
+    }
+    // Wait until all pieces of a phase are done.
+    [[gnu::always_inline]] void meet(int phase, i64 pieces) {
+        for (int spins = 0; size > 1 && __atomic_load_n(&done[phase], __ATOMIC_ACQUIRE) < pieces; spins++)
             if (spins < SPINS) relax();
             else sched_yield();  // who is waited for has no core
     }
@@ -53,7 +49,8 @@ public:
 
     // Up to `wanted` helpers; fewer where the system starts no more threads.
     void reserve(int wanted, Helpers& helpers);
-    // Work for 0, the caller, and for 1 to `helpers.count`. Returns when all have ended.
+    // Work for 0, the caller, and for 1 to `helpers.count`. Returns when the caller's is done and no helper is at it: those that have
+    // not begun by then do not begin.
     void run(Work work, void* context, const Helpers& helpers);
     void release(const Helpers& helpers);
     // Ends the threads. No call may be under way.
@@ -71,6 +68,7 @@ private:
         pthread_t thread;
         pthread_cond_t wake;
         Job* job;  // null: sleeps
+        bool begun;
         int me;
         bool reserved;
     };
