@@ -223,7 +223,7 @@ def test_the_report_reads_well(made: tuple[ExportReport, Recorder]) -> None:
     lines = str(made[0]).splitlines()
     assert lines[0].startswith("checkpoint-bert: BertForSequenceClassification, 0.1 M parameters")
     assert lines[1] == "at most 128 tokens; license not stated"
-    assert "MB checkpoint -> 0.1 MB bundle, int8" in lines[2]
+    assert "MB checkpoint -> 0.2 MB bundle, int8" in lines[2]
     assert "layers changed: drop_mask 2, hoist_first_token 1, merge_projections 2" in lines
     assert all(len(line) <= 80 for line in lines[:-1])
     assert [line for line in lines if line.startswith("onnx fp32 against torch fp32, 12 pairs of 3 queries")]

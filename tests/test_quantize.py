@@ -16,7 +16,7 @@ from conftest import Tiny
 from raskrank import Reranker
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank_export import graph
-from raskrank_export.integers import symmetric
+from raskrank_export.integers import closest_rows, symmetric
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.quantization import EXACT, PORTABLE, SEVEN_BIT, TENSOR_WEIGHT_MAX, Levels, Quantization
 from raskrank_export.quantize import EMBEDDING_MAX, quantize
@@ -79,6 +79,19 @@ def test_slices_of_nothing_stay_nothing(value: float, axis: int) -> None:
     integers, scales = symmetric(np.full((3, 3), value, np.float32), axis=axis, limit=64)
     assert not integers.any()
     np.testing.assert_array_equal(scales, np.ones(3, np.float32))
+
+
+def test_closest_rows_have_the_smallest_squared_error_of_the_scales_that_are_tried() -> None:
+    table = np.random.default_rng(3).normal(size=(300, 64)).astype(np.float32)
+    table[7] = 0
+    integers, scales = closest_rows(table, limit=127)
+    plain, largest = symmetric(table, axis=0, limit=127)
+    errors = [((whole * scale[:, None] - table) ** 2).sum(axis=1) for whole, scale in ((integers, scales), (plain, largest))]
+    assert (errors[0] <= errors[1] * (1 + 1e-6)).all()
+    assert errors[0].sum() < 0.93 * errors[1].sum()
+    assert np.abs(integers.astype(int)).max() == 127
+    assert not integers[7].any()
+    assert scales[7] == 1
 
 
 # What saturates
