@@ -180,8 +180,8 @@ def test_all_that_the_kernels_read_lies_in_the_file_at_multiples_of_64(bundle: t
     shapes = {name: (found[name].dtype, found[name].shape) for name in names}
     vocabulary = read_manifest(folder)[0].vocab_size
     for table, rows in (("words", vocabulary), ("positions", encoder.positions), ("types", encoder.types)):
-        assert shapes.pop(f"encoder/{table}/int8") == ("int8", (rows, 64))
-        assert shapes.pop(f"encoder/{table}/scale") == ("float32", (rows, 1))
+        assert shapes.pop(f"encoder/{table}/int8") == ("int8", (rows, 1, 64))
+        assert shapes.pop(f"encoder/{table}/scale") == ("float32", (rows, 1, 1))
     widths = {"output": (64, 64), "up": (64, 128), "down": (128, 64)}
     for layer, projections in ((0, {"qkv": (64, 192)}), (1, {"q": (64, 64), "kv": (64, 128)})):
         for role, (inner, columns) in (widths | projections).items():

@@ -72,12 +72,17 @@ struct Shared {
 
 template <class S>
 void embed(const rk_model& m, const Call& call, const Shared& shared, i64 row) {
-    const i64 H = m.hidden, word = call.ids[row], position = call.positions[row], type = call.types[row];
-    const i8 *w = m.words.rows + word * H, *p = m.positions.rows + position * H, *t = m.types.rows + type * H;
-    const auto ws = S::set(m.words.scales[word]), ps = S::set(m.positions.scales[position]), ts = S::set(m.types.scales[type]);
+    const i64 H = m.hidden, groups = H / GROUP, word = call.ids[row], position = call.positions[row], type = call.types[row];
     float* x = shared.x + row * H;
-    for (i64 i = 0; i < H; i += LANES)
-        S::store(x + i, S::fma(S::load(w + i), ws, S::fma(S::load(t + i), ts, S::mul(S::load(p + i), ps))));
+    for (i64 g = 0; g < groups; g++) {
+        const auto w = S::set(m.words.scales[word * groups + g]), t = S::set(m.types.scales[type * groups + g]);
+        const auto p = S::set(m.positions.scales[position * groups + g]);
+        for (i64 i = g * GROUP; i < (g + 1) * GROUP; i += LANES) {
+            const auto at = [&](const rk_table& table, i64 index) { return S::load(table.rows + index * H + i); };
+            const auto others = S::fma(at(m.types, type), t, S::mul(at(m.positions, position), p));
+            S::store(x + i, S::fma(at(m.words, word), w, others));
+        }
+    }
     normalize<S>(x, m.norm, m.epsilon, shared.integers, row);
 }
 

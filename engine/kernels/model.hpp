@@ -30,10 +30,10 @@ struct rk_norm {
     const float *gamma, *beta;  // f32 (hidden)
 };
 
-// An embedding: int8 (count, hidden) with a scale for each row.
+// An embedding: integers in groups, each with a scale.
 struct rk_table {
-    const i8* rows;
-    const float* scales;
+    const i8* rows;       // (count, hidden)
+    const float* scales;  // (count, hidden / GROUP)
     i64 count;
 };
 

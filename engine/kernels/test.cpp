@@ -52,7 +52,7 @@ struct Arrays {
     }
     rk_norm norm(int width) { return {floats(width, 0.1f, 1), floats(width, 0.1f)}; }
     rk_table table(int count, int width) {
-        return {make<i8>(i64(count) * width, [] { return below(255) - 127; }), floats(count, 0.001f, 0.005f), count};
+        return {make<i8>(i64(count) * width, [] { return below(255) - 127; }), floats(i64(count) * width / GROUP, 0.001f, 0.005f), count};
     }
 };
 

@@ -220,8 +220,9 @@ class _Reader:
         return _Norm(*(self._address(f"{name}/{part}", np.float32, (self._hidden,)) for part in ("gamma", "beta")))
 
     def _table(self, name: str, count: int) -> _Table:
-        rows = self._address(f"{name}/int8", np.int8, (count, self._hidden))
-        return _Table(rows, self._address(f"{name}/scale", np.float32, (count, 1)), count)
+        groups = self._hidden // GROUP
+        rows = self._address(f"{name}/int8", np.int8, (count, groups, GROUP))
+        return _Table(rows, self._address(f"{name}/scale", np.float32, (count, groups, 1)), count)
 
     def _address(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> int:
         return self._array(name, dtype, shape).ctypes.data

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 from onnx import TensorProto
 
-from raskrank_export.blocks import GroupProducts, PackedProducts, WeightProducts
+from raskrank_export.blocks import GROUP, GroupProducts, PackedProducts, WeightProducts
 from raskrank_export.columns import ConstantProducts, RowProducts, TensorProducts
 from raskrank_export.encoder import Parts, find_encoder
-from raskrank_export.integers import symmetric_rows
+from raskrank_export.integers import closest_rows, symmetric_rows
 from raskrank_export.passes.edit import GraphEditor, attribute
 from raskrank_export.products import Products, constant_products
 from raskrank_export.quantization import Quantization, Scheme
@@ -27,7 +28,7 @@ def quantize(model: onnx.ModelProto, quantization: Quantization) -> tuple[int, i
     """Rewrite the graph's constant products and embeddings to int8, in place. Returns (products, embeddings) rewritten.
 
     A product `x @ W (+ b)` has int8 weights W (K, N) with a scale for each column, or each block of one. An embedding
-    `table[ids]` becomes `int8 table[ids] * scales[ids]`. An encoder that our own kernels run gets their layout and names.
+    `table[ids]` becomes `int8 table[ids] * scales[ids]`, with a scale for each row, or each 64 values of one. An encoder that our own kernels run gets their layout and names.
     """
     graph, parts = GraphEditor(model), kernel_parts(model, quantization)
     products = _quantize_products(graph, quantization, parts)
@@ -73,13 +74,20 @@ def _quantize_embedding(graph: GraphEditor, gather: onnx.NodeProto, role: str | 
     tensor = graph.initializers[table]
     if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2:
         return False
-    integers, scales = symmetric_rows(graph.constant(table), limit=EMBEDDING_MAX)
-    stem, output = role or table, gather.output[0]
-    rows = graph.add_initializer(f"{stem}/int8", integers)
-    column = graph.add_initializer(f"{stem}/scale", scales.reshape(-1, 1))  # (V, 1), to broadcast over the width
+    values, output = graph.constant(table), gather.output[0]
+    # The kernels' tables have a scale for each group of a row: what is looked up is (..., H / 64, 64), and flattened again.
+    shape = values.shape if role is None else (len(values), -1, GROUP)
+    rounder = symmetric_rows if role is None else closest_rows
+    integers, scales = rounder(values.reshape(-1, shape[-1]), limit=EMBEDDING_MAX)
+    rows = graph.add_initializer(f"{role or table}/int8", integers.reshape(shape))
+    scale = graph.add_initializer(f"{role or table}/scale", scales.reshape(*shape[:-1], 1))
+    product = output if role is None else f"{output}/groups"
     graph.remove([gather])
     graph.append("Gather", [rows, ids], [f"{output}/int8"], axis=0)
     graph.append("Cast", [f"{output}/int8"], [f"{output}/float"], to=TensorProto.FLOAT)
-    graph.append("Gather", [column, ids], [f"{output}/scale"], axis=0)
-    graph.append("Mul", [f"{output}/float", f"{output}/scale"], [output])
+    graph.append("Gather", [scale, ids], [f"{output}/scale"], axis=0)
+    graph.append("Mul", [f"{output}/float", f"{output}/scale"], [product])
+    if role is not None:
+        flat = graph.add_initializer("embeddings/flat", np.array([0, 0, values.shape[1]], np.int64))  # of ids (B, L)
+        graph.append("Reshape", [product, flat], [output])
     return True

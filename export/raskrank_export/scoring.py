@@ -42,13 +42,13 @@ def native_logits(
 ) -> Float32Array:
     """float32 (n): the logits of the encoder in `folder` in our own kernels, which must be there."""
     graph = (folder / MODEL).read_bytes()
-    vocabulary, width = next(tensor.shape for tensor in external_tensors(graph) if tensor.name == WORDS)
+    vocabulary, groups, width = next(tensor.shape for tensor in external_tensors(graph) if tensor.name == WORDS)
     backend = NativeBackend(
         graph,
         folder,
         inputs,
         concurrency=cpu.usable_cpus(),
-        hidden_size=width,
+        hidden_size=groups * width,
         vocab_size=vocabulary,
         encoder=encoder,
     )
