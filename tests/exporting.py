@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from conftest import LOOSE, Tiny
+from raskrank import kernels
 from raskrank_export import ExportReport, export
 
+KERNELS = [] if kernels.unavailable() else ["score with our kernels int8"]
 STEPS = [
     "read checkpoint",
     "score with PyTorch",
@@ -15,9 +17,10 @@ STEPS = [
     "score with PyTorch fp64",
     "quantize to int8",
     "score with ONNX int8",
+    *KERNELS,
     "write bundle",
 ]
-INT8_STEPS = {"quantize to int8", "score with ONNX int8"}
+INT8_STEPS = {"quantize to int8", "score with ONNX int8", *KERNELS}
 
 
 class Recorder:

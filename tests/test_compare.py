@@ -16,7 +16,7 @@ from bundles import copy_bundle, edit, sign
 from conftest import Tiny
 from paths import NANO_CHECKPOINT, shared
 from processes import run_script
-from raskrank import Reranker, cpu
+from raskrank import Reranker, cpu, kernels
 from raskrank.cli.main import main
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS
 from raskrank.measure import compare, fresh
@@ -37,6 +37,7 @@ LINES: list[dict[str, Any]] = [
     {"query": "Kva er ein båt?", "positives": ["Ein båt er eit fartøy."], "negatives": ["Bil", "A boat on the sea"]},
 ]
 LANGUAGES = ("nb", "en", None)
+INT8 = "onnx int8" if kernels.unavailable() else "native int8"  # what runs the tiny bundles
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +109,7 @@ def test_int8_beside_fp32(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixt
     report = _compare(capsys, *bundles, "--data", file)
     assert report["about"]["queries"] == 3
     assert report["about"]["candidates"] == 4
-    assert [model["runs"] for model in report["models"]] == ["onnx int8", "onnx fp32"]
+    assert [model["runs"] for model in report["models"]] == [INT8, "onnx fp32"]
     tasks = make_tasks(read_data(file), queries=200, candidates=20)
     for model, bundle in zip(report["models"], bundles, strict=True):
         with Reranker.load(bundle) as reranker:
@@ -141,7 +142,7 @@ def test_int8_beside_fp32(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_the_checkpoint_stands_once_beside_its_bundles(tiny: Tiny, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundles = tiny.bundle("bert", "int8"), tiny.bundle("bert", "fp32")
     torch, int8, fp32 = _compare(capsys, *bundles, "--against", "torch", "--data", data)["models"]
-    assert [model["runs"] for model in (torch, int8, fp32)] == ["torch fp32", "onnx int8", "onnx fp32"]
+    assert [model["runs"] for model in (torch, int8, fp32)] == ["torch fp32", INT8, "onnx fp32"]
     assert torch["origin"] == str(tiny.checkpoint("bert"))
     assert torch["parameters"] == int8["parameters"]
     assert torch["against_checkpoint"] is None
@@ -229,7 +230,7 @@ def test_progress_on_a_terminal(
     monkeypatch.setattr(sys, "stderr", stream)
     assert main(["compare", str(tiny.bundle()), "--data", str(data), "--json"]) == 0
     json.loads(capsys.readouterr().out)
-    for step in ("ranking with checkpoint-bert, onnx int8", "timing 10 passages", "timing 100 passages", "fresh processes"):
+    for step in (f"ranking with checkpoint-bert, {INT8}", "timing 10 passages", "timing 100 passages", "fresh processes"):
         assert step in stream.getvalue()
 
 
@@ -353,7 +354,7 @@ def test_bm25_as_a_baseline(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFi
     assert (baseline["ndcg@10"], baseline["top1"]) == (1.0, 1.0)  # p4 says "båt" most often, p2 alone has "veien"
     assert baseline["first_score_seconds"] is None
     assert found["about"]["candidates"] == 4
-    assert model["runs"] == "onnx int8"
+    assert model["runs"] == INT8
     assert "bm25s" in found["about"]["versions"]
 
 

@@ -233,8 +233,7 @@ def test_the_report_reads_well(made: tuple[ExportReport, Recorder]) -> None:
 
 def test_the_steps_are_told(made: tuple[ExportReport, Recorder]) -> None:
     report, recorder = made
-    scored = ("PyTorch", "ONNX fp32", "PyTorch fp64", "ONNX int8")
-    totals = {f"score with {name}": 12 for name in scored}
+    totals = {step: 12 for step in STEPS if step.startswith("score with")}
     in_fp64 = dict(recorder.steps)["score with PyTorch fp64"]  # some pairs, and those that differ most
     assert in_fp64 is not None
     assert 0 < in_fp64 <= 12

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import raskrank.gate
+from backends import needs_kernels
 from builders import PAIRS
 from conftest import Tiny
 from raskrank import Reranker
@@ -144,7 +145,7 @@ def reached(tiny: Tiny, few_samples: Path, tmp_path: Path, monkeypatch: pytest.M
 
     def run(name: str, scheme: ActivationScheme = "row", *, but_on: str = "", samples: Path = few_samples) -> ExportReport:
         def failures(parity: Parity, thresholds: Thresholds, kind: str) -> dict[str, str]:
-            passes = parity.candidate == f"onnx {name}" and parity.part != but_on
+            passes = parity.candidate in (f"onnx {name}", f"native {name}") and parity.part != but_on
             return {} if kind != "int8" or passes else {"min_tau": "as a test wants it"}
 
         monkeypatch.setattr(raskrank.gate, "failures", failures)
@@ -204,6 +205,19 @@ def test_plain_groups_have_two_repairs(tiny: Tiny, reached: Callable[..., Export
     assert report.manifest.encoder is None
     assert report.onnxruntime_alone == "it was made as weights, which they do not run"
     assert difference(report, tiny) > 0
+
+
+@needs_kernels
+def test_our_kernels_are_judged_too(tiny: Tiny, few_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failures(parity: Parity, thresholds: Thresholds, kind: str) -> dict[str, str]:
+        return {"min_tau": "as a test wants it"} if parity.candidate.startswith("native") else {}
+
+    monkeypatch.setattr(raskrank.gate, "failures", failures)
+    report = export(str(tiny.checkpoint()), tmp_path / "bundle", samples=few_samples)
+    assert report.climb is not None
+    plain, passed = report.climb.attempts
+    assert (plain.parity.candidate, plain.failed) == ("native int8", {"min_tau": "as a test wants it"})
+    assert (passed.rung.name, report.manifest.encoder) == ("int8, 1 product in fp32", None)
 
 
 def test_groups_with_products_in_fp32_are_for_onnxruntime(tiny: Tiny, reached: Callable[..., ExportReport]) -> None:

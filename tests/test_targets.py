@@ -16,7 +16,7 @@ from raskrank.cli.main import main
 from raskrank.errors import ExportError, Incompatible, InputError, RaskrankWarning
 from raskrank.manifest import Precision
 from raskrank_export import ExportReport, export
-from raskrank_export.quantization import EXACT, PORTABLE
+from raskrank_export.quantization import EXACT, PORTABLE, ActivationScheme
 from test_cpu import ALDER_LAKE, GRAVITON_3, NEHALEM, RASPBERRY_PI_4, SAPPHIRE_RAPIDS, SKYLAKE_SP, ZEN_2, ZEN_4
 
 ZEN_3 = "model name	: AMD EPYC 7763 64-Core Processor\nflags		: fpu sse4_2 fma avx f16c avx2 bmi2 vaes vpclmulqdq\n"
@@ -146,13 +146,14 @@ def test_ignore_target_is_true_or_false(ignored: object) -> None:
 
 @pytest.fixture
 def exported(tiny: Tiny, tmp_path: Path) -> Callable[..., ExportReport]:
-    def run(target: str, precision: Precision = "int8") -> ExportReport:
+    def run(target: str, precision: Precision = "int8", scheme: ActivationScheme | None = None) -> ExportReport:
         folder = tmp_path / "bundle"
         checkpoint = str(tiny.checkpoint())
         return export(
             checkpoint,
             folder,
             precision=precision,
+            scheme=scheme,
             target=target,  # type: ignore[arg-type]  # one of them is none
             samples=tiny.samples,
             thresholds=LOOSE,
@@ -161,12 +162,19 @@ def exported(tiny: Tiny, tmp_path: Path) -> Callable[..., ExportReport]:
     return run
 
 
-@pytest.mark.parametrize(("target", "levels"), [("portable", PORTABLE), ("vnni", EXACT)])
+@pytest.mark.parametrize(
+    ("target", "scheme", "levels"), [("portable", None, EXACT), ("portable", "row", PORTABLE), ("vnni", None, EXACT)]
+)
 def test_a_target_is_recorded_with_its_levels(
-    on: Callable[[str], None], exported: Callable[..., ExportReport], target: str, levels: tuple[int, int]
+    on: Callable[[str], None],
+    exported: Callable[..., ExportReport],
+    target: str,
+    scheme: ActivationScheme | None,
+    levels: tuple[int, int],
 ) -> None:
     on("graviton 3")
-    recipe = exported(target).manifest.recipe
+    recipe = exported(target, scheme=scheme).manifest.recipe
+    assert recipe.scheme == (scheme or ("group" if target == "portable" else "row"))
     assert recipe.instruction_set == target
     assert (recipe.activation_max, recipe.weight_max) == levels
 

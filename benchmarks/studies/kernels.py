@@ -31,7 +31,7 @@ from raskrank.onnx_backend import make_session, session_options
 ROUNDS = 300
 SECONDS = 5.0  # for as many of them as fit
 OPERATORS = 12  # are printed one by one, the rest in one line
-INT8 = {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
+INT8 = {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits"}
 PRODUCTS = INT8 | {"MatMul", "FusedMatMul", "Gemm"}
 
 

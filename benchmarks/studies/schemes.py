@@ -86,7 +86,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="minilm", help=HELP)
     model = parser.parse_args().model
-    print(f"{model}; {cpu.model_name()}, {', '.join(cpu.instruction_sets())}; {Reranker.load().info().versions}\n")
+    versions = Reranker.load(backend="onnx").info().versions
+    print(f"{model}; {cpu.model_name()}, {', '.join(cpu.instruction_sets())}; {versions}\n")
     backends = {"fp32": backend(model, None)} | {name: backend(model, name) for name in get_args(ActivationScheme)}
     compare_times(backends)
     compare_groups({name: candidate for name, candidate in backends.items() if name not in ("tensor", "group")})

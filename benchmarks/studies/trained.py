@@ -85,7 +85,8 @@ def main() -> None:
     opened = open_bundle(fp32)
     manifest, pairs = opened.manifest, as_pairs(read_samples())
     encoder = load_encoder(opened.tokenizer, manifest.max_length, manifest.vocab_size, fp32, parallel=True)
-    print(f"{manifest.name}; {cpu.model_name()}, {', '.join(cpu.instruction_sets())}; {Reranker.load().info().versions}\n")
+    versions = Reranker.load(backend="onnx").info().versions
+    print(f"{manifest.name}; {cpu.model_name()}, {', '.join(cpu.instruction_sets())}; {versions}\n")
     with tempfile.TemporaryDirectory() as scratch:
         folders = graphs(fp32, Path(scratch))
         compare_errors(folders, manifest.inputs, pairs, encoder.encode(pairs))

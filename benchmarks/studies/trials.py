@@ -213,7 +213,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="minilm", help=HELP)
     model = parser.parse_args().model
-    print(f"{model} int8; {cpu.model_name()}, {', '.join(cpu.instruction_sets())}; {Reranker.load().info().versions}\n")
+    versions = Reranker.load(backend="onnx").info().versions
+    print(f"{model} int8; {cpu.model_name()}, {', '.join(cpu.instruction_sets())}; {versions}\n")
     with tempfile.TemporaryDirectory() as work:
         tried, refused = [], []
         for name, make in variants(model, Path(work)):

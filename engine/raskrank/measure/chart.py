@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 COUNT = COUNTS[-1]  # passages of the calls whose time is shown
 NAME_COLUMNS = 40  # longer names of models are cut
-STYLES = {"onnx int8": ("o", "tab:blue"), "onnx fp32": ("s", "tab:green"), "torch fp32": ("^", "tab:red")}
+STYLES = {
+    "native int8": ("o", "tab:blue"),
+    "onnx int8": ("v", "tab:cyan"),
+    "onnx fp32": ("s", "tab:green"),
+    "torch fp32": ("^", "tab:red"),
+}
 OTHER_STYLE = ("D", "tab:gray")
 # Where a name may stand beside its point: to the right or left, and how far up, in typographic points; nearest first.
 PLACES = sorted(product((-9, 9), range(-120, 121, 6)), key=lambda place: (abs(place[1]), place[0]))

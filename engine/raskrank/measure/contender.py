@@ -16,7 +16,7 @@ class Contender(Protocol):
 
     name: str
     backend: str  # "native", "onnx", "torch" or "bi-encoder"
-    runs: str  # for a reader: "onnx int8", "torch fp32", "bi-encoder"
+    runs: str  # for a reader: "native int8", "torch fp32", "bi-encoder"
     origin: str  # its folder, or hub id
     reference: "Contender | None"  # of a bundle: the checkpoint that it is held against, if that is a contender too
     license: str | None
