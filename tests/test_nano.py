@@ -105,7 +105,7 @@ def test_the_committed_bundle_lies_within_the_default_thresholds() -> None:
 
 def test_quantizing_shrinks_the_weights(exports: Exports) -> None:
     sizes = {name: (exports.folder(name) / "model.onnx.data").stat().st_size for name in exports.reports}
-    assert sizes["int8"] < 0.27 * sizes["fp32"]
+    assert sizes["int8"] < 0.28 * sizes["fp32"]
     assert exports.reports["int8"].parity.max_logit_difference < 0.5  # of logits with a spread of 4.8
     assert exports.reports["fp32"].parity.max_logit_difference < 2e-5
 
