@@ -156,7 +156,18 @@ def test_edited_file_and_manifest_load_unless_pinned(folder: Path) -> None:
 # Formats
 
 
-@pytest.mark.parametrize(("version", "advice"), [("2.0", "upgrade raskrank"), ("17.3", "upgrade"), ("0.9", "export .* again")])
+NEWER_MINOR = f"{FORMAT[0]}.{FORMAT[1] + 7}"
+
+
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [
+        (f"{FORMAT[0] + 1}.0", "upgrade raskrank"),
+        (f"{FORMAT[0] + 15}.3", "upgrade"),
+        (f"{FORMAT[0] - 1}.9", "export .* again"),
+        ("0.9", "export .* again"),
+    ],
+)
 def test_another_major_format_is_refused(folder: Path, version: str, advice: str) -> None:
     bundles.write(folder, {"format": version})
     with pytest.raises(Incompatible, match=rf"bundle format {version}, this engine reads {FORMAT[0]}\.x; .*{advice}"):
@@ -164,8 +175,8 @@ def test_another_major_format_is_refused(folder: Path, version: str, advice: str
 
 
 def test_a_newer_minor_format_may_have_further_keys(folder: Path) -> None:
-    bundles.edit(folder, format="1.7", added={"a": [1]}, source__added=None, recipe__added=1, self_test__added=True)
-    assert open_bundle(folder).manifest.format == "1.7"
+    bundles.edit(folder, format=NEWER_MINOR, added={"a": [1]}, source__added=None, recipe__added=1, self_test__added=True)
+    assert open_bundle(folder).manifest.format == NEWER_MINOR
     with Reranker.load(folder) as reranker:
         assert reranker.score("a", ["b"]).shape == (1,)
 
@@ -173,12 +184,12 @@ def test_a_newer_minor_format_may_have_further_keys(folder: Path) -> None:
 def test_a_newer_minor_format_keeps_what_this_one_reads(values: dict[str, Any]) -> None:
     del values["max_length"]
     with pytest.raises(Corrupt, match="max_length missing"):
-        Manifest.from_json(bundles.text_of(values | {"format": "1.7"}))
+        Manifest.from_json(bundles.text_of(values | {"format": NEWER_MINOR}))
 
 
 @pytest.mark.parametrize("version", [None, 1, 1.0, "", "1", "1.", ".0", "1.0.0", "1.x", "-1.0", " 1.0", "1.0000000000000"])
 def test_what_is_no_format_version(values: dict[str, Any], version: object) -> None:
-    with pytest.raises(Corrupt, match=r"no format version such as 1\.0"):
+    with pytest.raises(Corrupt, match=rf"no format version such as {FORMAT[0]}\.{FORMAT[1]}"):
         Manifest.from_json(json.dumps(values | {"format": version}))
 
 

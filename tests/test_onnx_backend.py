@@ -70,7 +70,7 @@ def test_a_small_graph_runs(tmp_path: Path) -> None:
 def test_unexpected_inputs_are_named(folder: Path, inputs: dict[str, tuple[int, list[Any]]], named: str) -> None:
     (folder / MODEL).write_bytes(small_graph(inputs, {"logits": LOGITS}).SerializeToString())
     with pytest.raises(Incompatible, match=named) as raised:
-        Reranker.load(bundles.sign(folder))
+        Reranker.load(bundles.sign(folder), backend="onnx")
     assert str(folder) in str(raised.value)
     assert "int64 of two free dimensions" in str(raised.value)
 
@@ -78,13 +78,13 @@ def test_unexpected_inputs_are_named(folder: Path, inputs: dict[str, tuple[int, 
 def test_a_further_input_of_the_real_graph_is_named(folder: Path) -> None:
     mask = helper.make_tensor_value_info("attention_mask", *IDS)
     with pytest.raises(Incompatible, match="'attention_mask', 'input_ids'"):
-        Reranker.load(bundles.edit_graph(folder, lambda model: model.graph.input.append(mask)))
+        Reranker.load(bundles.edit_graph(folder, lambda model: model.graph.input.append(mask)), backend="onnx")
 
 
 @pytest.mark.parametrize("inputs", [[], ["input_ids"], ["input_ids", "token_type_ids", "attention_mask"]])
 def test_the_manifest_names_the_inputs_of_the_graph(folder: Path, inputs: list[str]) -> None:
     with pytest.raises(Incompatible, match=r"the graph's inputs are .*, the manifest's"):
-        Reranker.load(bundles.edit(folder, inputs=inputs))
+        Reranker.load(bundles.edit(folder, inputs=inputs), backend="onnx")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_manifest_names_the_inputs_of_the_graph(folder: Path, inputs: list[s
 def test_unexpected_outputs_are_named(folder: Path, outputs: dict[str, tuple[int, list[Any]]], named: str) -> None:
     (folder / MODEL).write_bytes(small_graph({"input_ids": IDS, "token_type_ids": IDS}, outputs).SerializeToString())
     with pytest.raises(Incompatible, match=f"outputs are .*{named}.* expected one, logits, of float32"):
-        Reranker.load(bundles.sign(folder))
+        Reranker.load(bundles.sign(folder), backend="onnx")
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -114,7 +114,7 @@ def test_a_logit_for_each_pair_and_no_more(folder: Path, axis: int) -> None:
 
     shape = r"\(2, 1\)" if axis == 0 else r"\(1, 2\)"
     with pytest.raises(Incompatible, match=f"does not run: the graph gave logits of shape {shape} for 1 pairs"):
-        Reranker.load(bundles.edit_graph(folder, repeat))
+        Reranker.load(bundles.edit_graph(folder, repeat), backend="onnx")
 
 
 # Graphs that onnxruntime does not take
@@ -124,7 +124,7 @@ def test_a_logit_for_each_pair_and_no_more(folder: Path, axis: int) -> None:
 def test_a_signed_file_that_is_no_graph(folder: Path, content: bytes) -> None:
     (folder / MODEL).write_bytes(content)
     with pytest.raises(Incompatible, match=r"is not an ONNX graph|onnxruntime .* cannot load|graph does not say") as raised:
-        Reranker.load(bundles.sign(folder))
+        Reranker.load(bundles.sign(folder), backend="onnx")
     assert str(folder) in str(raised.value)
 
 
@@ -132,7 +132,7 @@ def test_a_signed_file_that_is_no_graph(folder: Path, content: bytes) -> None:
 def test_another_file_of_the_bundle_is_no_graph(folder: Path, name: str) -> None:
     (folder / MODEL).write_bytes((folder / name).read_bytes())
     with pytest.raises(Incompatible, match=r"is not an ONNX graph|onnxruntime .* cannot load"):
-        Reranker.load(bundles.sign(folder))
+        Reranker.load(bundles.sign(folder), backend="onnx")
 
 
 def newer_opset(model: ModelProto) -> None:
@@ -175,7 +175,7 @@ def test_a_graph_that_needs_more_than_there_is(
     folder: Path, change: Callable[[ModelProto], None], reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Incompatible, match=r"onnxruntime [\d.]+ cannot load") as raised:
-        Reranker.load(bundles.edit_graph(folder, change))
+        Reranker.load(bundles.edit_graph(folder, change), backend="onnx")
     assert str(folder) in str(raised.value)
     assert reason in str(raised.value).partition("cannot load")[2]
     assert capfd.readouterr() == ("", "")
@@ -187,7 +187,7 @@ def test_onnxruntime_prints_nothing_of_its_own(folder: Path, capfd: pytest.Captu
     assert b"LayerNormalization" in content
     (folder / MODEL).write_bytes(content.replace(b"LayerNormalization", b"\x87" * 18))
     with pytest.raises(Incompatible, match="cannot load"):
-        Reranker.load(bundles.sign(folder))
+        Reranker.load(bundles.sign(folder), backend="onnx")
     assert capfd.readouterr() == ("", "")
 
 

@@ -1,14 +1,16 @@
-"""How onnxruntime is asked to run a graph."""
+"""How onnxruntime is asked to run a graph; and that neither it nor the kernels copy weights that are mapped."""
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
 import bundles
+from backends import needs_kernels
 from bundles import backend
 from conftest import Tiny
 from processes import run_script
@@ -17,6 +19,7 @@ from raskrank.manifest import WEIGHTS
 from raskrank.settings import bundle_path
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+both_backends = pytest.mark.parametrize("name", ["onnx", pytest.param("native", marks=needs_kernels)])
 
 
 @pytest.fixture
@@ -26,8 +29,9 @@ def nano(tmp_path: Path) -> Path:
 
 
 @needs_proc
-def test_weights_are_mapped_and_given_back(nano: Path) -> None:
-    with Reranker.load(nano, threads=1) as reranker:
+@both_backends
+def test_weights_are_mapped_and_given_back(nano: Path, name: Any) -> None:
+    with Reranker.load(nano, backend=name, threads=1) as reranker:
         mapped = _mapped(nano / WEIGHTS)
         vocabulary = bundles.read(nano)["vocab_size"] * bundles.read(nano)["hidden_size"]
         assert vocabulary > 1_500_000
@@ -119,10 +123,10 @@ WRITTEN_OVER = """
     from raskrank import Reranker, onnx_backend
 
     onnx_backend.SPREAD_ALONE, onnx_backend.OnnxBackend.min_share = 0, 1  # the second session at the first run alone
-    folder, documents = Path(sys.argv[1]), ["Python og SQL", "Sykepleier", "ord " * 300]
-    with Reranker.load(folder, threads=2) as reranker:
+    folder, name, documents = Path(sys.argv[1]), sys.argv[2], ["Python og SQL", "Sykepleier", "ord " * 300]
+    with Reranker.load(folder, backend=name, threads=2) as reranker:
         expected = reranker.score("Hvem kan Python?", documents)
-    with Reranker.load(folder, threads=2, map_weights=False) as reranker:
+    with Reranker.load(folder, backend=name, threads=2, map_weights=False) as reranker:
         size = (folder / "model.onnx.data").stat().st_size
         for content in (bytes(size), bytes([255]) * size, b""):
             with (folder / "model.onnx.data").open("r+b") as file:  # in place, as cp and rsync --inplace write
@@ -131,18 +135,21 @@ WRITTEN_OVER = """
             for number in (1, 2, 3, 1):
                 scores = reranker.score("Hvem kan Python?", documents[-number:])
                 assert scores.tobytes() == expected[-number:].tobytes()
-        print(reranker._loaded.backend._wide is not reranker._loaded.backend._single)
+        backend = reranker._loaded.backend
+        print(backend.name, name == "native" or backend._wide is not backend._single)
 """
 
 
-def test_weights_that_are_read_outlive_a_file_that_is_written_over(nano: Path, tmp_path: Path) -> None:
+@both_backends
+def test_weights_that_are_read_outlive_a_file_that_is_written_over(nano: Path, tmp_path: Path, name: Any) -> None:
     # In a process of its own: over a mapping, the first access to what is gone ends the process (SIGBUS).
-    assert run_script(tmp_path, WRITTEN_OVER, str(nano)).stdout.split() == ["True"]
+    assert run_script(tmp_path, WRITTEN_OVER, str(nano), name).stdout.split() == [name, "True"]
 
 
 @needs_proc
-def test_weights_that_are_read_are_not_mapped(nano: Path) -> None:
-    with Reranker.load(nano, threads=1, map_weights=False) as reranker:
+@both_backends
+def test_weights_that_are_read_are_not_mapped(nano: Path, name: Any) -> None:
+    with Reranker.load(nano, backend=name, threads=1, map_weights=False) as reranker:
         assert _mapped(nano / WEIGHTS) == 0
         assert reranker.score("a", ["b"]).shape == (1,)
 

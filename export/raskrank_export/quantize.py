@@ -28,7 +28,8 @@ def quantize(model: onnx.ModelProto, quantization: Quantization) -> tuple[int, i
     """Rewrite the graph's constant products and embeddings to int8, in place. Returns (products, embeddings) rewritten.
 
     A product `x @ W (+ b)` has int8 weights W (K, N) with a scale for each column, or each block of one. An embedding
-    `table[ids]` becomes `int8 table[ids] * scales[ids]`, with a scale for each row, or each 64 values of one. An encoder that our own kernels run gets their layout and names.
+    `table[ids]` becomes `int8 table[ids] * scales[ids]`, with a scale for each row, or each 64 values of one. An encoder
+    that our own kernels run gets their layout and names.
     """
     graph, parts = GraphEditor(model), kernel_parts(model, quantization)
     products = _quantize_products(graph, quantization, parts)
