@@ -1,6 +1,7 @@
 #include "pool.hpp"
 
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -23,6 +24,39 @@ bool start(pthread_t* thread, void* (*function)(void*), void* argument) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return started;
 }
+
+#if defined(__linux__)
+// The caller's CPUs but for the one that it is on. A thread that is woken is often put beside the one that wakes it, and stays there
+// for milliseconds while another CPU idles.
+class Elsewhere {
+public:
+    Elsewhere() {
+        const int here = sched_getcpu();
+        CPU_ZERO(&others_);
+        if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof others_, &others_) != 0) return;
+        CPU_CLR(here, &others_);
+        next_ = here;
+    }
+    // Each call takes the next CPU.
+    void place(pthread_t thread) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        if (CPU_COUNT(&others_) == 0) return;
+        do next_ = (next_ + 1) % CPU_SETSIZE;
+        while (!CPU_ISSET(next_, &others_));
+        CPU_SET(next_, &set);
+        pthread_setaffinity_np(thread, sizeof set, &set);
+    }
+
+private:
+    cpu_set_t others_;
+    int next_ = 0;
+};
+#else
+struct Elsewhere {
+    void place(pthread_t) {}
+};
+#endif
 
 }  // namespace
 
@@ -68,11 +102,13 @@ void Pool::release(const Helpers& helpers) {
 
 void Pool::run(Work work, void* context, const Helpers& helpers) {
     Job job{work, context, helpers.count, {}};
+    Elsewhere elsewhere;
     pthread_cond_init(&job.done, nullptr);
     pthread_mutex_lock(&mutex_);
     for (int i = 0; i < helpers.count; i++) {
         Worker& worker = workers_[helpers.index[i]];
         worker.job = &job, worker.me = i + 1, worker.begun = false;
+        elsewhere.place(worker.thread);
         pthread_cond_signal(&worker.wake);
     }
     pthread_mutex_unlock(&mutex_);

@@ -33,7 +33,7 @@ class NativeBackend:
 
     name = "native"
     groups = True
-    min_share = 1_000_000  # about a fifth of a millisecond on one core, several times as long as waking another takes
+    min_share = 500_000  # about a tenth of a millisecond on one core, a few times as long as waking another takes
 
     def __init__(
         self,
