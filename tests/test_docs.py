@@ -48,27 +48,28 @@ def test_the_example_prints_what_it_shows(file: Path, tmp_path: Path) -> None:
 
 def test_the_numbers_of_the_first_screen_are_those_of_the_results() -> None:
     screen = " ".join((ROOT / "README.md").read_text("utf-8").partition("## Start")[0].split())
-    vnni, avx2, amx = (_result(name) for name in ("zen4-vnni-2-cores", "zen3-avx2-2-cores", "xeon-amx-16-cores"))
+    vnni, avx2, amx = (_result(name) for name in ("zen5-vnni-2-cores", "zen3-avx2-2-cores", "xeon-amx-16-cores"))
     ours, torch, openvino = "Raskrank int8", "sentence-transformers torch", "OpenVINO int8 direct, streams"
     mixed, start = {name: seconds(vnni, "mixed-100", name) for name in (ours, torch)}, vnni["start"]
     first, resident = ({name: statistics.median(start[name][key]) for name in (ours, torch)} for key in ("first", "resident"))
     pair = max(
         seconds(result, "pair", ours) / seconds(result, "pair", name)
-        for result in (vnni, avx2, amx)
+        for result in (avx2, amx)
         for name in result["workloads"]["pair"]["contenders"]
     )
     for claim in (
         f"**{mixed[torch] / mixed[ours]:.1f} times as fast** as sentence-transformers on PyTorch: "
-        f"100 passages in {mixed[ours]:.1f} s instead of {mixed[torch]:.1f} s",
+        f"100 passages in {mixed[ours]:.2f} s instead of {mixed[torch]:.1f} s",
         f"after {first[ours]:.2f} s** instead of {first[torch]:.1f} s",
         f"{resident[ours] / 1e6:.0f} MB of memory instead of {resident[torch] / 1e6:.0f} MB",
         f"is {seconds(avx2, 'mixed-100', torch) / seconds(avx2, 'mixed-100', ours):.1f} on 2 cores with AVX2 alone",
         f"{seconds(amx, 'mixed-100', torch) / seconds(amx, 'mixed-100', ours):.1f} on 16 cores of an Intel Xeon with AMX",
         f"by up to {pair:.1f} times",
-        f"{seconds(vnni, 'long-20', ours) / seconds(vnni, 'long-20', openvino):.1f} times as fast on 20 passages",
+        f"takes {seconds(vnni, 'mixed-100', openvino) / mixed[ours]:.1f} times as long",
     ):
         assert claim in screen
-    assert seconds(vnni, "mixed-100", openvino) == pytest.approx(mixed[ours], rel=0.05)  # "level"
+    best = min(seconds(vnni, "pair", name) for name in vnni["workloads"]["pair"]["contenders"])
+    assert best == pytest.approx(seconds(vnni, "pair", ours), rel=0.05)  # "level"
 
 
 def _result(machine: str) -> Any:
