@@ -186,7 +186,10 @@ def test_file_is_no_folder(checkpoint: Path) -> None:
         "øl/vin",
     ],
 )
-def test_neither_folder_nor_hub_id(model: str) -> None:
+def test_neither_folder_nor_hub_id(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)  # no matter what lies beside the repository
     with pytest.raises(CheckpointError, match="There is no folder"):
         resolve(model)
 
