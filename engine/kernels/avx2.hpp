@@ -10,8 +10,6 @@
 
 namespace {
 
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
-
 struct Avx2 {
     static constexpr int WIDTH = 8, ROWS = 5, COLS = 1, ACC = 6;
     static constexpr bool START = false, TILES = false;

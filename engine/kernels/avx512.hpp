@@ -9,8 +9,6 @@
 
 namespace {
 
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
-
 struct Avx512 {
     static constexpr int WIDTH = 16, ROWS = 6, COLS = 2, ACC = 24;
     static constexpr bool START = true, TILES = false;

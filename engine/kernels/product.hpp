@@ -35,7 +35,7 @@ template <class S, int M, int C, class Out>
 #undef START
 #pragma GCC unroll 4
         for (i64 k = 0; k < STEPS; k++, a0 += 4, a3 += 4, w += BLOCK_BYTES, ahead += BLOCK_BYTES) {
-            prefetch(ahead);
+            __builtin_prefetch(ahead, 0, 3);
             const auto p0 = S::weights(w);
             [[maybe_unused]] const auto p1 = C > 1 ? S::weights(w + beside) : p0;
 #define STEP(m)                                                            \

@@ -3,7 +3,7 @@
 import ctypes
 import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,17 @@ from raskrank.manifest import Encoder
 UInt64Array = npt.NDArray[np.uint64]
 
 LIBRARY = Path(__file__).parent / "_kernels.so"
-GROUP = 64  # channels that share a range
+PREFIX = "encoder/"  # of the names of tensors that the kernels read
+GROUP = 64  # channels of an activation that share a range, and weights of a column that share a scale
 ENGINES = ("amx", "avx512", "avxvnni", "avx2")  # best first
 EMULATED = ("scalar", "scalar-tiles")  # plain C++ of the others, for tests: never chosen
 # Of a call, in the order of engine.hpp.
 STAGES = ("embed", "qkv", "attention", "quantize", "output", "norm", "up", "gelu", "down", "head", "wait")
-_ERRORS: dict[int, Callable[[str], Exception]] = {-1: ValueError, -2: ValueError, -3: MemoryError}
-_MEANINGS = {-1: "not one pair", -2: "a token without an embedding", -3: "no memory for the activations"}
+_ERRORS: dict[int, tuple[type[Exception], str]] = {
+    -1: (ValueError, "not one pair"),
+    -2: (ValueError, "a token without an embedding"),
+    -3: (MemoryError, "no memory for the activations"),
+}
 
 
 class _Product(ctypes.Structure):
@@ -114,7 +118,8 @@ class Kernels:
             self._handle, *addresses, *ids.shape, logits.ctypes.data, threads, None if ticks is None else ticks.ctypes.data
         )
         if code:
-            raise _ERRORS[code](f"{_MEANINGS[code]}: {ids.shape[0]} pairs of {ids.shape[1]} tokens")
+            kind, meaning = _ERRORS[code]
+            raise kind(f"{meaning}: {ids.shape[0]} pairs of {ids.shape[1]} tokens")
         return logits
 
     def close(self) -> None:
@@ -158,7 +163,7 @@ class _Reader:
     """The C structure of a model, each tensor checked before its address is taken."""
 
     def __init__(self, encoder: Encoder, hidden_size: int, vocab_size: int, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._tensors, self._kept = tensors, list[npt.NDArray[Any]]()
+        self._tensors = tensors  # kept: the structure has their addresses
         self._hidden, self._intermediate = hidden_size, encoder.intermediate
         self._layers = (_Layer * encoder.layers)(*(self._layer(index, encoder.layers) for index in range(encoder.layers)))
         self.model = _Model(
@@ -228,11 +233,10 @@ class _Reader:
         return self._array(name, dtype, shape).ctypes.data
 
     def _array(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        full, wanted = f"encoder/{name}", np.dtype(dtype)
+        full, wanted = f"{PREFIX}{name}", np.dtype(dtype)
         array = self._tensors.get(full)
         if array is None:
             raise ValueError(f"the tensor {full!r} is missing")
         if array.dtype != wanted or array.shape != shape or not array.flags.c_contiguous:
             raise ValueError(f"{full}: expected {wanted} of shape {shape}, got {array.dtype} of shape {array.shape}")
-        self._kept.append(array)
         return array

@@ -16,8 +16,6 @@ from raskrank.manifest import MODEL, WEIGHTS, Encoder, Manifest
 from raskrank.process.memory import shortage
 from raskrank.weights import weight_tensors
 
-PREFIX = "encoder/"  # of the names of the tensors that the kernels read
-
 
 def why_not(manifest: Manifest) -> str | None:
     """Why the kernels cannot run a bundle here; None where they can."""
@@ -64,7 +62,7 @@ class NativeBackend:
                 encoder,
                 hidden_size,
                 vocab_size,
-                {name: array for name, array in tensors.items() if name.startswith(PREFIX)},
+                tensors,
                 engine=engine,
             )
         except ValueError as error:
@@ -95,7 +93,7 @@ class NativeBackend:
         self._weights.check()
         types = token_type_ids if self._types else np.zeros_like(token_type_ids)
         try:
-            return self._kernels.logits(np.ascontiguousarray(input_ids), np.ascontiguousarray(types), threads)
+            return self._kernels.logits(input_ids, types, threads)
         except (MemoryError, ValueError) as error:
             shape = " x ".join(map(str, input_ids.shape))
             raise InferenceError(f"the kernels failed on a run of {shape} tokens: {error}{shortage(error)}") from error

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from raskrank.kernels import GROUP
 from raskrank_export.integers import closest_rows
 from raskrank_export.passes.edit import MICROSOFT, GraphEditor
 from raskrank_export.products import Products
@@ -13,7 +14,6 @@ from raskrank_export.quantization import Floats, Quantization
 
 # MatMulNBits' accuracy_level: what it multiplies in, fp32, which is as exact as the weights are, or int8.
 FP32_PRODUCTS, INT8_PRODUCTS = 1, 4
-GROUP = 64  # channels of an activation that have a range of their own, and weights of a column that have a scale
 OFFSET = 128  # added to weights, which are stored as uint8
 PANEL, QUAD = 16, 4  # columns and channels that lie together when packed: what one instruction multiplies
 

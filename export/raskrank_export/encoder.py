@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from raskrank.kernels import GROUP
 from raskrank.manifest import Encoder
 from raskrank_export.passes.edit import MICROSOFT, GraphEditor
 from raskrank_export.spelling import spelled
 
-WIDTH, HEAD_WIDTH = 64, 16  # hidden size and intermediate size, and the width of a head, are multiples of these
+HEAD_WIDTH = 16  # of a head, whose width is a multiple of it, as the hidden and the intermediate size are of GROUP
 _LENGTH = r"Unsqueeze\(Gather\(Shape\(input_ids\), 1, axis=0\), \[0\]\)"
 _COUNTED = r"Cast\(Not\(Equal\(input_ids, (\d+)\)\), to=6\)"
 _POSITIONS = {
@@ -148,8 +149,8 @@ class _Walk:
                 raise _UnknownGraph(f"its layers have {len(found)} different {name}")
         (heads,), (intermediate,) = self.heads, self.widths
         for name, size in (("hidden size", self.hidden), ("intermediate size", intermediate)):
-            if size % WIDTH:
-                raise _UnknownGraph(f"its {name}, {size}, is no multiple of {WIDTH}")
+            if size % GROUP:
+                raise _UnknownGraph(f"its {name}, {size}, is no multiple of {GROUP}")
         if self.hidden % heads or self.hidden // heads % HEAD_WIDTH:
             raise _UnknownGraph(f"its heads are {self.hidden / heads:g} wide, no multiple of {HEAD_WIDTH}")
 

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from raskrank_export.blocks import GROUP, GroupProducts, PackedProducts, WeightProducts
+from raskrank.kernels import GROUP
+from raskrank_export.blocks import GroupProducts, PackedProducts, WeightProducts
 from raskrank_export.columns import ConstantProducts, RowProducts, TensorProducts
 from raskrank_export.encoder import Parts, find_encoder
 from raskrank_export.integers import closest_rows, symmetric_rows

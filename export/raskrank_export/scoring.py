@@ -7,13 +7,14 @@ from raskrank import cpu
 from raskrank.backend import Backend, Float32Array
 from raskrank.encoding import EncodedPair
 from raskrank.external import external_tensors
+from raskrank.kernels import PREFIX
 from raskrank.manifest import MODEL, Encoder
 from raskrank.native_backend import NativeBackend
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.running import Workers, run_pairs
 from raskrank_export.progress import Progress
 
-WORDS = "encoder/words/int8"  # (V, H)
+WORDS = f"{PREFIX}words/int8"  # (V, H / 64, 64)
 
 
 def logits_of(backend: Backend, encoded: Sequence[EncodedPair], progress: Progress) -> Float32Array:

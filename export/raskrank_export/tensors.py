@@ -11,8 +11,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, set_external_data
 
+from raskrank.kernels import PREFIX
+
 MIN_EXTERNAL_BYTES = 1024  # smaller tensors stay in the graph, where shapes and constants are read
-KERNELS = "encoder/"  # how names of tensors start that our own kernels read: from the file, whatever their size
 MIN_SPILLED_VALUES = 1 << 18  # a smaller tensor, of a megabyte, is not worth a file while passes run
 ALIGNMENT = 64  # of each tensor in a weights file: a cache line, for aligned loads from the mapped file
 
@@ -101,7 +102,7 @@ def write_model(model: onnx.ModelProto, graph_file: Path, weights_file: Path) ->
 def _placed(tensors: Iterable[onnx.TensorProto], stream: BinaryIO, location: str) -> Iterable[onnx.TensorProto]:
     for tensor in tensors:
         array = values(tensor)
-        if array.nbytes < MIN_EXTERNAL_BYTES and not tensor.name.startswith(KERNELS):
+        if array.nbytes < MIN_EXTERNAL_BYTES and not tensor.name.startswith(PREFIX):  # the kernels read from the file alone
             yield tensor
             continue
         placed = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
