@@ -23,8 +23,8 @@ from raskrank.native_backend import NativeBackend, why_not
 from raskrank.settings import bundle_path
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
-# Of a logit. Both compute the same integers; sums of fp32 in another order move a rounding here and there by one step of 127.
-ROUNDING = 0.1
+# Of a logit. The kernels round what attention multiplies to bf16; that and the order of sums move an integer here and there by one.
+ROUNDING = 0.3
 
 
 @pytest.fixture

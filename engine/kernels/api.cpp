@@ -21,7 +21,7 @@ const Engine* engine_of(const char* name) {
     static const struct {
         const Engine* engine;
         bool (*usable)();
-    } all[] = {{AMX, has_amx}, {AVX512, has_avx512}, {AVX_VNNI, has_avx_vnni}, {AVX2, has_avx2}, {&SCALAR, always}, {&SCALAR_TILES, always}};
+    } all[] = {{AMX, has_amx}, {AVX512_BF16, has_avx512_bf16}, {AVX512, has_avx512}, {AVX_VNNI, has_avx_vnni}, {AVX2, has_avx2}, {&SCALAR, always}, {&SCALAR_TILES, always}};
     for (const auto& each : all)
         if (each.engine && std::strcmp(each.engine->name, name) == 0) return each.usable() ? each.engine : nullptr;
     return nullptr;

@@ -12,7 +12,7 @@ namespace {
 
 struct Avx2 {
     static constexpr int WIDTH = 8, ROWS = 5, COLS = 1, ACC = 6;
-    static constexpr bool START = false, TILES = false;
+    static constexpr bool START = false, TILES = false, PAIRS = false;
     struct F { __m256 a, b; };
     using V = __m256;
     using I = __m256i;
@@ -48,6 +48,8 @@ struct Avx2 {
         m = _mm_add_ps(m, _mm_movehl_ps(m, m));
         return _mm_cvtss_f32(_mm_add_ss(m, _mm_movehdup_ps(m)));
     }
+    static F bf16(F x) { return both(vbf16, x); }
+    static F attend(F a, F b, F sums) { return fma(a, b, sums); }
     static F exp2(F x) { return both(exp2_of, x); }
     static V exp2_of(V x) {
         x = _mm256_max_ps(x, vset(-125));
@@ -101,6 +103,12 @@ struct Avx2 {
     static V vmul(V x, V y) { return _mm256_mul_ps(x, y); }
     static V vfma(V x, V y, V z) { return _mm256_fmadd_ps(x, y, z); }
     static V vfloat(I x) { return _mm256_cvtepi32_ps(x); }
+    static V vbf16(V x) {
+        const I bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        const I up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        const V cut = _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32(i32(0xffff0000))));
+        return _mm256_blendv_ps(cut, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    }
 
     struct W { I magnitude, value; };
     static W weights(const u8* p) {

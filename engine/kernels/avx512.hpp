@@ -11,7 +11,7 @@ namespace {
 
 struct Avx512 {
     static constexpr int WIDTH = 16, ROWS = 6, COLS = 2, ACC = 24;
-    static constexpr bool START = true, TILES = false;
+    static constexpr bool START = true, TILES = false, PAIRS = false;
     using F = __m512;
     using V = __m512;
     using I = __m512i;
@@ -37,6 +37,13 @@ struct Avx512 {
         m = _mm_add_ps(m, _mm_movehl_ps(m, m));
         return _mm_cvtss_f32(_mm_add_ss(m, _mm_movehdup_ps(m)));
     }
+    static F bf16(F x) {
+        const I bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        const I up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        const I cut = _mm512_and_si512(up, _mm512_set1_epi32(i32(0xffff0000)));
+        return _mm512_mask_mov_ps(_mm512_castsi512_ps(cut), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
+    }
+    static F attend(F a, F b, F sums) { return fma(a, b, sums); }
     static F exp2(F x) {  // vreduceps and vscalefps would be two cycles each
         x = max(x, set(-125));
         const F m = add(x, set(MAGIC)), r = sub(x, sub(m, set(MAGIC)));
@@ -88,6 +95,7 @@ struct Avx512 {
     static V vadd(V a, V b) { return add(a, b); }
     static V vmul(V a, V b) { return mul(a, b); }
     static V vfma(V a, V b, V c) { return fma(a, b, c); }
+    static V vbf16(V a) { return bf16(a); }
     static V vfloat(I a) { return _mm512_cvtepi32_ps(a); }
 
     static W weights(const u8* p) { return _mm512_loadu_si512(p); }
@@ -100,5 +108,23 @@ struct Avx512 {
     static I loadi(const i32* p) { return _mm512_loadu_si512(p); }
     static I addi(I a, I b) { return _mm512_add_epi32(a, b); }
 };
+
+#if defined(__AVX512BF16__)
+// Also with products of bf16.
+struct Avx512Bf16 : Avx512 {
+    static constexpr bool PAIRS = true;
+    static I half(F a) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a)); }
+    static F bf16(F a) { return _mm512_castsi512_ps(_mm512_slli_epi32(half(a), 16)); }
+    static V vbf16(V a) { return a; }  // `pair` and `pack` round
+    static F pair(F first, F second) {
+        return _mm512_castsi512_ps(_mm512_or_si512(half(first), _mm512_slli_epi32(half(second), 16)));
+    }
+    static void pack(float* to, F a) { _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(a)); }
+    static F attend(F a, F b, F sums) {
+        asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
+        return sums;
+    }
+};
+#endif
 
 }  // namespace

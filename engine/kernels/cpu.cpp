@@ -35,6 +35,8 @@ bool has_avx512() {  // F, DQ, BW, VL, VNNI
            in_leaf_7(0, 1, 31) && in_leaf_7(0, 2, 11);
 }
 
+bool has_avx512_bf16() { return has_avx512() && in_leaf_7(1, 0, 5); }
+
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -52,5 +54,6 @@ bool has_amx() { return false; }
 bool has_avx2() { return false; }
 bool has_avx_vnni() { return false; }
 bool has_avx512() { return false; }
+bool has_avx512_bf16() { return false; }
 bool has_amx() { return false; }
 #endif

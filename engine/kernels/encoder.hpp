@@ -34,6 +34,15 @@ struct Clock {
     }
 };
 
+// Numbers too small for a normal float are zeros while it lives, as products of bf16 have them on every CPU.
+struct NoDenormals {
+#if defined(__x86_64__)
+    const unsigned before = __builtin_ia32_stmxcsr();
+    NoDenormals() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+    ~NoDenormals() { __builtin_ia32_ldmxcsr(before); }
+#endif
+};
+
 // Memory of a call, handed out in pieces: each begins a cache line, with one between it and the next.
 struct Room {
     char* at;
@@ -128,9 +137,9 @@ void attend_head(const rk_model& m, const rk_layer& layer, const Call& call, con
     if (last) asked.apart = L;
     const i64 asked_stride = last ? L * stride : stride;  // so that a first token's query lies beside its key
     product<S>(asked, last ? call.pairs : rows, layer.query, first, first + d,
-               Biased<S>{layer.query, heads, asked_stride, first, scale});
-    product<S>(shared.integers, rows, layer.key, first, first + d, Biased<S>{layer.key, heads + d, stride, first});
-    product<S>(shared.integers, rows, layer.value, first, first + d, Biased<S>{layer.value, heads + 2 * d, stride, first});
+               Attended<S>{layer.query, heads, asked_stride, first, scale});
+    product<S>(shared.integers, rows, layer.key, first, first + d, Attended<S>{layer.key, heads + d, stride, first});
+    product<S>(shared.integers, rows, layer.value, first, first + d, Attended<S>{layer.value, heads + 2 * d, stride, first});
     clock.stage(QKV);
     for (i64 b = 0; b < call.pairs; b++) {
         const float* at = heads + b * L * stride;
@@ -165,6 +174,7 @@ void share(Team& team, int& phase, i64 pieces, Clock& clock, const Work& work) {
 template <class S>
 void encode(const rk_model& m, const Call& call, Team& team, int me, char* own) {
     Clock clock{me == 0 ? call.ticks : nullptr};
+    [[maybe_unused]] const NoDenormals normal;
     if constexpr (S::TILES) S::Tiles::configure();
     const i64 H = m.hidden, rows = i64(call.pairs) * call.length;
     const Shared shared(m, rows, call.shared);

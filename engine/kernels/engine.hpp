@@ -26,7 +26,7 @@ struct Engine {
 // Plain C++, the second with AMX's tiles.
 extern const Engine SCALAR, SCALAR_TILES;
 // Null where the library was compiled for another kind of CPU.
-extern const Engine *const AVX2, *const AVX_VNNI, *const AVX512, *const AMX;
+extern const Engine *const AVX2, *const AVX_VNNI, *const AVX512, *const AVX512_BF16, *const AMX;
 
 // Whether this CPU, and its operating system, have what the engine was compiled for. Of AMX: permission is asked for, too.
-bool has_avx2(), has_avx_vnni(), has_avx512(), has_amx();
+bool has_avx2(), has_avx_vnni(), has_avx512(), has_avx512_bf16(), has_amx();

@@ -102,14 +102,24 @@ void product(const Quantized& a, i64 rows, const rk_product& p, i64 first, i64 l
 
 // What becomes of a product's columns.
 template <class S>
-struct Biased {  // (y + bias) * factor, at column - origin
+struct Biased {  // y + bias, at column - origin
+    const rk_product& p;
+    float* out;
+    i64 stride, origin;
+    void put(i64 row, i64 column, typename S::V y) const {
+        S::vstore(out + row * stride + column - origin, S::vadd(y, S::vload(p.bias + column)));
+    }
+};
+
+template <class S>
+struct Attended {  // (y + bias) * factor for attention's products, at column - origin
     const rk_product& p;
     float* out;
     i64 stride, origin;
     float factor = 1;
     void put(i64 row, i64 column, typename S::V y) const {
         const auto sum = S::vadd(y, S::vload(p.bias + column));
-        S::vstore(out + row * stride + column - origin, S::vmul(sum, S::vset(factor)));
+        S::vstore(out + row * stride + column - origin, S::vbf16(S::vmul(sum, S::vset(factor))));
     }
 };
 

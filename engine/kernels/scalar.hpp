@@ -5,6 +5,7 @@
 //   V, I       as many floats and 32-bit integers as one register of a product's tile has (WIDTH)
 //   ROWS, COLS rows and registers of columns of such a tile
 //   ACC        accumulators of type F that attention's products keep in registers
+//   PAIRS      whether attention's products take pairs of bf16 in the 32 bits of a float: then there are `pair` and `pack`
 //   START      whether `dot` takes weights as they are stored, with 128 added: then sums start at -128 * (sum of activations)
 #pragma once
 #include <cmath>
@@ -17,7 +18,7 @@ namespace {
 
 struct Scalar {
     static constexpr int WIDTH = 16, ROWS = 6, COLS = 2, ACC = 24;
-    static constexpr bool START = true, TILES = false;
+    static constexpr bool START = true, TILES = false, PAIRS = false;
     struct F { float v[16]; };
     struct I { i32 v[16]; };
     using V = F;
@@ -43,6 +44,18 @@ struct Scalar {
             for (int i = 0; i < half; i++) a.v[i] += a.v[i + half];
         return a.v[0];
     }
+    // The nearest value of bf16, ties to even. NaN stays NaN.
+    static F bf16(F x) {
+        return map([&](int i) {
+            std::uint32_t bits;
+            std::memcpy(&bits, &x.v[i], 4);
+            bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+            float y;
+            std::memcpy(&y, &bits, 4);
+            return std::isnan(x.v[i]) ? x.v[i] : y;
+        });
+    }
+    static F attend(F a, F b, F sums) { return fma(a, b, sums); }
     static F exp2(F x) {  // of x <= 0; 2^-125 below that
         return map([&](int i) {
             const float y = x.v[i] > -125 ? x.v[i] : -125, n = std::nearbyintf(y), r = y - n;
@@ -79,6 +92,7 @@ struct Scalar {
     static V vadd(V a, V b) { return add(a, b); }
     static V vmul(V a, V b) { return mul(a, b); }
     static V vfma(V a, V b, V c) { return fma(a, b, c); }
+    static V vbf16(V a) { return bf16(a); }
     static V vfloat(I a) { return map([&](int i) { return float(a.v[i]); }); }
 
     struct W { u8 v[64]; };  // weights of 4 channels for each of WIDTH columns

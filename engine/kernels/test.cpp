@@ -22,7 +22,7 @@ void rk_destroy(void* handle);
 
 namespace {
 
-const char* const ENGINES[] = {"scalar", "scalar-tiles", "avx2", "avxvnni", "avx512", "amx"};
+const char* const ENGINES[] = {"scalar", "scalar-tiles", "avx2", "avxvnni", "avx512", "avx512bf16", "amx"};
 std::mt19937 generator;
 
 int below(int limit) { return int(generator() % unsigned(limit)); }

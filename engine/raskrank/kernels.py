@@ -18,7 +18,7 @@ UInt64Array = npt.NDArray[np.uint64]
 LIBRARY = Path(__file__).parent / "_kernels.so"
 PREFIX = "encoder/"  # of the names of tensors that the kernels read
 GROUP = 64  # channels of an activation that share a range, and weights of a column that share a scale
-ENGINES = ("amx", "avx512", "avxvnni", "avx2")  # best first
+ENGINES = ("amx", "avx512bf16", "avx512", "avxvnni", "avx2")  # best first
 EMULATED = ("scalar", "scalar-tiles")  # plain C++ of the others, for tests: never chosen
 # Of a call, in the order of engine.hpp.
 STAGES = ("embed", "qkv", "attention", "quantize", "output", "norm", "up", "gelu", "down", "head", "wait")
