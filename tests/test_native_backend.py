@@ -23,7 +23,7 @@ from raskrank.native_backend import NativeBackend, why_not
 from raskrank.settings import bundle_path
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
-# Of a logit. The kernels round what attention multiplies to bf16; that and the order of sums move an integer here and there by one.
+# Of a logit. The kernels round what attention multiplies to bf16; that, and the order of sums, move an integer here and there.
 ROUNDING = 0.3
 
 
