@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.__main__",
         "raskrank.cli",
         "raskrank_export",
-        "raskrank.measure",
+        "raskrank.measure raskrank.integrations",
         "raskrank",  # the public names
         "raskrank.reranker raskrank.info",
         "raskrank.verifying",
