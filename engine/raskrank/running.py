@@ -131,7 +131,7 @@ def run_pairs(
 ) -> Float32Array:
     """float32 (n): the logit of each pair, in order.
 
-    advance: called from worker threads with the pairs that a run has done. counts: as how many each counts. Default: 1.
+    advance: called from worker threads with the pairs that a run has done. counts: as how many each of them counts. Default: 1.
     """
     return run_until(Until(), backend, workers, encoded, advance, counts).logits
 
@@ -157,8 +157,9 @@ def run_until(
         results.logits[places] = backend.logits(input_ids, token_type_ids, threads=run.threads)
         pace.note(run.work(backend.hidden_size), until.clock() - begin)
         results.done[places] = True
-        if advance is not None:
-            advance(len(places) if counts is None else sum(counts[index] for index in places))
+        counted = len(places) if counts is None else sum(counts[index] for index in places)
+        if advance is not None and counted:
+            advance(counted)
 
     def in_time(run: Run) -> bool:
         return pace.expected(run.work(backend.hidden_size)) < until.left()
