@@ -20,8 +20,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank_export",
         "raskrank.measure",
         "raskrank",  # the public names
+        "raskrank.cascade",
         "raskrank.reranker raskrank.info",
-        "raskrank.verifying",
+        "raskrank.verifying raskrank.wanted",
         "raskrank.scoring",
         "raskrank.loading",
         "raskrank.reference raskrank.options",
