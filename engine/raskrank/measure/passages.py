@@ -71,14 +71,15 @@ def _mixed(rng: random.Random) -> int:
 
 
 def _joined(documents: Sequence[list[str]], rng: random.Random, lengths: Sequence[int]) -> tuple[str, ...]:
-    """A passage for each length, in words. Each begins where a document does."""
-    passages = []
-    for length in lengths:
-        start = rng.randrange(len(documents))
+    """A passage for each length, in words, none twice. Each begins where a document does."""
+    starts, passages = rng.sample(range(len(documents)), len(documents)), []
+    for number, length in enumerate(lengths):
+        # Where documents are too few to begin with, the next round leaves out one word more: no two passages are equal.
+        skipped, start = divmod(number, len(starts))
         words: list[str] = []
-        for document in chain(documents[start:], documents[:start]):
-            if len(words) >= length:
+        for document in chain(documents[starts[start] :], documents[: starts[start]]):
+            if len(words) >= skipped + length:
                 break
             words += document
-        passages.append(" ".join(words[:length]))
+        passages.append(" ".join(words[skipped : skipped + length]))
     return tuple(passages)
