@@ -20,7 +20,7 @@ from raskrank import InputError
 from raskrank.activation import Activation, activate
 from raskrank.backend import Float32Array
 from raskrank.extras import need
-from raskrank.integrations.bundles import Bundle, loaded
+from raskrank.integrations.bundles import Bundle, reranker
 from raskrank.texts import positive
 from raskrank.windows import LongDocuments
 
@@ -105,7 +105,7 @@ class CrossEncoder:
 
         Raises InputError for what a bundle cannot do, and as `Reranker.load` does.
         """
-        self.reranker = loaded(bundle)
+        self.reranker = reranker(bundle)
         info = self.reranker.info()
         if max_length not in (None, info.max_length):
             raise InputError(f"max_length: this bundle reads {info.max_length} tokens; export one with --max-length")
