@@ -16,7 +16,7 @@ class ModuleOrSkipped(pytest.Module):
 
     def collect(self) -> list[pytest.Item | pytest.Collector]:
         if missing := lacking(self.path.read_text("utf-8")):
-            pytest.skip(f"needs {', '.join(missing)}: make test-applications", allow_module_level=True)
+            pytest.skip(f"{self.path.name} needs {', '.join(missing)}: make test-applications", allow_module_level=True)
         return list(super().collect())
 
 
