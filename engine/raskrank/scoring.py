@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -150,15 +151,14 @@ class Scorer:
     def _run(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request, cache: ScoreCache | None) -> Outcome:
         """copies: how many of the caller's pairs each stands for."""
         outcome, start = Outcome.of(len(pairs)), 0
-        chunks = _chunks(pairs, request, self._loaded)
-        with closing(ahead(lambda part: self._prepare(part, request, cache), chunks)) as prepared:
-            for part in chunks:
-                request.until.check()
-                if request.until.left() <= 0:
-                    break
+        chunks, until = _chunks(pairs, request, self._loaded), request.until
+        in_time = takewhile(lambda _: until.left() > 0, chunks)  # looked at before each is encoded
+        with closing(ahead(lambda part: self._prepare(part, request, cache), in_time)) as prepared:
+            for part, chunk in zip(chunks, prepared, strict=False):
                 end = start + len(part)
-                self._complete(next(prepared), start, copies[start:end], outcome, request.until, cache)
+                self._complete(chunk, start, copies[start:end], outcome, until, cache)
                 start = end
+        until.check()
         return outcome
 
     def _prepare(self, pairs: Sequence[Pair], request: Request, cache: ScoreCache | None) -> _Chunk:
