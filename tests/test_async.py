@@ -22,7 +22,7 @@ from conftest import BROKEN
 from measured import linux
 from processes import run_script
 from raskrank import ClosedError, InferenceError, InputError, LimitError, Limits, NonFiniteScore, Ranking, Reranker
-from raskrank.process import callers
+from raskrank.process import threads
 from raskrank.process.callers import MAX_CALLERS, Callers
 from raskrank.process.until import Until
 
@@ -163,7 +163,7 @@ def test_wrong_arguments(nano: Reranker, arguments: tuple[Any, ...], error: str)
 @pytest.mark.parametrize("option", ["raw_scores", "score_threshold", "long_documents", "deadline"])
 def test_wrong_options(nano: Reranker, option: str) -> None:
     with pytest.raises(InputError, match=f"^{option}: expected "):
-        run(nano.arank(QUERY, DOCUMENTS, **{option: object()}))
+        run(nano.arank(QUERY, DOCUMENTS, **{option: object()}))  # type: ignore[arg-type]
 
 
 def test_limits_hold() -> None:
@@ -241,7 +241,7 @@ def test_context_variables_are_those_of_the_task() -> None:
         return await pool.call(lambda: variable.get() + variable.set("changed").var.get(), Until())
 
     async def both() -> list[str]:
-        return await asyncio.gather(call("a"), call("b"))
+        return list(await asyncio.gather(call("a"), call("b")))
 
     assert run(both()) == ["achanged", "bchanged"]
     pool.close()
@@ -422,7 +422,7 @@ def test_one_that_is_dropped_ends_its_threads_too() -> None:
 
 
 def test_a_call_without_any_thread_is_refused(single: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callers.threads, "start", lambda *_, **__: [])
+    monkeypatch.setattr(threads, "start", lambda *_, **__: [])
     with pytest.raises(InferenceError, match="no thread could be started for a call"):
         run(single.arank(QUERY, DOCUMENTS))
     monkeypatch.undo()
