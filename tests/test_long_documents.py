@@ -60,7 +60,7 @@ class Bits:
             self._known[key] = float(logit)
         return self._known[key]
 
-    def expected(self, query: str, document: str, windows: Windows) -> tuple[float, bool, tuple[int, int]]:
+    def expected(self, query: str, document: str, windows: Windows) -> tuple[float, bool, tuple[int, int] | None]:
         (found,) = self.reranker._loaded.encoder.encode_windows([(query, document)], windows)
         logits = [self.logit(window) for window in found]
         best = found[logits.index(max(logits))]
@@ -244,7 +244,8 @@ def test_a_threshold_may_be_any_number_but_nan(nano: Reranker, runs: list[tuple[
     whole = nano.rank(QUERY, SHORT)
     assert nano.rank(QUERY, SHORT, score_threshold=float("-inf")) == whole
     assert nano.rank(QUERY, SHORT, score_threshold=float("inf")) == []
-    assert nano.rank(QUERY, SHORT, score_threshold=np.float32(whole[1].score)) == whole[:2]
+    least: Any = np.float32(whole[1].score)
+    assert nano.rank(QUERY, SHORT, score_threshold=least) == whole[:2]
     assert nano.rank(QUERY, [], score_threshold=0.5) == []
 
 
