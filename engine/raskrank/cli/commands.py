@@ -3,16 +3,18 @@
 from collections.abc import Callable, Mapping
 
 from raskrank.checkpoint.registry import DEFAULT_MODEL
-from raskrank.cli.parser import Commands, Parser, count, seconds
+from raskrank.cli.parser import Commands, Parser, count, natural, number, seconds
 from raskrank.cpu import TARGETS
 from raskrank.documents import TEXT_FIELDS
 from raskrank.process.threads import ENVIRONMENT as THREADS
 from raskrank.process.threads import MAX_THREADS
 from raskrank.rows import FORMATS
 from raskrank.settings import ENVIRONMENT
+from raskrank.windows import Windows
 
 BUNDLE = "a bundle's folder, such as ./bge, or owner/name of an exported hub model (default: see raskrank --help)"
 CHECKPOINT = "folder of the checkpoint that the bundle was made from (default: where the bundle's manifest says)"
+WINDOWS = Windows()
 NEEDS_EXPORT = "Needs: pip install 'raskrank[export]'"
 
 
@@ -106,6 +108,23 @@ def _rank(commands: Commands) -> None:
     command.add_argument("--top-k", metavar="K", type=count, help="print only the K best (default: all)")
     command.add_argument(
         "--raw-scores", action="store_true", help="print logits, before any sigmoid: they differ where scores round to the same"
+    )
+    command.add_argument("--score-threshold", metavar="X", type=number, help="leave out documents that score less than X")
+    command.add_argument(
+        "--long-documents",
+        choices=("truncate", "windows"),
+        default="truncate",
+        help="what becomes of a document that is too long for the model: its end is not read, or it is read in overlapping "
+        "windows and the best of them counts (default: truncate)",
+    )
+    command.add_argument(
+        "--max-windows", metavar="N", type=count, help=f"windows of one document at most (default: {WINDOWS.max_windows})"
+    )
+    command.add_argument(
+        "--overlap",
+        metavar="N",
+        type=natural,
+        help=f"tokens that neighbouring windows share, at least (default: {WINDOWS.overlap})",
     )
     _threads(command)
     command.add_argument(

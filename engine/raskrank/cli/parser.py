@@ -46,6 +46,20 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
 
 
+def natural(text: str) -> int:
+    with suppress(ValueError):
+        if (number := int(text)) >= 0:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+
+
+def number(text: str) -> float:
+    with suppress(ValueError):
+        if not math.isnan(number := float(text)):
+            return number
+    raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+
+
 def seconds(text: str) -> float:
     with suppress(ValueError):
         if 0 < (number := float(text)) < math.inf:
