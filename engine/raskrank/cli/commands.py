@@ -111,6 +111,13 @@ def _rank(commands: Commands) -> None:
     )
     command.add_argument("--score-threshold", metavar="X", type=number, help="leave out documents that score less than X")
     command.add_argument(
+        "--deadline",
+        metavar="S",
+        type=seconds,
+        help="seconds from when the model is loaded: documents are taken in the order of the input, and those that are not "
+        "scored by then follow, without a score",
+    )
+    command.add_argument(
         "--long-documents",
         choices=("truncate", "windows"),
         default="truncate",
