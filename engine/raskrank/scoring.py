@@ -151,7 +151,8 @@ class Scorer:
     def _run(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request, cache: ScoreCache | None) -> Outcome:
         """copies: how many of the caller's pairs each stands for."""
         outcome, start = Outcome.of(len(pairs)), 0
-        chunks, until = _chunks(pairs, request, self._loaded), request.until
+        encoder, backend, until = self._loaded.encoder, self._loaded.backend, request.until
+        chunks = _chunks(pairs, request, encoder.max_length, backend.concurrency)
         in_time = takewhile(lambda _: until.left() > 0, chunks)  # looked at before each is encoded
         with closing(ahead(lambda part: self._prepare(part, request, cache), in_time)) as prepared:
             for part, chunk in zip(chunks, prepared, strict=False):
@@ -215,13 +216,12 @@ class Scorer:
             logger.warning(message)
 
 
-def _chunks(pairs: Sequence[Pair], request: Request, loaded: Loaded) -> list[Sequence[Pair]]:
+def _chunks(pairs: Sequence[Pair], request: Request, max_length: int, cores: int = 1) -> list[Sequence[Pair]]:
     """The pairs in order, in parts that have about CHUNK_PAIRS windows at most, and with a deadline about as many characters
     to read as DEADLINE_CHARS allows."""
     if request.windows is None and not request.until.limited:
         return [pairs[start : start + CHUNK_PAIRS] for start in range(0, len(pairs), CHUNK_PAIRS)]
-    max_length = loaded.encoder.max_length
-    most_chars = DEADLINE_CHARS * loaded.backend.concurrency if request.until.limited else math.inf
+    most_chars = DEADLINE_CHARS * cores if request.until.limited else math.inf
     chunks, start, windows, chars = list[Sequence[Pair]](), 0, 0, 0
     for place, (_, document) in enumerate(pairs):
         of_pair = min(request.most_windows, 1 + len(document) // max_length)  # a token has a character or more, mostly
