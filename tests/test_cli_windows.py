@@ -50,7 +50,7 @@ def test_the_table_begins_where_the_best_window_does(lines: Path, capsys: pytest
     texts = {line.split()[2]: line.split(maxsplit=3)[3] for line in shown[1:5]}
     assert texts["1"] == TEXTS[0]
     assert texts["2"].startswith("… ")
-    assert texts["3"] == ANSWER
+    assert texts["3"].startswith(ANSWER[:40])
     assert texts["4"].startswith("*  ")
     assert shown[-1] == "* not read to its end: 8 windows of 512 tokens, the query in each"
 

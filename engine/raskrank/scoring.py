@@ -130,15 +130,14 @@ class Scorer:
 
         Raises NonFiniteScore, or Stopped where the call was stopped.
         """
-        distinct = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
-        places = np.fromiter((distinct[pair] for pair in pairs), np.intp, len(pairs))
-        outcome = self._run(list(distinct), np.bincount(places).tolist(), request, self._cache)
-        if outcome.broken and self._rescuer is not None:
-            if request.until.left() > 0:
-                self._rescue(self._rescuer, list(distinct), request, outcome)
-            else:
-                outcome.leave_broken()
-        outcome.spread(places)
+        distinct = list(dict.fromkeys(pairs))
+        if len(distinct) == len(pairs):
+            outcome = self._rescued(pairs, [1] * len(pairs), request)
+        else:
+            at = {pair: place for place, pair in enumerate(distinct)}
+            places = np.fromiter((at[pair] for pair in pairs), np.intp, len(pairs))
+            outcome = self._rescued(distinct, np.bincount(places).tolist(), request)
+            outcome.spread(places)
         if broken := outcome.broken:
             shown = ", ".join(map(str, broken[:10])) + (", ..." if len(broken) > 10 else "")
             raise NonFiniteScore(f"{len(broken)} of {len(pairs)} scores are NaN or infinite, at {shown}", broken)
@@ -147,6 +146,15 @@ class Scorer:
     def logits(self, pairs: Sequence[Pair]) -> Float32Array:
         """float32 (n): what the model gives for the pairs now, finite or not."""
         return self._run(pairs, [1] * len(pairs), Request(), None).logits
+
+    def _rescued(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request) -> Outcome:
+        outcome = self._run(pairs, copies, request, self._cache)
+        if outcome.broken and self._rescuer is not None:
+            if request.until.left() > 0:
+                self._rescue(self._rescuer, pairs, request, outcome)
+            else:
+                outcome.leave_broken()
+        return outcome
 
     def _run(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request, cache: ScoreCache | None) -> Outcome:
         """copies: how many of the caller's pairs each stands for."""
