@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -129,15 +130,14 @@ class Scorer:
 
         Raises NonFiniteScore, or Stopped where the call was stopped.
         """
-        distinct = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
-        places = np.fromiter((distinct[pair] for pair in pairs), np.intp, len(pairs))
-        outcome = self._run(list(distinct), np.bincount(places).tolist(), request, self._cache)
-        if outcome.broken and self._rescuer is not None:
-            if request.until.left() > 0:
-                self._rescue(self._rescuer, list(distinct), request, outcome)
-            else:
-                outcome.leave_broken()
-        outcome.spread(places)
+        distinct = list(dict.fromkeys(pairs))
+        if len(distinct) == len(pairs):
+            outcome = self._rescued(pairs, [1] * len(pairs), request)
+        else:
+            at = {pair: place for place, pair in enumerate(distinct)}
+            places = np.fromiter((at[pair] for pair in pairs), np.intp, len(pairs))
+            outcome = self._rescued(distinct, np.bincount(places).tolist(), request)
+            outcome.spread(places)
         if broken := outcome.broken:
             shown = ", ".join(map(str, broken[:10])) + (", ..." if len(broken) > 10 else "")
             raise NonFiniteScore(f"{len(broken)} of {len(pairs)} scores are NaN or infinite, at {shown}", broken)
@@ -147,18 +147,27 @@ class Scorer:
         """float32 (n): what the model gives for the pairs now, finite or not."""
         return self._run(pairs, [1] * len(pairs), Request(), None).logits
 
+    def _rescued(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request) -> Outcome:
+        outcome = self._run(pairs, copies, request, self._cache)
+        if outcome.broken and self._rescuer is not None:
+            if request.until.left() > 0:
+                self._rescue(self._rescuer, pairs, request, outcome)
+            else:
+                outcome.leave_broken()
+        return outcome
+
     def _run(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request, cache: ScoreCache | None) -> Outcome:
         """copies: how many of the caller's pairs each stands for."""
         outcome, start = Outcome.of(len(pairs)), 0
-        chunks = _chunks(pairs, request, self._loaded)
-        with closing(ahead(lambda part: self._prepare(part, request, cache), chunks)) as prepared:
-            for part in chunks:
-                request.until.check()
-                if request.until.left() <= 0:
-                    break
+        encoder, backend, until = self._loaded.encoder, self._loaded.backend, request.until
+        chunks = _chunks(pairs, request, encoder.max_length, backend.concurrency)
+        in_time = takewhile(lambda _: until.left() > 0, chunks)  # looked at before each is encoded
+        with closing(ahead(lambda part: self._prepare(part, request, cache), in_time)) as prepared:
+            for part, chunk in zip(chunks, prepared, strict=False):
                 end = start + len(part)
-                self._complete(next(prepared), start, copies[start:end], outcome, request.until, cache)
+                self._complete(chunk, start, copies[start:end], outcome, until, cache)
                 start = end
+        until.check()
         return outcome
 
     def _prepare(self, pairs: Sequence[Pair], request: Request, cache: ScoreCache | None) -> _Chunk:
@@ -215,13 +224,12 @@ class Scorer:
             logger.warning(message)
 
 
-def _chunks(pairs: Sequence[Pair], request: Request, loaded: Loaded) -> list[Sequence[Pair]]:
+def _chunks(pairs: Sequence[Pair], request: Request, max_length: int, cores: int = 1) -> list[Sequence[Pair]]:
     """The pairs in order, in parts that have about CHUNK_PAIRS windows at most, and with a deadline about as many characters
     to read as DEADLINE_CHARS allows."""
     if request.windows is None and not request.until.limited:
         return [pairs[start : start + CHUNK_PAIRS] for start in range(0, len(pairs), CHUNK_PAIRS)]
-    max_length = loaded.encoder.max_length
-    most_chars = DEADLINE_CHARS * loaded.backend.concurrency if request.until.limited else math.inf
+    most_chars = DEADLINE_CHARS * cores if request.until.limited else math.inf
     chunks, start, windows, chars = list[Sequence[Pair]](), 0, 0, 0
     for place, (_, document) in enumerate(pairs):
         of_pair = min(request.most_windows, 1 + len(document) // max_length)  # a token has a character or more, mostly

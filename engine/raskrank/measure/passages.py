@@ -71,15 +71,12 @@ def _mixed(rng: random.Random) -> int:
 
 
 def _joined(documents: Sequence[list[str]], rng: random.Random, lengths: Sequence[int]) -> tuple[str, ...]:
-    """A passage for each length, in words, none twice. Each begins where a document does."""
-    starts, passages = rng.sample(range(len(documents)), len(documents)), []
-    for number, length in enumerate(lengths):
-        # Where documents are too few to begin with, the next round leaves out one word more: no two passages are equal.
-        skipped, start = divmod(number, len(starts))
-        words: list[str] = []
-        for document in chain(documents[starts[start] :], documents[: starts[start]]):
-            if len(words) >= skipped + length:
-                break
-            words += document
-        passages.append(" ".join(words[skipped : skipped + length]))
+    """A passage for each length, in words, none twice. Each begins where a document does, if that makes another passage."""
+    passages: dict[str, None] = {}
+    for length in lengths:
+        start, skipped = rng.randrange(len(documents)), 0
+        words = list(chain.from_iterable(chain(documents[start:], documents[:start])))
+        while (passage := " ".join(words[skipped : skipped + length])) in passages:
+            skipped += 1
+        passages[passage] = None
     return tuple(passages)
