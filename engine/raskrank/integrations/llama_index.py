@@ -43,8 +43,8 @@ class RaskrankRerank(BaseNodePostprocessor):
     long_documents: as for `Reranker.rank`. With windows, metadata also has "relevance_span": the characters (start, end) of
         the node's own text that the score is of.
 
-    What is read of a node is its text with the metadata meant for embeddings (MetadataMode.EMBED). What is given stays as it is:
-    a result holds the same node, or a copy with the additions to its metadata, which are kept out of embeddings and prompts.
+    What is read of a node is its text with the metadata meant for embeddings (MetadataMode.EMBED). What is given stays as it
+    is: a result holds the same node, or a copy with additions to its metadata, which are kept out of embeddings and prompts.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
