@@ -3,10 +3,11 @@
 import functools
 import json
 import math
+import re
 import shutil
 import string
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Family = Literal["bert", "xlm-roberta", "roberta"]
+Family = Literal["bert", "xlm-roberta", "roberta", "deberta-v2"]
 
 NORWEGIAN = (
     "Hvor mange innbyggere har Oslo?",
@@ -109,7 +110,9 @@ _ARCHITECTURES: Mapping[Family, str] = {
     "bert": "BertForSequenceClassification",
     "roberta": "RobertaForSequenceClassification",
     "xlm-roberta": "XLMRobertaForSequenceClassification",
+    "deberta-v2": "DebertaV2ForSequenceClassification",
 }
+_ROBERTA_LIKE = ("roberta", "xlm-roberta")
 _TOKENIZER_FILES = ("tokenizer", "special_tokens_map", "vocab")
 _BERT_TOKENS = {name: f"[{name[:-6].upper()}]" for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")}
 _ROBERTA_TOKENS = {
@@ -148,14 +151,8 @@ def wordpiece_tokenizer() -> Tokenizer:
 
 def unigram_tokenizer() -> Tokenizer:
     """XLM-R's layout: <s>=0 <pad>=1 </s>=2 <unk>=3, <mask> last; <s> A </s></s> B </s>, every type 0."""
-    counts = Counter(piece for text in SENTENCES for word in text.split() for _, piece in _substrings("\u2581" + word))
-    alphabet = sorted({"\u2581", *ALPHABET})
-    chosen = [*alphabet, *_best(counts, 600, without=alphabet)]
-    total = counts.total()
-    scores = {piece: round(math.log(max(counts[piece], 0.1) / total), 4) for piece in chosen}
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocabulary = [(token, 0.0) for token in specials]
-    vocabulary += sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
+    vocabulary = [(token, 0.0) for token in specials] + _unigram_pieces()
     tokenizer = Tokenizer(models.Unigram([*vocabulary, ("<mask>", 0.0)], unk_id=3))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -166,6 +163,24 @@ def unigram_tokenizer() -> Tokenizer:
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True, normalized=False)])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+def deberta_tokenizer() -> Tokenizer:
+    """DeBERTa-v3's layout: [PAD]=0 [CLS] [SEP] [UNK]=3, [MASK] last; Unigram; [CLS] A [SEP] B [SEP], B of type 1."""
+    pieces = _unigram_pieces()
+    specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    vocabulary = [(token, 0.0) for token in specials] + pieces
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Strip(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always")])
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in [*specials, "[MASK]"]])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     return tokenizer
 
@@ -187,6 +202,40 @@ def bytelevel_tokenizer() -> Tokenizer:
         sep=("</s>", 2), cls=("<s>", 0), trim_offsets=True, add_prefix_space=False
     )
     return tokenizer
+
+
+def _unigram_pieces() -> list[tuple[str, float]]:
+    """Pieces that cover the sentences, with the logarithms of their shares, the likeliest first."""
+    counts = Counter(piece for text in SENTENCES for word in text.split() for _, piece in _substrings("\u2581" + word))
+    alphabet = sorted({"\u2581", *ALPHABET})
+    total = counts.total()
+    chosen = [*alphabet, *_best(counts, 600, without=alphabet)]
+    scores = {piece: round(math.log(max(counts[piece], 0.1) / total), 4) for piece in chosen}
+    return sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
+
+
+TOKENIZERS: Mapping[Family, Callable[[], Tokenizer]] = {
+    "bert": wordpiece_tokenizer,
+    "xlm-roberta": unigram_tokenizer,
+    "roberta": bytelevel_tokenizer,
+    "deberta-v2": deberta_tokenizer,
+}
+# What config.json of a family has beside or instead of BERT's keys.
+_OWN_KEYS: Mapping[Family, dict[str, object]] = {
+    "deberta-v2": {
+        "layer_norm_eps": 1e-07,
+        "max_relative_positions": -1,
+        "norm_rel_ebd": "layer_norm",
+        "pooler_dropout": 0,
+        "pooler_hidden_act": "gelu",
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "position_buckets": 16,  # so that tiny pairs have distances in buckets of one and of many
+        "relative_attention": True,
+        "share_att_key": True,
+        "type_vocab_size": 0,
+    },
+}
 
 
 def _substrings(word: str) -> Iterator[tuple[int, str]]:
@@ -222,10 +271,9 @@ def tiny_checkpoint(
     `positions` is the number of usable tokens, specials included; RoBERTa's kinds get their two rows more.
     `config_updates` are written over config.json after the weights are made, so they may contradict them.
     """
-    roberta_like = family != "bert"
+    roberta_like = family in _ROBERTA_LIKE
     if tokenizer is None:
-        makers = {"bert": wordpiece_tokenizer, "xlm-roberta": unigram_tokenizer, "roberta": bytelevel_tokenizer}
-        tokenizer = makers[family]()
+        tokenizer = TOKENIZERS[family]()
     config: dict[str, object] = {
         "architectures": [_ARCHITECTURES[family]],
         "attention_probs_dropout_prob": 0.1,
@@ -252,6 +300,7 @@ def tiny_checkpoint(
     }
     if roberta_like:
         config |= {"bos_token_id": 0, "eos_token_id": 2}
+    config |= _OWN_KEYS.get(family, {})
     save_tokenizer(folder, family, tokenizer, positions)
     _save_weights(folder / "model.safetensors", config, tokenizer, seed)
     write_json(folder / "config.json", config | dict(config_updates))
@@ -264,11 +313,12 @@ native_checkpoint = functools.partial(tiny_checkpoint, hidden=64, intermediate=1
 
 def save_tokenizer(folder: Path, family: Family, tokenizer: Tokenizer, length: int) -> None:
     """Write tokenizer.json, and beside it what makes transformers load the same; `length` is its model_max_length."""
-    tokens: dict[str, object] = dict(_BERT_TOKENS if family == "bert" else _ROBERTA_TOKENS)
+    tokens: dict[str, object] = dict(_ROBERTA_TOKENS if family in _ROBERTA_LIKE else _BERT_TOKENS)
     specific: dict[Family, dict[str, object]] = {
         "bert": {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": False},
         "xlm-roberta": {"tokenizer_class": "XLMRobertaTokenizer"},
         "roberta": {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False, "trim_offsets": True},
+        "deberta-v2": {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False, "split_by_punct": False},
     }
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -328,7 +378,7 @@ def _save_weights(path: Path, config: Mapping[str, Any], tokenizer: Tokenizer, s
 
 def _fill(name: str, parameter: "Tensor", generator: "Generator") -> None:
     """Variances that keep tokens apart through the layers: at transformers' 0.02 every pair scores the same."""
-    if "LayerNorm.weight" in name:
+    if parameter.ndim == 1 and name.endswith(".weight"):
         parameter.normal_(1.0, 0.1, generator=generator)
     elif name.endswith(".bias"):
         parameter.normal_(0.0, 0.1, generator=generator)
@@ -337,7 +387,7 @@ def _fill(name: str, parameter: "Tensor", generator: "Generator") -> None:
     elif "_embeddings" in name:
         parameter.normal_(0.0, 0.5, generator=generator)
     else:
-        gain = 1.5 if ".query." in name or ".key." in name else 1.0
+        gain = 1.5 if re.search(r"\.(query|key)(_proj)?\.", name) else 1.0
         parameter.normal_(0.0, gain / math.sqrt(parameter.shape[1]), generator=generator)
 
 

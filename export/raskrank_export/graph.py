@@ -1,6 +1,7 @@
 """From a PyTorch model to the graph of a bundle: optimum's export, onnxruntime's fusions, then our passes."""
 
 import contextlib
+import gc
 import io
 import logging
 import random
@@ -19,13 +20,15 @@ from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.onnx_backend import MAX_LENGTH
+from raskrank.torch_backend import TorchBackend
 from raskrank_export.encoder import Parts, find_encoder
 from raskrank_export.passes import PASSES
-from raskrank_export.passes.drop_mask import MASK_INPUT
+from raskrank_export.passes.drop_mask import MASK_INPUT, drop_mask
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.passes.hoist_first_token import hoist_first_token
 from raskrank_export.passes.merge_projections import merge_projections, unmerged
 from raskrank_export.tensors import read_light, write_model
+from raskrank_export.written import WRITERS, write_graph
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,6 +40,8 @@ _FUSED = {
     **dict.fromkeys(("gelu_accurate", "gelu_fast", "gelu_new", "gelu_python_tanh", "gelu_pytorch_tanh"), "FastGelu"),
     "quick_gelu": "QuickGelu",
 }
+# What holds of a graph that is written, of all layers or of the last, by the names of the passes that make it so elsewhere.
+_HOIST, _ALL = hoist_first_token.__name__, (drop_mask.__name__, merge_projections.__name__)
 # Tracing, and what keeps it quiet, are settings of the whole process: two exports in threads take turns.
 _tracing = threading.Lock()
 
@@ -73,6 +78,23 @@ class LeanGraph(NamedTuple):
     @property
     def inputs(self) -> tuple[str, ...]:
         return tuple(value.name for value in self.model.graph.input)
+
+
+def make_graph(backend: TorchBackend, checkpoint: Checkpoint, folder: Path) -> LeanGraph:
+    """The lean fp32 graph of a checkpoint: written where its family has a writer, else traced. Closes `backend`.
+
+    Its large tensors are read from `folder`, which must stay until the graph is saved.
+    """
+    if checkpoint.architecture not in WRITERS:
+        file = export_model(backend.model, folder)
+        backend.close()
+        gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
+        return lean_graph(file, checkpoint)
+    graph = write_graph(backend.model, checkpoint, folder)
+    backend.close()
+    onnx.helper.set_model_props(graph, {MAX_LENGTH: str(checkpoint.max_length)})
+    holds = dict.fromkeys(_ALL, checkpoint.layers) | {_HOIST: 1}
+    return LeanGraph(graph, holds, (), f"they do not know {checkpoint.architecture}")
 
 
 def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
