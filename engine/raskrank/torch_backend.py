@@ -10,7 +10,8 @@ from raskrank.backend import Float32Array, Int64Array
 from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.files import is_folder
 from raskrank.checkpoint.layouts import STACKED, stored
-from raskrank.checkpoint.weights import expected_tensors, read_headers
+from raskrank.checkpoint.tensors import expected_tensors
+from raskrank.checkpoint.weights import read_headers
 from raskrank.errors import CheckpointError, InferenceError, NotACrossEncoder
 from raskrank.extras import need
 from raskrank.quoting import named, quoted
@@ -100,7 +101,7 @@ def _renamed_weights(checkpoint: Checkpoint) -> "dict[str, Tensor]":
     from safetensors import safe_open
 
     headers, weights = read_headers(checkpoint.folder), {}
-    for name, _ in expected_tensors(checkpoint.architecture, checkpoint.config):
+    for name, _ in expected_tensors(checkpoint.architecture, checkpoint.numbers):
         place = stored(checkpoint.layout, name)
         with safe_open(headers[place.name].file, framework="pt") as file:
             tensor = file.get_tensor(place.name)
