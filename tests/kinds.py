@@ -12,13 +12,18 @@ from builders import Family
 from raskrank.encoding import EncodedPair, PairEncoder
 
 # In-memory tokenizers of each kind, the embedded model's, and published ones.
-TINY: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+TINY: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2")
 REAL = {
     "ms-marco-MiniLM-L-6-v2": "BertTokenizerFast",
     "bge-reranker-base-BAAI": "XLMRobertaTokenizerFast",
     "mmarco-mMiniLMv2-L12-H384-v1": "XLMRobertaTokenizerFast",
 }
-FAST = {"bert": "BertTokenizerFast", "xlm-roberta": "XLMRobertaTokenizerFast", "roberta": "RobertaTokenizerFast"}
+FAST = {
+    "bert": "BertTokenizerFast",
+    "xlm-roberta": "XLMRobertaTokenizerFast",
+    "roberta": "RobertaTokenizerFast",
+    "deberta-v2": "DebertaV2TokenizerFast",
+}
 NAMES = (*TINY, "nano", *REAL)
 
 

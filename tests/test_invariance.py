@@ -44,7 +44,7 @@ CROWD: tuple[tuple[str, str], ...] = tuple(
     for shift in range(len(words))
 )
 THREADS = (1, 2, 3, 4)
-BUNDLES = ("bert int8", "bert fp32", "xlm-roberta int8", "xlm-roberta fp32", "nano")
+BUNDLES = ("bert int8", "bert fp32", "xlm-roberta int8", "xlm-roberta fp32", "deberta-v2 int8", "nano")
 WORD = st.sampled_from(sorted({word for sentence in SENTENCES for word in sentence.split()}))
 TEXT = st.lists(WORD, max_size=40).map(" ".join) | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 PAIR = st.sampled_from(POOL) | st.tuples(TEXT, TEXT)

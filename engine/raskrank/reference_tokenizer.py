@@ -23,6 +23,11 @@ _BY_MODEL_TYPE: Mapping[str, str] = {
     "bert": "Bert",
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "electra": "Electra",
+    "distilbert": "DistilBert",
+    "mpnet": "MPNet",
+    "albert": "Albert",
     "deberta-v2": "DebertaV2",
 }
 # transformers' own classes that read tokenizer.json. A name that is not among them may stand for code in the folder.

@@ -22,6 +22,7 @@ from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.onnx_backend import MAX_LENGTH
 from raskrank.torch_backend import TorchBackend
 from raskrank_export.encoder import Parts, find_encoder
+from raskrank_export.fuse_attention import fuse_attention
 from raskrank_export.passes import PASSES
 from raskrank_export.passes.drop_mask import MASK_INPUT, drop_mask
 from raskrank_export.passes.edit import MICROSOFT
@@ -110,7 +111,7 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
         raise ExportError(
             f"{checkpoint.architecture}: the graph reads {MASK_INPUT} elsewhere than in attention, which is not known"
         )
-    activation = str(checkpoint.config["hidden_act"])
+    activation = checkpoint.hidden_act
     left = []
     if kinds[_FUSED.get(activation, "")] < checkpoint.layers and activation in _FUSED:
         left.append(f"fusion of {activation}: several operators in some layers")
@@ -123,7 +124,7 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
 
 def check_epsilons(model: onnx.ModelProto, checkpoint: Checkpoint) -> None:
     """Raises ParityError unless every layer normalization adds the checkpoint's epsilon: in logits it may drown in rounding."""
-    expected = np.float32(str(checkpoint.config["layer_norm_eps"]))
+    expected = np.float32(checkpoint.epsilon)
     for node in model.graph.node:
         if node.op_type == "LayerNormalization":
             found = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
@@ -158,6 +159,7 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
         ).model
     if not any(opset.domain == MICROSOFT for opset in model.opset_import):  # onnxruntime reads it without, onnx does not
         model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+    fuse_attention(model)
     found = Counter(node.op_type for node in model.graph.node)
     expected = {
         "MultiHeadAttention": checkpoint.layers,
