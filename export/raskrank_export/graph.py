@@ -28,6 +28,8 @@ from raskrank_export.passes.drop_mask import MASK_INPUT, drop_mask
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.passes.hoist_first_token import hoist_first_token
 from raskrank_export.passes.merge_projections import merge_projections, unmerged
+from raskrank_export.prepare import prepare
+from raskrank_export.share import share_weights
 from raskrank_export.tensors import read_light, write_model
 from raskrank_export.written import WRITERS, write_graph
 
@@ -55,6 +57,7 @@ def export_model(model: "PreTrainedModel", folder: Path) -> Path:
     model.config._name_or_path = str(folder)
     with _quiet(), _same_random_numbers():
         try:
+            prepare(model)
             onnx_export_from_model(
                 model, folder, opset=OPSET, task="text-classification", do_validation=False, no_post_process=True
             )
@@ -107,6 +110,7 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     model = _fuse(file, checkpoint)
     kinds = Counter(node.op_type for node in model.graph.node)
     passes = {transform.__name__: transform(model) for transform in PASSES}
+    share_weights(model)
     if any(entry.name == MASK_INPUT for entry in model.graph.input):
         raise ExportError(
             f"{checkpoint.architecture}: the graph reads {MASK_INPUT} elsewhere than in attention, which is not known"
