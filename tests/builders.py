@@ -342,7 +342,7 @@ def tiny_checkpoint(
     return folder
 
 
-_DEBERTA: dict[str, object] = {
+DEBERTA: dict[str, object] = {
     "layer_norm_eps": 1e-07,
     "max_relative_positions": -1,
     "norm_rel_ebd": "layer_norm",
@@ -365,7 +365,7 @@ def _of_family(family: Family, config: dict[str, object]) -> dict[str, object]:
         shared = {"num_hidden_groups": 1, "inner_group_num": 1, "hidden_act": "gelu_new", "classifier_dropout_prob": 0.1}
         return config | shared | {"embedding_size": int(str(config["hidden_size"])) // 2}
     if family == "deberta-v2":
-        return {key: value for key, value in config.items() if key != "position_embedding_type"} | _DEBERTA
+        return {key: value for key, value in config.items() if key != "position_embedding_type"} | DEBERTA
     without = {key: value for key, value in config.items() if key not in ("type_vocab_size", "position_embedding_type")}
     if family == "mpnet":
         return without | {"relative_attention_num_buckets": 32}

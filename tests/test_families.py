@@ -28,6 +28,7 @@ UNKNOWN: dict[Family, str] = {
     "distilbert": "it has Relu where they have Tanh",
     "mpnet": "its MultiHeadAttention is used otherwise than they know",  # positions are added to scores
     "albert": "it has FastGelu where they have Gelu",
+    "deberta-v2": "they do not know DebertaV2ForSequenceClassification",
 }
 
 
@@ -109,7 +110,9 @@ def test_no_family_passes_for_another(copy: Callable[..., Path], dressed: Family
     if ours.tensors == theirs.tensors:
         assert read_checkpoint(folder).architecture == theirs.architecture
         return
-    with pytest.raises(CheckpointError, match=r"is missing"):
+    # DeBERTa's config has keys, and BERT's numbers, that the others cannot have.
+    refused = r"is missing" if "deberta-v2" not in (dressed, worn) else r"is missing|is not supported|must be"
+    with pytest.raises(CheckpointError, match=refused):
         read_checkpoint(folder)
 
 
