@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from builders import save_tokenizer, unigram_tokenizer, wordpiece_tokenizer, write_json
+from builders import DEBERTA, Family, deberta_tokenizer, save_tokenizer, unigram_tokenizer, wordpiece_tokenizer, write_json
 from paths import shared
 
 BGE_BASE, BGE_LARGE, BGE_M3 = "BAAI/bge-reranker-base", "BAAI/bge-reranker-large", "BAAI/bge-reranker-v2-m3"
 MS_MARCO, MMARCO = "cross-encoder/ms-marco-MiniLM-L-6-v2", "cross-encoder/mmarco-mMiniLMv2-L12-H384-v1"
 JINA = "jinaai/jina-reranker-v2-base-multilingual"
+MXBAI_XSMALL = "mixedbread-ai/mxbai-rerank-xsmall-v1"
+MXBAI_BASE, MXBAI_LARGE = "mixedbread-ai/mxbai-rerank-base-v1", "mixedbread-ai/mxbai-rerank-large-v1"
 
 BLOCK = 1 << 22  # values drawn at a time: 16 MB, whatever the size of the tensor
 HEAD_GAIN = 4.0  # so that seeded logits spread over about a unit, as scores that rank do
@@ -67,6 +69,22 @@ _REMOTE_CODE: dict[str, object] = {
     "num_labels": 1,
     "use_flash_attn": True,
 }
+_DEBERTA: dict[str, object] = {
+    "architectures": ["DebertaV2ForSequenceClassification"],
+    "attention_probs_dropout_prob": 0.1,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "id2label": {"0": "LABEL_0"},
+    "initializer_range": 0.02,
+    "label2id": {"LABEL_0": 0},
+    "max_position_embeddings": 512,
+    "model_type": "deberta-v2",
+    "pad_token_id": 0,
+    "torch_dtype": "float16",
+    "vocab_size": 128100,
+    **DEBERTA,
+    "position_buckets": 256,
+}
 CONFIGS: dict[str, dict[str, object]] = {
     BGE_BASE: _XLM_R | _BASE | {"_name_or_path": "xlm-roberta-base", "transformers_version": "4.30.0"},
     BGE_LARGE: _XLM_R | _LARGE | {"_name_or_path": "xlm-roberta-large", "transformers_version": "4.30.0"},
@@ -110,7 +128,35 @@ CONFIGS: dict[str, dict[str, object]] = {
         "transformers_version": "4.40.0",
         "use_cache": False,
     },
+    MXBAI_XSMALL: _DEBERTA
+    | {
+        "hidden_size": 384,
+        "intermediate_size": 1536,
+        "num_attention_heads": 6,
+        "num_hidden_layers": 12,
+        "pooler_hidden_size": 384,
+    },
+    MXBAI_BASE: _DEBERTA
+    | {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "pooler_hidden_size": 768,
+    },
+    MXBAI_LARGE: _DEBERTA
+    | {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "pooler_hidden_size": 1024,
+    },
 }
+# What is no BERT and no XLM-R: a family of builders.py, whose tokenizer stands in where ../shared has none.
+_FAMILIES: Mapping[str, Family] = {MXBAI_XSMALL: "deberta-v2", MXBAI_BASE: "deberta-v2", MXBAI_LARGE: "deberta-v2"}
+_TOKENIZERS = {"bert": wordpiece_tokenizer, "xlm-roberta": unigram_tokenizer, "deberta-v2": deberta_tokenizer}
+_DTYPES: Mapping[str, str] = {JINA: "BF16", MXBAI_XSMALL: "F16", MXBAI_BASE: "F16", MXBAI_LARGE: "F16"}  # where not F32
 # Where ../shared has a model's small files. bge-reranker-large's tokenizer.json is the base model's, as the README there says.
 # Of bge-reranker-v2-m3 there is nothing: its config is put together from what is known of it, and the base model's tokenizer
 # with its own length stands in, which has XLM-R's pieces too.
@@ -157,9 +203,12 @@ def published_checkpoint(folder: Path, model: str, *, seed: int = 0) -> Path:
 def tiny_published_checkpoint(folder: Path, model: str, *, seed: int = 0) -> Path:
     """The same with a small tokenizer and few and narrow layers: what is left is the model's layout, dtype and length."""
     bert = model == MS_MARCO
-    tokenizer = wordpiece_tokenizer() if bert else unigram_tokenizer()
-    save_tokenizer(folder, "bert" if bert else "xlm-roberta", tokenizer, _LENGTHS.get(model, 512))
+    family = _FAMILIES.get(model, "bert" if bert else "xlm-roberta")
+    tokenizer = _TOKENIZERS[family]()
+    save_tokenizer(folder, family, tokenizer, _LENGTHS.get(model, 512))
     config = CONFIGS[model] | _TINY | {"vocab_size": tokenizer.get_vocab_size()}
+    if "pooler_hidden_size" in config:
+        config["pooler_hidden_size"] = config["hidden_size"]
     write_json(folder / "config.json", config)
     if bert:
         write_json(folder / "config_sentence_transformers.json", {"activation_fn": _IDENTITY, "model_type": "CrossEncoder"})
@@ -170,9 +219,12 @@ def tiny_published_checkpoint(folder: Path, model: str, *, seed: int = 0) -> Pat
 def tensors(model: str, config: Mapping[str, object]) -> Iterator[Tensor]:
     """What model.safetensors holds."""
     numbers = {key: value for key, value in config.items() if isinstance(value, int)}
-    layout = _jina_shapes(numbers) if model == JINA else _transformers_shapes(numbers, bert=model == MS_MARCO)
+    if (family := _FAMILIES.get(model)) is not None:
+        layout = _SHAPES[family](numbers)
+    else:
+        layout = _jina_shapes(numbers) if model == JINA else _transformers_shapes(numbers, bert=model == MS_MARCO)
     for name, shape in layout:
-        yield Tensor(name, "BF16" if model == JINA else "F32", shape)
+        yield Tensor(name, _DTYPES.get(model, "F32"), shape)
     if model in _WITH_POSITION_IDS:
         base = "bert" if model == MS_MARCO else "roberta"
         yield Tensor(f"{base}.embeddings.position_ids", "I64", (1, numbers["max_position_embeddings"]))
@@ -212,6 +264,28 @@ def _jina_shapes(numbers: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, .
     yield from _weight_and_bias("classifier.out_proj", 1, hidden)
 
 
+def _deberta_shapes(numbers: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
+    yield "deberta.embeddings.word_embeddings.weight", (numbers["vocab_size"], hidden)
+    yield from _weight_and_bias("deberta.embeddings.LayerNorm", hidden)
+    yield "deberta.encoder.rel_embeddings.weight", (2 * numbers["position_buckets"], hidden)
+    yield from _weight_and_bias("deberta.encoder.LayerNorm", hidden)
+    for index in range(numbers["num_hidden_layers"]):
+        layer = f"deberta.encoder.layer.{index}"
+        for part in ("query_proj", "key_proj", "value_proj"):
+            yield from _weight_and_bias(f"{layer}.attention.self.{part}", hidden, hidden)
+        yield from _weight_and_bias(f"{layer}.attention.output.dense", hidden, hidden)
+        yield from _weight_and_bias(f"{layer}.attention.output.LayerNorm", hidden)
+        yield from _weight_and_bias(f"{layer}.intermediate.dense", inner, hidden)
+        yield from _weight_and_bias(f"{layer}.output.dense", hidden, inner)
+        yield from _weight_and_bias(f"{layer}.output.LayerNorm", hidden)
+    yield from _weight_and_bias("pooler.dense", hidden, hidden)
+    yield from _weight_and_bias("classifier", 1, hidden)
+
+
+_SHAPES = {"deberta-v2": _deberta_shapes}
+
+
 def _embeddings(base: str, numbers: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
     for kind, rows in (("word", "vocab_size"), ("position", "max_position_embeddings"), ("token_type", "type_vocab_size")):
         yield f"{base}.embeddings.{kind}_embeddings.weight", (numbers[rows], numbers["hidden_size"])
@@ -224,7 +298,7 @@ def _weight_and_bias(name: str, *shape: int) -> Iterator[tuple[str, tuple[int, .
 
 def write_weights(path: Path, contents: list[Tensor], seed: int) -> None:
     """A safetensors file of seeded tensors: 8 bytes of length, a JSON header, then the values."""
-    sizes = {"F32": 4, "BF16": 2, "I64": 8}
+    sizes = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in contents:
@@ -250,6 +324,8 @@ def _values(tensor: Tensor, generator: np.random.Generator) -> Iterator[bytes]:
         block = generator.standard_normal(min(BLOCK, size - start), np.float32) * np.float32(deviation) + np.float32(mean)
         if tensor.dtype == "BF16":  # the upper half of a float32
             yield (block.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+        elif tensor.dtype == "F16":
+            yield block.astype(np.float16).tobytes()
         else:
             yield block.tobytes()
 
@@ -263,5 +339,5 @@ def _distribution(tensor: Tensor) -> tuple[float, float]:
         return 1.0, 0.1
     if "_embeddings." in name:
         return 0.0, 1.0 if ".word_" in name else 0.5
-    gain = HEAD_GAIN if shape[0] == 1 else 1.5 if ".query." in name or ".key." in name else 1.0
+    gain = HEAD_GAIN if shape[0] == 1 else 1.5 if ".query" in name or ".key" in name else 1.0
     return 0.0, gain / math.sqrt(shape[1])

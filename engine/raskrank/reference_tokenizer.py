@@ -19,7 +19,17 @@ from raskrank.tokenizer_parts import differing_parts
 from raskrank.torch_backend import quiet
 
 # As transformers' AutoTokenizer chooses where no class is named.
-_BY_MODEL_TYPE: Mapping[str, str] = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}
+_BY_MODEL_TYPE: Mapping[str, str] = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "electra": "Electra",
+    "distilbert": "DistilBert",
+    "mpnet": "MPNet",
+    "albert": "Albert",
+    "deberta-v2": "DebertaV2",
+}
 # transformers' own classes that read tokenizer.json. A name that is not among them may stand for code in the folder.
 # fmt: off
 _OWN = frozenset({

@@ -1,6 +1,7 @@
 """The reference: the original checkpoint in PyTorch, with the engine's own encoding. Imported only when asked for."""
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from raskrank.backend import Float32Array, Int64Array
 from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.files import is_folder
 from raskrank.checkpoint.layouts import STACKED, stored
-from raskrank.checkpoint.weights import expected_tensors, read_headers
+from raskrank.checkpoint.tensors import expected_tensors
+from raskrank.checkpoint.weights import read_headers
 from raskrank.errors import CheckpointError, InferenceError, NotACrossEncoder
 from raskrank.extras import need
 from raskrank.quoting import named, quoted
@@ -66,7 +68,9 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     import transformers
     from safetensors import SafetensorError
 
-    model_class = getattr(transformers, checkpoint.architecture)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of PyTorch's, about what transformers' DeBERTa is written with
+        model_class = getattr(transformers, checkpoint.architecture)
     config = model_class.config_class(**checkpoint.config)
     config._attn_implementation = "eager"  # the exporter fuses attention itself; eager is its plain form
     with quiet():
@@ -100,7 +104,7 @@ def _renamed_weights(checkpoint: Checkpoint) -> "dict[str, Tensor]":
     from safetensors import safe_open
 
     headers, weights = read_headers(checkpoint.folder), {}
-    for name, _ in expected_tensors(checkpoint.architecture, checkpoint.config):
+    for name, _ in expected_tensors(checkpoint.architecture, checkpoint.numbers):
         place = stored(checkpoint.layout, name)
         with safe_open(headers[place.name].file, framework="pt") as file:
             tensor = file.get_tensor(place.name)

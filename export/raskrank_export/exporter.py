@@ -1,6 +1,5 @@
 """The whole path of an export: read -> reference -> graph -> gate -> quantize -> gate -> write."""
 
-import gc
 import os
 import shutil
 import sys
@@ -19,7 +18,7 @@ from raskrank_export import subject
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.describe import make_manifest, make_recipe
 from raskrank_export.encoder import Parts
-from raskrank_export.graph import LeanGraph, check_epsilons, export_model, lean_graph, save
+from raskrank_export.graph import LeanGraph, check_epsilons, make_graph, save
 from raskrank_export.job import Job, check_options
 from raskrank_export.judging import Judgement, judge_fp32, judge_trimmed, score_with_pytorch
 from raskrank_export.ladder import climb
@@ -113,10 +112,7 @@ def export(
 def _to_onnx(job: Job, whole: Subject, torch_backend: TorchBackend) -> LeanGraph:
     """The fp32 graph, saved in the job's folder. Its weights are read from the scratch folder, and PyTorch's are freed."""
     with job.clock.step("export to ONNX"):
-        file = export_model(torch_backend.model, job.scratch)
-        torch_backend.close()
-        gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
-        graph = lean_graph(file, whole.checkpoint)
+        graph = make_graph(torch_backend, whole.checkpoint, job.scratch)
         check_epsilons(graph.model, whole.checkpoint)
     save(graph.model, job.folder)
     return graph

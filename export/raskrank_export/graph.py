@@ -1,6 +1,7 @@
 """From a PyTorch model to the graph of a bundle: optimum's export, onnxruntime's fusions, then our passes."""
 
 import contextlib
+import gc
 import io
 import logging
 import random
@@ -19,13 +20,18 @@ from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.onnx_backend import MAX_LENGTH
+from raskrank.torch_backend import TorchBackend
 from raskrank_export.encoder import Parts, find_encoder
+from raskrank_export.fuse_attention import fuse_attention
 from raskrank_export.passes import PASSES
-from raskrank_export.passes.drop_mask import MASK_INPUT
+from raskrank_export.passes.drop_mask import MASK_INPUT, drop_mask
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.passes.hoist_first_token import hoist_first_token
 from raskrank_export.passes.merge_projections import merge_projections, unmerged
+from raskrank_export.prepare import prepare
+from raskrank_export.share import share_weights
 from raskrank_export.tensors import read_light, write_model
+from raskrank_export.written import WRITERS, write_graph
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,6 +43,8 @@ _FUSED = {
     **dict.fromkeys(("gelu_accurate", "gelu_fast", "gelu_new", "gelu_python_tanh", "gelu_pytorch_tanh"), "FastGelu"),
     "quick_gelu": "QuickGelu",
 }
+# What holds of a graph that is written, of all layers or of the last, by the names of the passes that make it so elsewhere.
+_HOIST, _ALL = hoist_first_token.__name__, (drop_mask.__name__, merge_projections.__name__)
 # Tracing, and what keeps it quiet, are settings of the whole process: two exports in threads take turns.
 _tracing = threading.Lock()
 
@@ -49,6 +57,7 @@ def export_model(model: "PreTrainedModel", folder: Path) -> Path:
     model.config._name_or_path = str(folder)
     with _quiet(), _same_random_numbers():
         try:
+            prepare(model)
             onnx_export_from_model(
                 model, folder, opset=OPSET, task="text-classification", do_validation=False, no_post_process=True
             )
@@ -75,6 +84,23 @@ class LeanGraph(NamedTuple):
         return tuple(value.name for value in self.model.graph.input)
 
 
+def make_graph(backend: TorchBackend, checkpoint: Checkpoint, folder: Path) -> LeanGraph:
+    """The lean fp32 graph of a checkpoint: written where its family has a writer, else traced. Closes `backend`.
+
+    Its large tensors are read from `folder`, which must stay until the graph is saved.
+    """
+    if checkpoint.architecture not in WRITERS:
+        file = export_model(backend.model, folder)
+        backend.close()
+        gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
+        return lean_graph(file, checkpoint)
+    graph = write_graph(backend.model, checkpoint, folder)
+    backend.close()
+    onnx.helper.set_model_props(graph, {MAX_LENGTH: str(checkpoint.max_length)})
+    holds = dict.fromkeys(_ALL, checkpoint.layers) | {_HOIST: 1}
+    return LeanGraph(graph, holds, (), f"they do not know {checkpoint.architecture}")
+
+
 def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     """The fused graph of an export after every pass.
 
@@ -84,11 +110,12 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     model = _fuse(file, checkpoint)
     kinds = Counter(node.op_type for node in model.graph.node)
     passes = {transform.__name__: transform(model) for transform in PASSES}
+    share_weights(model)
     if any(entry.name == MASK_INPUT for entry in model.graph.input):
         raise ExportError(
             f"{checkpoint.architecture}: the graph reads {MASK_INPUT} elsewhere than in attention, which is not known"
         )
-    activation = str(checkpoint.config["hidden_act"])
+    activation = checkpoint.hidden_act
     left = []
     if kinds[_FUSED.get(activation, "")] < checkpoint.layers and activation in _FUSED:
         left.append(f"fusion of {activation}: several operators in some layers")
@@ -101,7 +128,7 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
 
 def check_epsilons(model: onnx.ModelProto, checkpoint: Checkpoint) -> None:
     """Raises ParityError unless every layer normalization adds the checkpoint's epsilon: in logits it may drown in rounding."""
-    expected = np.float32(str(checkpoint.config["layer_norm_eps"]))
+    expected = np.float32(checkpoint.epsilon)
     for node in model.graph.node:
         if node.op_type == "LayerNormalization":
             found = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
@@ -136,6 +163,7 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
         ).model
     if not any(opset.domain == MICROSOFT for opset in model.opset_import):  # onnxruntime reads it without, onnx does not
         model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+    fuse_attention(model)
     found = Counter(node.op_type for node in model.graph.node)
     expected = {
         "MultiHeadAttention": checkpoint.layers,

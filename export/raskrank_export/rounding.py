@@ -81,13 +81,16 @@ def _in_float64(model: "Module") -> Iterator[None]:
 
     An embedding's rows are converted as they are looked up; every other layer's weights while it runs.
     """
+    from torch import is_floating_point
     from torch.nn import Embedding
 
     kept: dict[Any, Any] = {}
 
-    def widen(layer: "Module", _: object) -> None:
+    def widen(layer: "Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         for weight in layer.parameters(recurse=False):
             kept[weight], weight.data = weight.data, weight.data.double()
+        # DeBERTa normalizes an embedding's weights themselves, which no lookup has converted.
+        return tuple(value.double() if is_floating_point(value) else value for value in inputs)
 
     def narrow(layer: "Module", _: object, output: Any) -> None:  # noqa: ARG001
         for weight in layer.parameters(recurse=False):

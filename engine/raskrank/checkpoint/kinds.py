@@ -3,17 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from raskrank.checkpoint.families import OF_ARCHITECTURE, OF_MODEL_TYPE
 from raskrank.checkpoint.files import is_file, parse_json
 from raskrank.checkpoint.weights import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
 
-MODEL_TYPES = {
-    "BertForSequenceClassification": "bert",
-    "RobertaForSequenceClassification": "roberta",
-    "XLMRobertaForSequenceClassification": "xlm-roberta",
-}
-_ARCHITECTURES = {model_type: architecture for architecture, model_type in MODEL_TYPES.items()}
 # fmt: off
 _DECODERS = frozenset({
     "bloom", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "gptj", "granite", "llama",
@@ -27,7 +22,7 @@ _HARMLESS_PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_attn_impl
 
 
 def architecture_of(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> str:
-    """transformers' class for this cross-encoder with one logit, a key of MODEL_TYPES.
+    """transformers' class for this cross-encoder with one logit, a key of OF_ARCHITECTURE.
 
     written: config.json. card: config_sentence_transformers.json, {} where there is none.
 
@@ -46,7 +41,7 @@ def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mappi
     kind = str(written.get("model_type", ""))
     if kind in _DECODERS:
         raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({named(', '.join(names)) or kind}). {SUGGESTION}")
-    if not MODEL_TYPES.keys() & set(names):
+    if not OF_ARCHITECTURE.keys() & set(names):
         for name in names:
             if name.endswith("ForCausalLM") or name == "JinaForRanking":
                 raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({named(name)}). {SUGGESTION}")
@@ -104,18 +99,23 @@ def _architecture(path: Path, written: Mapping[str, object]) -> str:
     Without a model_type, for which transformers looks at the folder's name, the architecture decides.
     """
     names, kind = _names(written), written.get("model_type")
-    supported = [name for name in MODEL_TYPES if name in names]
+    supported = [name for name in OF_ARCHITECTURE if name in names]
     if names and not supported:
-        raise CheckpointError(f"{path}: {named(', '.join(names))} is not supported. Supported are {', '.join(MODEL_TYPES)}.")
+        raise CheckpointError(
+            f"{path}: {named(', '.join(names))} is not supported. Supported are {', '.join(OF_ARCHITECTURE)}. {SUGGESTION}"
+        )
     if kind is None and len(supported) == 1:
         return supported[0]
-    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
-        raise CheckpointError(f"{path}: model_type {quoted(kind)} is not supported. Supported are {', '.join(_ARCHITECTURES)}.")
-    if supported and all((MODEL_TYPES[name] == "bert") != (kind == "bert") for name in supported):
+    if not isinstance(kind, str) or kind not in OF_MODEL_TYPE:
         raise CheckpointError(
-            f"{path}: model_type {kind!r} does not fit {supported[0]}; expected {MODEL_TYPES[supported[0]]!r}."
+            f"{path}: model_type {quoted(kind)} is not supported. Supported are {', '.join(OF_MODEL_TYPE)}. {SUGGESTION}"
         )
-    return _ARCHITECTURES[kind]  # roberta's class computes what xlm-roberta's does
+    family = OF_MODEL_TYPE[kind]
+    if supported and all(OF_ARCHITECTURE[name].tensors != family.tensors for name in supported):
+        raise CheckpointError(
+            f"{path}: model_type {kind!r} does not fit {supported[0]}; expected {OF_ARCHITECTURE[supported[0]].model_type!r}."
+        )
+    return family.architecture  # roberta's class computes what xlm-roberta's and camembert's do
 
 
 def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:

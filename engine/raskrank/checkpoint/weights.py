@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from raskrank.checkpoint.conversion import Origin, conversion
 from raskrank.checkpoint.files import decode_json, is_file, read_bytes, read_json
 from raskrank.checkpoint.layouts import STACKED, Layout, stored
+from raskrank.checkpoint.tensors import after_last_layer, expected_tensors, is_head
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
 
@@ -46,7 +47,7 @@ def check_weights(
             continue
         used.add(name)
         if name not in tensors:
-            if name.startswith("classifier.") or ".pooler." in name:
+            if is_head(name):
                 raise NotACrossEncoder(
                     f"{folder}: the weights have no classification head ({named(name)} is missing), though config.json says "
                     f"{architecture}. {SUGGESTION}"
@@ -60,7 +61,7 @@ def check_weights(
                 f"{folder}: the weights do not fit config.json: {name} has shape {quoted(found)}, expected {quoted(shape)}."
             )
         parameters += math.prod(shape)
-    further = f"encoder.layer.{numbers['num_hidden_layers']}."
+    further = after_last_layer(architecture, numbers)
     if any(further in name for name in tensors):
         raise CheckpointError(
             f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
@@ -80,38 +81,6 @@ def _renamed(tensors: Mapping[str, Header], folder: Path) -> dict[str, Header]:
     if len(renamed) != len(tensors):
         raise CheckpointError(f"{folder}: the weights have LayerNorm.gamma or beta beside LayerNorm.weight or bias.")
     return renamed
-
-
-def expected_tensors(architecture: str, numbers: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name as in transformers, and shape, the head first. Lazy: a hostile layer count ends at the first that is missing."""
-    hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
-    bert = architecture.startswith("Bert")
-    base = "bert" if bert else "roberta"
-    yield from _linear("classifier" if bert else "classifier.out_proj", 1, hidden)
-    yield from _linear("bert.pooler.dense" if bert else "classifier.dense", hidden, hidden)
-    yield f"{base}.embeddings.word_embeddings.weight", (numbers["vocab_size"], hidden)
-    yield f"{base}.embeddings.position_embeddings.weight", (numbers["max_position_embeddings"], hidden)
-    yield f"{base}.embeddings.token_type_embeddings.weight", (numbers["type_vocab_size"], hidden)
-    yield from _norm(f"{base}.embeddings.LayerNorm", hidden)
-    for index in range(numbers["num_hidden_layers"]):
-        layer = f"{base}.encoder.layer.{index}"
-        for part in ("query", "key", "value"):
-            yield from _linear(f"{layer}.attention.self.{part}", hidden, hidden)
-        yield from _linear(f"{layer}.attention.output.dense", hidden, hidden)
-        yield from _norm(f"{layer}.attention.output.LayerNorm", hidden)
-        yield from _linear(f"{layer}.intermediate.dense", inner, hidden)
-        yield from _linear(f"{layer}.output.dense", hidden, inner)
-        yield from _norm(f"{layer}.output.LayerNorm", hidden)
-
-
-def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (rows, columns)
-    yield f"{name}.bias", (rows,)
-
-
-def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (size,)
-    yield f"{name}.bias", (size,)
 
 
 def read_headers(folder: Path, origin: Origin | None = None) -> dict[str, Header]:
