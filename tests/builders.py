@@ -444,12 +444,10 @@ def _save_weights(path: Path, config: Mapping[str, Any], tokenizer: Tokenizer, s
     import torch
     import transformers
     from safetensors.torch import save_file
-    from transformers.modeling_utils import no_init_weights
 
     architecture = config["architectures"][0]
     model_class = getattr(transformers, architecture)
-    with no_init_weights():
-        model: Any = model_class(model_class.config_class.from_dict(dict(config)))
+    model: Any = model_class(model_class.config_class.from_dict(dict(config)))
     model.eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

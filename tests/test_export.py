@@ -22,7 +22,7 @@ from raskrank.checkpoint.config import HIDDEN_ACTIVATIONS
 from raskrank.errors import InputError
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
 from raskrank.onnx_backend import MAX_LENGTH
-from raskrank_export import ExportReport
+from raskrank_export import ExportReport, tracing
 from raskrank_export.describe import MAKERS, SELF_TEST_PAIR, SELF_TEST_TOLERANCE
 from raskrank_export.quantization import EXACT, PORTABLE
 
@@ -73,7 +73,7 @@ def test_the_manifest_is_right(tiny: Tiny, family: Family, precision: Precision)
     )
     assert manifest.recipe.per_channel is (precision == "int8")
     assert manifest.recipe.instruction_set == "portable"
-    assert manifest.versions == {package: version(package) for package in MAKERS}
+    assert manifest.versions == {package: version(package) for package in (*MAKERS, *tracing.makers())}
     assert (manifest.self_test.query, manifest.self_test.document) == SELF_TEST_PAIR
     least = SELF_TEST_TOLERANCE[precision]
     moved = manifest.parity["int8"]["max_logit_difference"] if precision == "int8" else 0

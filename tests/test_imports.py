@@ -26,6 +26,7 @@ FRAMEWORKS = {
 LAZY_PLACES = {
     "torch_backend.py",
     "reference_tokenizer.py",
+    "tokenizer_classes.py",
     "loading.py",
     "integrations/sentence_transformers.py",
     "cli/export.py",

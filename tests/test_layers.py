@@ -31,7 +31,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.documents",
         "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights raskrank.cache",
         "raskrank.manifest raskrank.scored raskrank.encoding raskrank.reading raskrank.terminal raskrank.settings_files",
-        "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_parts raskrank.prefixes raskrank.layout "
+        "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_classes raskrank.tokenizer_parts "
+        "raskrank.prefixes raskrank.layout "
         "raskrank.windows",
         "raskrank.backend raskrank.contents raskrank.cpu raskrank.errors raskrank.external raskrank.license raskrank.pace "
         "raskrank.planning raskrank.quoting raskrank.ranking raskrank.texts",

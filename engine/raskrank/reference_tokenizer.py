@@ -1,6 +1,7 @@
 """What transformers' own tokenizer gives the checkpoint: the reference must not be encoded by the engine that it judges."""
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from raskrank.manifest import TOKENIZER
 from raskrank.process import rayon
 from raskrank.quoting import named
 from raskrank.tokenizer import unknown_id
+from raskrank.tokenizer_classes import class_of, passes_types
 from raskrank.tokenizer_parts import differing_parts
 from raskrank.torch_backend import quiet
 
@@ -52,7 +54,7 @@ PROBES: tuple[tuple[str, str], ...] = (
 class ReferenceEncoder:
     """Encodes pairs as PairEncoder does, cut by the same rule, but with transformers' tokenizer of a checkpoint.
 
-    Its token types are those that transformers would pass to the model: zeros where its class passes none.
+    Its token types are those that transformers passes to the model: zeros where its class passes none.
     """
 
     def __init__(self, checkpoint: Checkpoint, encoder: PairEncoder) -> None:
@@ -63,7 +65,9 @@ class ReferenceEncoder:
         rayon.refuse_dead_threads()
         self._folder, self._types = checkpoint.folder, checkpoint.type_vocab_size > 1
         self._budget, self._query_share, self._most_chars = encoder.budget, encoder.query_share, encoder.most_chars
-        self._tokenizer = _load(checkpoint)
+        stem = _class_stem(checkpoint)
+        self._passes_types = passes_types(stem, read_json(checkpoint.folder / CONFIG))
+        self._tokenizer = _load(checkpoint, stem)
         self._unknown_id = unknown_id(self._tokenizer.backend_tokenizer)
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
@@ -71,7 +75,9 @@ class ReferenceEncoder:
         if not pairs:
             return []
         queries, documents = ([pair[side][: self._most_chars] for pair in pairs] for side in (0, 1))
-        found = self._tokenizer(queries, documents, truncation=False, padding=False, verbose=False)
+        found = self._tokenizer(
+            queries, documents, truncation=False, padding=False, return_token_type_ids=self._passes_types, verbose=False
+        )
         types = found.get("token_type_ids") or [[0] * len(ids) for ids in found["input_ids"]]
         return [
             self._cut(*row, found.sequence_ids(index)) for index, row in enumerate(zip(found["input_ids"], types, strict=True))
@@ -117,13 +123,10 @@ class ReferenceEncoder:
         return EncodedPair(np.array(ids, np.int64)[places], np.array(types, np.int64)[places], kept != whole)
 
 
-def _load(checkpoint: Checkpoint) -> Any:
-    import transformers
-
-    folder, name = checkpoint.folder, _class_name(checkpoint)
-    kind = getattr(transformers, name, None)
+def _load(checkpoint: Checkpoint, stem: str) -> Any:
+    folder, kind = checkpoint.folder, class_of(stem)
     if kind is None:
-        raise CheckpointError(f"{folder / CONFIG}: tokenizer_class {name!r} is not in transformers {transformers.__version__}")
+        raise CheckpointError(f"{folder / CONFIG}: tokenizer_class {stem!r} is not in transformers {version('transformers')}")
     try:
         with quiet():
             return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -131,19 +134,19 @@ def _load(checkpoint: Checkpoint) -> Any:
         raise CheckpointError(f"{folder}: transformers cannot load this tokenizer: {named(error)}") from error
 
 
-def _class_name(checkpoint: Checkpoint) -> str:
-    """The fast class that AutoTokenizer would take: of a fixed list, never code that the folder brings."""
+def _class_stem(checkpoint: Checkpoint) -> str:
+    """Of the fast class that AutoTokenizer would take: of a fixed list, never code that the folder brings."""
     folder = checkpoint.folder
     stated = next((value for file in (CONFIG, "config.json") if (value := _stated(folder / file)) is not None), None)
     if stated is None:
-        return f"{_BY_MODEL_TYPE[checkpoint.model_type]}TokenizerFast"
+        return _BY_MODEL_TYPE[checkpoint.model_type]
     stem = str(stated).removesuffix("Fast").removesuffix("Tokenizer")
     if stem not in _OWN:
         raise CheckpointError(
             f"{folder / CONFIG}: tokenizer_class {str(stated)[:64]!r} is none of transformers' own that read {TOKENIZER}; for "
             f"this model it would be {_BY_MODEL_TYPE[checkpoint.model_type]}Tokenizer"
         )
-    return f"{stem}TokenizerFast"
+    return stem
 
 
 def _stated(file: Path) -> object:

@@ -14,7 +14,7 @@ from raskrank.checkpoint.layouts import STACKED, stored
 from raskrank.checkpoint.tensors import expected_tensors
 from raskrank.checkpoint.weights import read_headers
 from raskrank.errors import CheckpointError, InferenceError, NotACrossEncoder
-from raskrank.extras import need
+from raskrank.extras import need_exporter
 from raskrank.quoting import named, quoted
 from raskrank.settings import HUB_ID
 
@@ -63,7 +63,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     The class is chosen by name from a fixed list, the config built from known keys, and only safetensors are read, so nothing
     in the folder can run code. Raises as TorchBackend does.
     """
-    need("PyTorch as a backend", "export", "torch", "transformers", "safetensors")
+    need_exporter("PyTorch as a backend", "torch", "transformers", "safetensors")
     import torch
     import transformers
     from safetensors import SafetensorError

@@ -10,12 +10,13 @@ from raskrank.checkpoint import Checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.license import restricts_use
 from raskrank.manifest import FILES, FORMAT, Encoder, Manifest, Precision, Recipe, SelfTest, Source, Vocabulary
+from raskrank_export import tracing
 from raskrank_export.progress import Silent
 from raskrank_export.quantization import Quantization
 from raskrank_export.scoring import graph_logits
 from raskrank_export.source import ResolvedSource
 
-MAKERS = ("raskrank", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "tokenizers", "numpy")
+MAKERS = ("raskrank", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
 SELF_TEST_PAIR = (
     "Hvem kan programmere i Python?",
     "Utvikler med åtte års erfaring i Python og PostgreSQL, sist i et forsikringsselskap i Bergen.",
@@ -85,7 +86,7 @@ def make_manifest(
         recipe=recipe,
         encoder=layout,
         files={name: bundle.record(folder / name) for name in FILES},
-        versions={package: version(package) for package in MAKERS},
+        versions={package: version(package) for package in (*MAKERS, *tracing.makers())},
         self_test=SelfTest(query=query, document=document, logit=logit, tolerance=_tolerance(precision, parity)),
         parity=parity,
         vocabulary=vocabulary,

@@ -14,13 +14,15 @@ from raskrank_export.passes.edit import MICROSOFT, GraphEditor
 from raskrank_export.spelling import spelled
 
 HEAD_WIDTH = 16  # of a head, whose width is a multiple of it, as the hidden and the intermediate size are of GROUP
-_LENGTH = r"Unsqueeze\(Gather\(Shape\(input_ids\), 1, axis=0\), \[0\]\)"
+# Each as optimum's exporter spells it, or as PyTorch's own does.
+_LENGTH = r"(?:Unsqueeze\(Gather\(Shape\(input_ids\), 1, axis=0\), \[0\]\)|Shape\((?:input|token_type)_ids, end=2, start=1\))"
 _COUNTED = r"Cast\(Not\(Equal\(input_ids, (\d+)\)\), to=6\)"
+_SUM = rf"(?:CumSum\({_COUNTED}, 1\)|Cast\(CumSum\(Cast\({_COUNTED}, to=7\), 1, exclusive=0, reverse=0\), to=6\))"
 _POSITIONS = {
     "bert": re.compile(rf"Slice\(counting\(\d+\), \[0\], {_LENGTH}, \[1\], \[1\]\)"),
-    "roberta": re.compile(rf"Add\(Cast\(Mul\(CumSum\({_COUNTED}, 1\), {_COUNTED}\), to=7\), (\d+)\)"),
+    "roberta": re.compile(rf"Add\(Cast\(Mul\({_SUM}, {_COUNTED}\), to=7\), (\d+)\)"),
 }
-_NO_TYPES = re.compile(r"Expand\(Slice\(zeros, .*\)")  # of whatever shape: each is 0
+_NO_TYPES = re.compile(r"Expand\(Slice\(zeros, .*\)|GatherElements\(Expand\(zeros, .*\)")  # of whatever shape: each is 0
 
 
 class Slot(NamedTuple):
@@ -97,8 +99,10 @@ class _Walk:
         rows, context = self.residual(attended, f"{stem}/norm1", f"{stem}/output")
         attention = self.node(context, "MultiHeadAttention", MICROSOFT)
         numbers = self.numbers(attention)
-        self.expect(len(attention.input) == 3 and set(numbers) <= {"num_heads", "mask_filter_value"}, attention)
-        self.heads.add(int(numbers["num_heads"]))
+        heads, scale = int(numbers["num_heads"]), numbers.pop("scale", None)
+        usual = scale is None or np.float32(scale) == np.float32((self.hidden / heads) ** -0.5)
+        self.expect(usual and len(attention.input) == 3 and set(numbers) <= {"num_heads", "mask_filter_value"}, attention)
+        self.heads.add(heads)
         whole = self.first_row(rows) if last else rows
         if last:
             query, _ = self.product(attention.input[0], f"{stem}/q")
@@ -167,7 +171,8 @@ class _Walk:
         """Returns what is normalized."""
         node = self.node(state, "LayerNormalization")
         numbers = self.numbers(node)
-        self.expect(len(node.input) == 3 and numbers.pop("axis", -1) == -1 and set(numbers) == {"epsilon"}, node)
+        defaults = numbers.pop("axis", -1) == -1 and numbers.pop("stash_type", 1) == 1
+        self.expect(len(node.input) == 3 and defaults and set(numbers) == {"epsilon"}, node)
         for index, name in ((1, "gamma"), (2, "beta")):
             self.expect(self.shape(node.input[index]) == (self.hidden,), node)
             self.tensors[Slot(state, index)] = f"{role}/{name}"
@@ -238,6 +243,7 @@ def _positions(ids: str) -> tuple[int, int | None]:
     if _POSITIONS["bert"].fullmatch(ids):
         return 0, None
     match = _POSITIONS["roberta"].fullmatch(ids)
-    if match is None or len(set(match.groups())) != 1:
+    skipped = {int(id) for id in match.groups() if id} if match else set()
+    if len(skipped) != 1:
         raise _UnknownGraph("its positions are found otherwise than BERT's and RoBERTa's")
-    return int(match[1]) + 1, int(match[1])
+    return max(skipped) + 1, max(skipped)

@@ -136,10 +136,25 @@ def _split(graph: GraphEditor, tensor: str, order: list[int]) -> _Heads | None:
         found, reshape = [_permutation(reshape)[axis] for axis in TURN], graph.producer(reshape.input[0])
     if found != order or reshape is None or reshape.op_type != "Reshape":
         return None
+    heads = _head_count(graph, reshape)
+    return _Heads(reshape.input[0], heads, scale) if heads else None
+
+
+def _head_count(graph: GraphEditor, reshape: onnx.NodeProto) -> int | None:
+    """Of (B, L, H) -> (B, L, N, D), where N is stated, or D and the constant product whose columns are split."""
     sizes = _sizes(graph, reshape.input[1])
-    if len(sizes) != 4 or not sizes[2] or sizes[2] < 1:
+    if len(sizes) != 4:
         return None
-    return _Heads(reshape.input[0], sizes[2], scale)
+    heads, width = sizes[2:]
+    if heads is not None and heads > 0:
+        return heads
+    product = graph.producer(reshape.input[0])
+    if product is not None and product.op_type == "Add":
+        product = next((node for name in product.input if (node := graph.producer(name, "MatMul")) is not None), None)
+    if heads != -1 or not width or product is None or product.input[1] not in graph.initializers:
+        return None
+    columns = graph.initializers[product.input[1]].dims[-1]
+    return None if columns % width else columns // width
 
 
 def _sizes(graph: GraphEditor, shape: str) -> list[int | None]:

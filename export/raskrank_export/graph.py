@@ -1,16 +1,9 @@
-"""From a PyTorch model to the graph of a bundle: optimum's export, onnxruntime's fusions, then our passes."""
+"""From a PyTorch model to the graph of a bundle: traced, with onnxruntime's fusions, then our passes."""
 
-import contextlib
 import gc
-import io
-import logging
-import random
-import threading
-import warnings
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -28,15 +21,11 @@ from raskrank_export.passes.drop_mask import MASK_INPUT, drop_mask
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.passes.hoist_first_token import hoist_first_token
 from raskrank_export.passes.merge_projections import merge_projections, unmerged
-from raskrank_export.prepare import prepare
 from raskrank_export.share import share_weights
 from raskrank_export.tensors import read_light, write_model
+from raskrank_export.tracing import export_model, quiet
 from raskrank_export.written import WRITERS, write_graph
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-OPSET = 18  # the newest that optimum's exporter writes through PyTorch's TorchScript path
 # What onnxruntime makes of activations that PyTorch's exporter spells out; the others are one or two operators as they are.
 _FUSED = {
     **dict.fromkeys(("gelu", "gelu_10", "gelu_python"), "Gelu"),
@@ -45,27 +34,6 @@ _FUSED = {
 }
 # What holds of a graph that is written, of all layers or of the last, by the names of the passes that make it so elsewhere.
 _HOIST, _ALL = hoist_first_token.__name__, (drop_mask.__name__, merge_projections.__name__)
-# Tracing, and what keeps it quiet, are settings of the whole process: two exports in threads take turns.
-_tracing = threading.Lock()
-
-
-def export_model(model: "PreTrainedModel", folder: Path) -> Path:
-    """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file."""
-    from optimum.exporters.onnx import onnx_export_from_model
-
-    # Where optimum looks for a tokenizer to copy: not in the checkpoint, whose tokenizer is read already, nor on the hub.
-    model.config._name_or_path = str(folder)
-    with _quiet(), _same_random_numbers():
-        try:
-            prepare(model)
-            onnx_export_from_model(
-                model, folder, opset=OPSET, task="text-classification", do_validation=False, no_post_process=True
-            )
-        except OSError:
-            raise  # a full disk, which the writer of the bundle explains
-        except Exception as error:
-            raise ExportError(f"optimum could not export {type(model).__name__}: {error}") from error
-    return folder / "model.onnx"
 
 
 class LeanGraph(NamedTuple):
@@ -153,7 +121,7 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
     # These hide Add and LayerNormalization from the passes and from int8.
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
     options.enable_bias_gelu = options.enable_embed_layer_norm = False
-    with _quiet():
+    with quiet():
         model: onnx.ModelProto = optimizer.optimize_by_fusion(
             read_light(file),
             model_type="bert",
@@ -176,29 +144,3 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
             f"{ {kind: expected[kind] for kind in wrong} }; the versions in constraints.txt are known to"
         )
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the tools' chatter (tracer warnings, progress on stdout, info logs) from the caller; errors are exceptions."""
-    with _tracing, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        level = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logging.disable(level)
-
-
-@contextlib.contextmanager
-def _same_random_numbers() -> Iterator[None]:
-    """optimum draws its example inputs from the process's generators, which a caller may have seeded for work of its own."""
-    import torch
-
-    state = random.getstate()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(state)

@@ -9,7 +9,7 @@ from raskrank.checkpoint import CONFIGURATION, Checkpoint, Configuration, read_c
 from raskrank.checkpoint.conversion import Origin
 from raskrank.checkpoint.weights import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
-from raskrank.extras import need
+from raskrank.extras import need_exporter
 from raskrank.license import restricts_use
 from raskrank.quoting import quoted
 from raskrank.settings import HUB_ID, folder_hint
@@ -128,7 +128,7 @@ def _path_kind(model: str) -> Literal["folder", "file", "nothing"]:
 
 def _download(model: str, revision: str | None, files: tuple[str, ...], commit: str | None = None) -> Path:
     """The folder in the hub's cache, with those of `files` that the model has. commit: what the revision was found to be."""
-    need("downloading from the hub", "export", "huggingface_hub")
+    need_exporter("downloading from the hub", "huggingface_hub")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,

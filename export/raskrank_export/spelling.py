@@ -12,7 +12,8 @@ MOST_SHOWN = 4  # of the values of a constant
 def spelled(graph: GraphEditor, tensor: str) -> str:
     """How `tensor` comes about from the graph's inputs and constants: `Add(Shape(input_ids), 2)`, attributes after the inputs.
 
-    A constant is spelled as its values; where those are many, as "zeros", or as "counting(n)" for 0 to n - 1, or "values".
+    Attributes are in the order of their names. A constant is spelled as its values; where those are many, as "zeros", or as
+    "counting(n)" for 0 to n - 1, or "values".
     """
     if graph.is_constant(tensor):
         return _constant(graph.constant(tensor))
@@ -20,7 +21,10 @@ def spelled(graph: GraphEditor, tensor: str) -> str:
     if node is None:
         return tensor
     parts = [spelled(graph, name) for name in node.input]
-    parts += [f"{item.name}={_attribute(helper.get_attribute_value(item))}" for item in node.attribute]
+    parts += [
+        f"{item.name}={_attribute(helper.get_attribute_value(item))}"
+        for item in sorted(node.attribute, key=lambda item: item.name)
+    ]
     return f"{node.op_type}({', '.join(parts)})"
 
 

@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from raskrank.cli.shared import EXPORTER, form_of
+from raskrank.cli.shared import form_of
 from raskrank.documents import read_documents
 from raskrank.errors import InputError
-from raskrank.extras import need
+from raskrank.extras import need_exporter
 from raskrank.measure.bench import measure
 from raskrank.measure.bench_report import to_dict, to_text
 from raskrank.measure.passages import QUERY, Workload, from_samples, from_texts
@@ -21,7 +21,7 @@ MAX_PASSAGES = 1000  # more say nothing new, and Kendall's tau compares each wit
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, and return the exit code. --texts: passages of the user's; default: some made from our samples."""
     if arguments.against == "torch":
-        need("--against torch", *EXPORTER)
+        need_exporter("--against torch")
     if arguments.passages > MAX_PASSAGES:
         raise InputError(f"--passages: expected at most {MAX_PASSAGES}, got {arguments.passages}")
     if arguments.checkpoint is not None and arguments.against is None:

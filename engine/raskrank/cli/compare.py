@@ -9,9 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from raskrank import cpu, license
-from raskrank.cli.shared import EXPORTER
 from raskrank.errors import InputError
-from raskrank.extras import need
+from raskrank.extras import need_exporter
 from raskrank.measure.bm25 import Bm25
 from raskrank.measure.candidates import Task, make_tasks
 from raskrank.measure.chart import check_chart, draw_chart
@@ -39,7 +38,7 @@ OWN = "Raskrank's samples"  # the data of a call that names none
 def run(arguments: argparse.Namespace) -> int:
     """Compare, print, and return the exit code. Default for --data: our own samples."""
     if arguments.against == "torch":
-        need("--against torch", *EXPORTER)
+        need_exporter("--against torch")
     if arguments.candidates < MIN_CANDIDATES:
         raise InputError(f"--candidates: expected at least {MIN_CANDIDATES}, got {arguments.candidates}")
     _check_cascade(arguments)

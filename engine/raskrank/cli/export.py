@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 from raskrank.checkpoint.registry import DEFAULT_MODEL
-from raskrank.cli.shared import EXPORTER, form_of
+from raskrank.cli.shared import form_of
 from raskrank.errors import InputError
-from raskrank.extras import need
+from raskrank.extras import need_exporter
 from raskrank.settings import ENVIRONMENT, default_output, value_for
 from raskrank.terminal import Steps, is_terminal, safe_lines, show, to_json
 
 
 def run(arguments: argparse.Namespace) -> int:
-    need("export", *EXPORTER)
+    need_exporter("export")
     from raskrank_export import Thresholds, export
 
     shown = is_terminal(sys.stderr)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from raskrank import license
-from raskrank.cli.shared import EXPORTER, choose, form_of, progress_bar
+from raskrank.cli.shared import choose, form_of, progress_bar
 from raskrank.documents import TITLE_FIELD, Document, read_documents
 from raskrank.errors import InputError, NonFiniteScore
-from raskrank.extras import need
+from raskrank.extras import need_exporter
 from raskrank.ranking import Ranked
 from raskrank.reranker import Reranker
 from raskrank.terminal import ELLIPSIS, columns, say, show, table, to_json
@@ -23,7 +23,7 @@ UNSCORED = "–"  # in the place of a score
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.backend == "torch":
-        need("--backend torch", *EXPORTER)
+        need_exporter("--backend torch")
     windows = _windows(arguments)
     name, documents = read_documents(arguments.file, form_of(arguments))
     if any(document.untold_title for document in documents):

@@ -10,9 +10,6 @@ from raskrank.reranker import Reranker
 from raskrank.settings import Choice, choose_for_command
 from raskrank.terminal import Bar, is_terminal, say
 
-# The extra, and the packages in it.
-EXPORTER = ("export", "huggingface_hub", "onnx", "optimum", "safetensors", "torch", "transformers")
-
 
 def form_of(arguments: argparse.Namespace) -> Form:
     return Form(format=arguments.format, field=arguments.field, title_field=arguments.title_field)

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from raskrank.cli.shared import EXPORTER, choose, progress_bar
+from raskrank.cli.shared import choose, progress_bar
 from raskrank.errors import ParityError
-from raskrank.extras import need
+from raskrank.extras import need_exporter
 from raskrank.reranker import Reranker
 from raskrank.samples import as_pairs, read_samples
 from raskrank.terminal import show, to_json
@@ -13,7 +13,7 @@ from raskrank.terminal import show, to_json
 
 def run(arguments: argparse.Namespace) -> int:
     path = choose(arguments).path
-    need("verify", *EXPORTER)
+    need_exporter("verify")
     pairs = as_pairs(read_samples(None if arguments.pairs is None else Path(arguments.pairs)))
     with Reranker.load(path, backend=arguments.backend, checkpoint=arguments.checkpoint) as reranker:
         info = reranker.info()

@@ -19,7 +19,7 @@ import numpy as np
 from raskrank import InputError
 from raskrank.activation import Activation, activate
 from raskrank.backend import Float32Array
-from raskrank.extras import need
+from raskrank.extras import need_exporter
 from raskrank.integrations.bundles import Bundle, reranker
 from raskrank.texts import positive
 from raskrank.windows import LongDocuments
@@ -261,7 +261,7 @@ def _activated(activation: ActivationFn, logits: Float32Array) -> Float32Array:
 
 
 def _torch(what: str) -> Any:
-    need(what, "export", "torch")
+    need_exporter(what, "torch")
     import torch
 
     return torch
