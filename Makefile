@@ -27,7 +27,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
 
 # The second part is the group of dependencies, which the pip of Python 3.11 does not know yet.
 GROUP := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["applications"])
-$(APPLICATIONS)/.ready: PROJECT = '.[langchain,llama-index,haystack]' $$($(PYTHON) -c '$(GROUP)')
+$(APPLICATIONS)/.ready: PROJECT = '.[export-transformers5,langchain,llama-index,haystack]' $$($(PYTHON) -c '$(GROUP)')
 $(APPLICATIONS)/.ready: pyproject.toml constraints-applications.txt constraints-torch.txt
 	$(environment)
 
@@ -49,7 +49,7 @@ BESIDE := -n logical --maxprocesses 4 --dist loadfile
 test: lint  ## ruff, mypy --strict and all tests but the slow ones and those of a release
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not release'
 
-test-applications: $(APPLICATIONS)/.ready  ## beside the frameworks, clients and servers that applications use
+test-applications: $(APPLICATIONS)/.ready  ## beside what applications use, transformers 5 for the exporter among it
 	$(APPLICATIONS)/bin/mypy --implicit-reexport --cache-dir .mypy_cache/applications engine/raskrank/integrations  # with their types
 	RASKRANK_APPLICATIONS=require $(APPLICATIONS)/bin/python -m pytest $(BESIDE) -m 'not slow' tests/applications
 

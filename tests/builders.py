@@ -163,9 +163,7 @@ def wordpiece_tokenizer(specials: Sequence[str] = ("[PAD]", "[UNK]", "[CLS]", "[
 def mpnet_tokenizer() -> Tokenizer:
     """MPNet's layout: <s>=0 <pad>=1 </s>=2 [UNK]=3 <mask>; BERT's pieces; <s> A </s></s> B </s>, every type 0."""
     tokenizer = wordpiece_tokenizer(("<s>", "<pad>", "</s>", "[UNK]", "<mask>"))
-    tokenizer.post_processor = processors.RobertaProcessing(
-        sep=("</s>", 2), cls=("<s>", 0), trim_offsets=True, add_prefix_space=False
-    )
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
     return tokenizer
 
 
@@ -252,9 +250,7 @@ def bytelevel_tokenizer() -> Tokenizer:
     )
     tokenizer.train_from_iterator(SENTENCES, trainer)
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False, special=True)])
-    tokenizer.post_processor = processors.RobertaProcessing(
-        sep=("</s>", 2), cls=("<s>", 0), trim_offsets=True, add_prefix_space=False
-    )
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
     return tokenizer
 
 

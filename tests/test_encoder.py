@@ -97,9 +97,8 @@ def scaled_attention(graph: GraphEditor) -> None:
 
 
 def another_residual(graph: GraphEditor) -> None:
-    first = graph.nodes("LayerNormalization")[0].output[0]
-    add = next(node for node in graph.nodes("Add") if "layer.1/output/Add" in node.output[0])
-    add.input[1] = first
+    first, _, second, *_ = graph.nodes("LayerNormalization")
+    graph.producers[second.input[0]].input[1] = first.output[0]
 
 
 def shifted_positions(graph: GraphEditor) -> None:

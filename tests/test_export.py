@@ -15,7 +15,7 @@ import pytest
 
 from builders import PAIRS, Family, tiny_checkpoint
 from conftest import LOOSE, Tiny
-from exporting import INT8_STEPS, STEPS, Recorder, contents, loose_export
+from exporting import INT8_STEPS, STEPS, Recorder, contents, loose_export, passes
 from raskrank import Reranker
 from raskrank.bundle import read_manifest
 from raskrank.checkpoint.config import HIDDEN_ACTIVATIONS
@@ -67,7 +67,7 @@ def test_the_manifest_is_right(tiny: Tiny, family: Family, precision: Precision)
     assert (manifest.recipe.scheme, manifest.encoder is not None) == (
         ("group" if native else "row", native) if precision == "int8" else ("fp32", False)
     )
-    assert manifest.recipe.passes == {"drop_mask": 2, "hoist_first_token": 1, "merge_projections": 2}
+    assert manifest.recipe.passes == passes(2)
     assert (manifest.recipe.activation_max, manifest.recipe.weight_max) == (
         (EXACT if native else PORTABLE) if precision == "int8" else (0, 0)
     )
@@ -135,7 +135,7 @@ def test_every_activation_that_transformers_computes_is_exported(tiny: Tiny, tmp
     checkpoint = tiny_checkpoint(tmp_path / activation, config_updates={"hidden_act": activation})
     report = loose_export(tiny, tmp_path / "bundle", checkpoint=checkpoint)
     assert (report.manifest.precision, report.left) == ("int8", ())
-    assert report.manifest.recipe.passes == {"drop_mask": 2, "hoist_first_token": 1, "merge_projections": 2}
+    assert report.manifest.recipe.passes == passes(2)
     assert report.fp32_parity.max_logit_difference < 1e-4
     assert report.parity.mean_drift < 0.1  # a range that leaves out negative values is off by more
     with Reranker.load(tmp_path / "bundle", threads=2) as reranker:
@@ -228,7 +228,8 @@ def test_the_report_reads_well(made: tuple[ExportReport, Recorder]) -> None:
     assert lines[0].startswith("checkpoint-bert: BertForSequenceClassification, 0.1 M parameters")
     assert lines[1] == "at most 128 tokens; license not stated"
     assert "MB checkpoint -> 0.2 MB bundle, int8" in lines[2]
-    assert "layers changed: drop_mask 2, hoist_first_token 1, merge_projections 2" in lines
+    changed = ", ".join(f"{name} {count}" for name, count in passes(2).items())
+    assert f"layers changed: {changed}" in lines
     assert all(len(line) <= 80 for line in lines[:-1])
     assert [line for line in lines if line.startswith("onnx fp32 against torch fp32, 12 pairs of 3 queries")]
     assert [line for line in lines if line.startswith("onnx int8 against torch fp32, 12 pairs of 3 queries")]

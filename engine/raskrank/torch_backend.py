@@ -80,7 +80,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
                 checkpoint.folder if renamed is None else None,
                 state_dict=renamed,
                 config=config,
-                torch_dtype=torch.float32,
+                dtype=torch.float32,
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -136,15 +136,24 @@ def local_checkpoint(model: str, revision: str | None) -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers' log at errors only while a checkpoint or tokenizer loads: what it warns of is checked here and raised."""
+    """transformers' log at errors only while a checkpoint or tokenizer loads: what it warns of is checked here and raised.
+
+    Nor does it show how many weights it has read, as 5 does wherever stderr is.
+    """
     import logging as levels
 
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging
 
     with _loading:
-        level = logging.get_verbosity()
+        level, bars, hub_without = logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled()
         logging.set_verbosity(levels.ERROR)
+        logging.disable_progress_bar()
         try:
             yield
         finally:
             logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()  # and those of the hub with them
+            if hub_without:
+                disable_progress_bars()
