@@ -11,9 +11,10 @@ from raskrank.encoding import EncodedPair
 from raskrank.gate import MIN_ROUNDING
 from raskrank.tokenizer import load_encoder
 from raskrank.torch_backend import TorchBackend
+from raskrank_export.padded import padded_logits
 from raskrank_export.progress import Silent
 from raskrank_export.rounding import PAIRS as MOST
-from raskrank_export.rounding import _float64_logits, _in_float64, _runs, fp32_rounding, rounding_pairs
+from raskrank_export.rounding import _in_float64, _runs, fp32_rounding, rounding_pairs
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2")
 
@@ -67,6 +68,6 @@ def test_a_pair_beside_a_longer_one_has_the_logit_that_it_has_alone(tiny: Tiny) 
         encoded = load_encoder(data, 128, checkpoint.vocab_size, checkpoint.folder, parallel=True).encode(PAIRS)
         backend = TorchBackend(checkpoint)
         with _in_float64(backend.model):
-            together = _float64_logits(backend.model, checkpoint, encoded)
-            alone = [float(_float64_logits(backend.model, checkpoint, [pair])[0]) for pair in encoded]
+            together = padded_logits(backend.model, checkpoint, encoded)
+            alone = [float(padded_logits(backend.model, checkpoint, [pair])[0]) for pair in encoded]
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-11)

@@ -16,8 +16,9 @@ from raskrank.torch_backend import TorchBackend
 from raskrank_export.halves import Halves, halve
 from raskrank_export.job import Job
 from raskrank_export.ladder import Judge
+from raskrank_export.padded import padded_scores
 from raskrank_export.rounding import fp32_rounding, rounding_pairs
-from raskrank_export.scoring import graph_logits, logits_of
+from raskrank_export.scoring import graph_logits
 from raskrank_export.subject import Subject
 from raskrank_export.trim import Trimmed
 
@@ -61,7 +62,7 @@ def score_with_pytorch(job: Job, subject: Subject) -> tuple[TorchBackend, Float3
     with job.clock.step("score with PyTorch", len(subject.expected)):
         backend = TorchBackend(subject.checkpoint)
         _check_weights(backend, subject.checkpoint)
-        logits = logits_of(backend, subject.expected, job.clock.progress)
+        logits = padded_scores(backend.model, subject.checkpoint, subject.expected, job.clock.progress)
         _check_reference(logits, subject.checkpoint)
     return backend, logits
 

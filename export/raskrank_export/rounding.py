@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from raskrank.backend import Float32Array
 from raskrank.checkpoint import Checkpoint
 from raskrank.encoding import EncodedPair
 from raskrank.gate import MIN_ROUNDING
 from raskrank.torch_backend import TorchBackend
+from raskrank_export.padded import padded_logits
 from raskrank_export.progress import Progress
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def fp32_rounding(checkpoint: Checkpoint, encoded: Sequence[EncodedPair], logits
     try:
         with _in_float64(backend.model):
             for run in _runs([len(pair.input_ids) for pair in encoded]):
-                exact[run] = _float64_logits(backend.model, checkpoint, [encoded[index] for index in run])
+                exact[run] = padded_logits(backend.model, checkpoint, [encoded[index] for index in run])
                 progress.advance(len(run))
     finally:
         backend.close()
@@ -55,24 +55,6 @@ def _runs(lengths: Sequence[int]) -> list[list[int]]:
             runs.append([])
         runs[-1].append(index)
     return runs
-
-
-def _float64_logits(model: Any, checkpoint: Checkpoint, run: Sequence[EncodedPair]) -> npt.NDArray[np.float64]:
-    """float64 (B): padded, which no logit shows in float64."""
-    import torch
-
-    shape = len(run), max(len(pair.input_ids) for pair in run)  # (B, L)
-    input_ids, types = np.full(shape, checkpoint.pad_id, np.int64), np.zeros(shape, np.int64)
-    mask = np.zeros(shape, np.int64)
-    for row, pair in enumerate(run):
-        length = len(pair.input_ids)
-        input_ids[row, :length], types[row, :length], mask[row, :length] = pair.input_ids, pair.token_type_ids, 1
-    feeds = {"input_ids": input_ids, "attention_mask": mask}
-    if checkpoint.type_vocab_size > 1:
-        feeds["token_type_ids"] = types
-    with torch.inference_mode():
-        found: npt.NDArray[np.float64] = model(**{name: torch.from_numpy(ids) for name, ids in feeds.items()}).logits.numpy()
-    return found.reshape(-1)  # (B, 1) -> (B)
 
 
 @contextmanager
