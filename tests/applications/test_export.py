@@ -81,8 +81,9 @@ def test_the_embedded_model_scores_as_the_committed_bundle(nano_report: ExportRe
     np.testing.assert_allclose(scores, expected, rtol=0, atol=0 if backend == "native" else 1e-4)
 
 
-def test_verify_passes(nano_report: ExportReport, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", nano_report.output, "--checkpoint", str(NANO_CHECKPOINT)]) == 0
+def test_verify_passes(nano_report: ExportReport, few_samples: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--bundle", nano_report.output, "--checkpoint", str(NANO_CHECKPOINT), "--pairs", str(few_samples)]
+    assert main(["verify", *options]) == 0
     assert "passed" in capsys.readouterr().out
 
 

@@ -15,7 +15,7 @@ from raskrank.windows import Windows
 BUNDLE = "a bundle's folder, such as ./bge, or owner/name of an exported hub model (default: see raskrank --help)"
 CHECKPOINT = "folder of the checkpoint that the bundle was made from (default: where the bundle's manifest says)"
 WINDOWS = Windows()
-NEEDS_EXPORT = "Needs: pip install 'raskrank[export]', or beside transformers 5 'raskrank[export-transformers5]'"
+NEEDS_EXPORT = "Needs: pip install 'raskrank[export]'\nor, beside transformers 5: pip install 'raskrank[export-transformers5]'"
 
 
 def _export(commands: Commands) -> None:
