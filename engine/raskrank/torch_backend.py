@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.checkpoint import Checkpoint
@@ -142,9 +142,10 @@ def quiet() -> Iterator[None]:
     """
     import logging as levels
 
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-    from transformers.utils import logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+    from transformers import utils
 
+    logging: Any = utils.logging
     with _loading:
         level, bars, hub_without = logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled()
         logging.set_verbosity(levels.ERROR)
