@@ -16,7 +16,7 @@ from raskrank.backend import Float32Array, Int64Array
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.errors import ExportError
 from raskrank.torch_backend import load_model
-from raskrank_export import graph
+from raskrank_export import graph, tracing
 from raskrank_export.passes import PASSES
 from raskrank_export.passes.drop_mask import drop_mask
 from raskrank_export.passes.edit import GraphEditor
@@ -54,7 +54,7 @@ class Graphs:
     def _made(self, family: Family, layers: int) -> tuple[Checkpoint, onnx.ModelProto, onnx.ModelProto]:
         folder = tiny_checkpoint(self.root / f"{family}-{layers}", family, layers=layers)
         checkpoint = read_checkpoint(folder)
-        file = graph.export_model(load_model(checkpoint), folder / "onnx")
+        file = tracing.export_model(load_model(checkpoint), folder / "onnx")
         return checkpoint, onnx.load(str(file)), graph._fuse(file, checkpoint)
 
     @functools.cache  # noqa: B019
