@@ -15,7 +15,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Family = Literal["bert", "xlm-roberta", "roberta", "camembert", "electra", "distilbert", "mpnet", "albert", "deberta-v2"]
+Family = Literal[
+    "bert", "xlm-roberta", "roberta", "camembert", "electra", "distilbert", "mpnet", "albert", "deberta-v2", "new", "jina-bert"
+]
 
 NORWEGIAN = (
     "Hvor mange innbyggere har Oslo?",
@@ -115,6 +117,8 @@ _ARCHITECTURES: Mapping[Family, str] = {
     "mpnet": "MPNetForSequenceClassification",
     "albert": "AlbertForSequenceClassification",
     "deberta-v2": "DebertaV2ForSequenceClassification",
+    "new": "NewForSequenceClassification",
+    "jina-bert": "JinaBertForSequenceClassification",
 }
 _TOKENIZER_FILES = ("tokenizer", "special_tokens_map", "vocab")
 _BERT_TOKENS = {name: f"[{name[:-6].upper()}]" for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")}
@@ -268,7 +272,11 @@ _TOKENIZERS: Mapping[Family, Callable[[], Tokenizer]] = {
     "mpnet": mpnet_tokenizer,
     "albert": albert_tokenizer,
     "deberta-v2": deberta_tokenizer,
+    "new": unigram_tokenizer,
+    "jina-bert": bytelevel_tokenizer,
 }
+# Of published code that is not run: transformers has no class for them.
+REIMPLEMENTED: tuple[Family, ...] = ("new", "jina-bert")
 # Two rows of their position embeddings are before the first token's, and its type is the only one.
 ROBERTA_LIKE: frozenset[Family] = frozenset({"xlm-roberta", "roberta", "camembert", "mpnet"})
 
@@ -335,7 +343,7 @@ def tiny_checkpoint(
     }
     if roberta_like:
         config |= {"bos_token_id": 0, "eos_token_id": 2}
-    config = _of_family(family, config)
+    config = _of_family(family, config, positions)
     save_tokenizer(folder, family, tokenizer, positions)
     _save_weights(folder / "model.safetensors", config, tokenizer, seed)
     write_json(folder / "config.json", config | dict(config_updates))
@@ -357,13 +365,50 @@ DEBERTA: dict[str, object] = {
 }
 
 
-def _of_family(family: Family, config: dict[str, object]) -> dict[str, object]:
+GTE: dict[str, object] = {
+    "auto_map": {
+        "AutoConfig": "configuration.NewConfig",
+        "AutoModel": "modeling.NewModel",
+        "AutoModelForSequenceClassification": "modeling.NewForSequenceClassification",
+    },
+    "layer_norm_eps": 1e-12,
+    "layer_norm_type": "layer_norm",
+    "logn_attention_clip1": False,
+    "logn_attention_scale": False,
+    "model_type": "new",
+    "pack_qkv": True,
+    "position_embedding_type": "rope",
+    "rope_scaling": {"factor": 8.0, "type": "ntk"},
+    "rope_theta": 20000,
+    "unpad_inputs": False,
+    "use_memory_efficient_attention": False,
+}
+JINA_BERT: dict[str, object] = {
+    "attn_implementation": None,
+    "auto_map": {
+        "AutoConfig": "configuration_bert.JinaBertConfig",
+        "AutoModel": "modeling_bert.JinaBertModel",
+        "AutoModelForMaskedLM": "modeling_bert.JinaBertForMaskedLM",
+        "AutoModelForSequenceClassification": "modeling_bert.JinaBertForSequenceClassification",
+    },
+    "emb_pooler": "mean",
+    "feed_forward_type": "geglu",
+    "model_type": "bert",
+    "position_embedding_type": "alibi",
+}
+
+
+def _of_family(family: Family, config: dict[str, object], positions: int) -> dict[str, object]:
     """config.json as the family's own class writes it."""
     if family == "electra":
         return config | {"embedding_size": int(str(config["hidden_size"])) // 2, "summary_type": "first"}
     if family == "albert":
         shared = {"num_hidden_groups": 1, "inner_group_num": 1, "hidden_act": "gelu_new", "classifier_dropout_prob": 0.1}
         return config | shared | {"embedding_size": int(str(config["hidden_size"])) // 2}
+    if family == "new":
+        return config | {"max_position_embeddings": positions, "type_vocab_size": 1, "pad_token_id": 1} | GTE
+    if family == "jina-bert":
+        return config | JINA_BERT
     if family == "deberta-v2":
         return {key: value for key, value in config.items() if key != "position_embedding_type"} | DEBERTA
     without = {key: value for key, value in config.items() if key not in ("type_vocab_size", "position_embedding_type")}
@@ -389,7 +434,7 @@ native_checkpoint = functools.partial(tiny_checkpoint, hidden=64, intermediate=1
 def save_tokenizer(folder: Path, family: Family, tokenizer: Tokenizer, length: int) -> None:
     """Write tokenizer.json, and beside it what makes transformers load the same; `length` is its model_max_length."""
     own: dict[Family, Mapping[str, object]] = {
-        **dict.fromkeys(("xlm-roberta", "roberta"), _ROBERTA_TOKENS),
+        **dict.fromkeys(("xlm-roberta", "roberta", "new", "jina-bert"), _ROBERTA_TOKENS),
         "camembert": _ROBERTA_TOKENS | {"additional_special_tokens": ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]},
         "mpnet": _MPNET_TOKENS,
         "albert": _ALBERT_TOKENS,
@@ -406,6 +451,8 @@ def save_tokenizer(folder: Path, family: Family, tokenizer: Tokenizer, length: i
         "mpnet": lowercased | {"tokenizer_class": "MPNetTokenizer"},
         "albert": {"tokenizer_class": "AlbertTokenizer", "do_lower_case": True, "keep_accents": False},
         "deberta-v2": {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False, "split_by_punct": False},
+        "new": {"tokenizer_class": "XLMRobertaTokenizer"},
+        "jina-bert": {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False, "trim_offsets": True},
     }
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -446,10 +493,18 @@ def _save_weights(path: Path, config: Mapping[str, Any], tokenizer: Tokenizer, s
     from safetensors.torch import save_file
     from transformers.modeling_utils import no_init_weights
 
+    from raskrank import reimplemented
+
     architecture = config["architectures"][0]
-    model_class = getattr(transformers, architecture)
-    with no_init_weights():
-        model: Any = model_class(model_class.config_class.from_dict(dict(config)))
+    model: Any
+    if architecture in reimplemented.ARCHITECTURES:
+        scaling = config.get("rope_scaling")
+        own = {"num_labels": len(config["id2label"]), "rope_factor": scaling["factor"] if scaling else 1.0}
+        model = reimplemented.build(architecture, {**config, **own})
+    else:
+        model_class = getattr(transformers, architecture)
+        with no_init_weights():
+            model = model_class(model_class.config_class.from_dict(dict(config)))
     model.eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

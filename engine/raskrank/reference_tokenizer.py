@@ -29,6 +29,8 @@ _BY_MODEL_TYPE: Mapping[str, str] = {
     "mpnet": "MPNet",
     "albert": "Albert",
     "deberta-v2": "DebertaV2",
+    "new": "XLMRoberta",
+    "jina-bert": "Roberta",
 }
 # transformers' own classes that read tokenizer.json. A name that is not among them may stand for code in the folder.
 # fmt: off

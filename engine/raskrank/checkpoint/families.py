@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from raskrank.checkpoint import deberta
+from raskrank.checkpoint import deberta, gte, jina_bert
 
 # Whose tensors a family has: two families of one kind compute the same.
-Tensors = Literal["bert", "roberta", "electra", "distilbert", "mpnet", "albert", "deberta"]
+Tensors = Literal["bert", "roberta", "electra", "distilbert", "mpnet", "albert", "deberta", "gte", "jina-bert"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Family:
 
 
 _PADDED = {"pad_token_id": 1}
+_WITHOUT_POSITIONS = frozenset({"position_embedding_type"})
 _PLAIN = frozenset({"type_vocab_size", "position_embedding_type"})
 FAMILIES: tuple[Family, ...] = (
     Family(architecture="BertForSequenceClassification", model_type="bert", tensors="bert"),
@@ -107,6 +108,21 @@ FAMILIES: tuple[Family, ...] = (
         lacks=_PLAIN,
         further={"position_buckets": -1},
         arguments=deberta.arguments,
+    ),
+    Family(
+        architecture="NewForSequenceClassification",
+        model_type="new",
+        tensors="gte",
+        defaults=gte.DEFAULTS,
+        lacks=_WITHOUT_POSITIONS,
+        arguments=gte.arguments,
+    ),
+    Family(
+        architecture="JinaBertForSequenceClassification",
+        model_type="jina-bert",
+        tensors="jina-bert",
+        lacks=_WITHOUT_POSITIONS,
+        arguments=jina_bert.arguments,
     ),
 )
 OF_ARCHITECTURE: Mapping[str, Family] = {family.architecture: family for family in FAMILIES}

@@ -83,6 +83,47 @@ class GraphWriter:
         table = self.constant(f"{module}.weight", self.array(f"{module}.weight"))
         return self.node("Gather", [table, ids], module, axis=0)
 
+    def words_and_types(self, base: str, types: int, epsilon: float) -> str:
+        """BERT's embeddings without positions, normalized. types: how many there are; of a lone one no id is read."""
+        words = self.embedding(f"{base}.word_embeddings", INPUT_IDS)
+        if types > 1:
+            added = self.embedding(f"{base}.token_type_embeddings", TOKEN_TYPE_IDS)
+        else:
+            added = self.constant(f"{base}.token_type", self.array(f"{base}.token_type_embeddings.weight")[0])
+        return self.add_norm(words, added, f"{base}.LayerNorm", epsilon)
+
+    def projections(
+        self, module: str, weights: Sequence[Array], biases: Sequence[Array], state: str, rows: str
+    ) -> tuple[str, str, str]:
+        """Query of `rows`, key and value of `state`, (B, L or 1, H): of one product where those are the same.
+
+        weights, biases: of the three, (H, H) and (H).
+        """
+        width, names = len(weights[0]), [f"{module}/{part}" for part in "qkv"]
+        if rows == state:
+            merged = self.product(state, f"{module}/qkv", np.concatenate(weights), np.concatenate(biases))
+            query, key, value = self.split(merged, [width] * 3, names)
+        else:
+            query = self.product(rows, names[0], weights[0], biases[0])
+            merged = self.product(state, f"{module}/kv", np.concatenate(weights[1:]), np.concatenate(biases[1:]))
+            key, value = self.split(merged, [width] * 2, names[1:])
+        return query, key, value
+
+    def attention(self, query: str, key: str, value: str, output: str, *, heads: int, bias: str = "") -> str:
+        """softmax(query @ key / sqrt(D) + bias) @ value, (B, L or 1, H). bias: (1, N, L or 1, L), or nothing."""
+        inputs = [query, key, value, "", "", bias] if bias else [query, key, value]
+        return self.node("MultiHeadAttention", inputs, output, domain=MICROSOFT, num_heads=heads)
+
+    def gated(self, source: str, up: str, down: str, *, inner: int, gate_first: bool) -> str:
+        """down(gelu(gate) * rest), gate and rest being the halves of `up`. (B, L, H) -> (B, L, H)"""
+        halves = self.split(self.linear(source, up), [inner, inner], [f"{up}/first", f"{up}/second"])
+        gate, rest = halves if gate_first else halves[::-1]
+        return self.linear(self.node("Mul", [self.gelu(gate), rest], f"{up}/gated"), down)
+
+    def pooled(self, state: str, pooler: str) -> str:
+        """BERT's pooler: dense and tanh of the first token. (B, L, H) -> (B, H)"""
+        return self.node("Tanh", [self.dense(self.first(state), pooler)], f"{pooler}/tanh")
+
     def first_row(self, source: str) -> str:
         """(B, L, H) -> (B, 1, H): what a head reads that reads the first token alone."""
         return self.node("Slice", [source, self.integers(0), self.integers(1), self.integers(1)], f"{source}/first")
