@@ -88,11 +88,12 @@ def checkpoint_of(manifest: Manifest | None, folder: str | None) -> Checkpoint:
     """The checkpoint in `folder`, or where the manifest says."""
     from raskrank.torch_backend import local_checkpoint
 
-    if manifest is None or folder is not None:
-        checkpoint = read_checkpoint(Path(folder or ""))
-    else:
-        checkpoint = read_checkpoint(local_checkpoint(manifest.source.model, manifest.source.revision))
-    if manifest is not None and weights_sha256(checkpoint.folder) != manifest.source.weights_sha256:
+    if manifest is None:
+        return read_checkpoint(Path(folder or ""))
+    source = manifest.source
+    place = local_checkpoint(source.model, source.revision) if folder is None else Path(folder)
+    checkpoint = read_checkpoint(place, relevant_label=source.relevant_label)
+    if weights_sha256(checkpoint.folder) != source.weights_sha256:
         raise Incompatible(f"{checkpoint.folder}: its weights are not those that the bundle {manifest.name} was made from")
     return checkpoint
 

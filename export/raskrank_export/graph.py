@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.labels import Relevant
 from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
@@ -44,15 +45,18 @@ _FUSED = {
 _tracing = threading.Lock()
 
 
-def export_model(model: "PreTrainedModel", folder: Path) -> Path:
-    """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file."""
+def export_model(model: "PreTrainedModel", folder: Path, relevant: Relevant | None = None) -> Path:
+    """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file.
+
+    relevant: of two labels, whose logits become one.
+    """
     from optimum.exporters.onnx import onnx_export_from_model
 
     # Where optimum looks for a tokenizer to copy: not in the checkpoint, whose tokenizer is read already, nor on the hub.
     model.config._name_or_path = str(folder)
     with _quiet(), _same_random_numbers():
         try:
-            prepare(model)
+            prepare(model, relevant)
             onnx_export_from_model(
                 model, folder, opset=OPSET, task="text-classification", do_validation=False, no_post_process=True
             )

@@ -39,7 +39,13 @@ class ResolvedSource:
         return None if self.known is None else self.known.export_length
 
 
-def resolve(model: str, *, revision: str | None = None, accepted_license: str | None = None) -> ResolvedSource:
+def resolve(
+    model: str,
+    *,
+    revision: str | None = None,
+    accepted_license: str | None = None,
+    relevant_label: str | int | None = None,
+) -> ResolvedSource:
     """The hub model "owner/name", downloaded into the hub's own cache, or else the folder that `model` names.
 
     What looks like a hub model is one, whatever folders there are: a folder of that form is written "./owner/name".
@@ -66,7 +72,7 @@ def resolve(model: str, *, revision: str | None = None, accepted_license: str | 
     folder = _download(model, revision, CONFIGURATION)
     # The hub's cache keeps each commit in a folder of its name.
     commit = folder.name if _COMMIT.fullmatch(folder.name) else None
-    configuration = read_configuration(folder)
+    configuration = read_configuration(folder, relevant_label)
     _check_license(model, configuration.license, accepted_license)
     source = ResolvedSource(folder=folder, name=model, revision=commit, known=known, asked_revision=revision)
     if known is not None:
@@ -78,12 +84,12 @@ def resolve(model: str, *, revision: str | None = None, accepted_license: str | 
     return source
 
 
-def read(source: ResolvedSource, *, accepted_license: str | None = None) -> Checkpoint:
+def read(source: ResolvedSource, *, accepted_license: str | None = None, relevant_label: str | int | None = None) -> Checkpoint:
     """The checkpoint, with license and languages from the registry where its folder states none.
 
     Raises as `read_checkpoint` does, and CheckpointError if the license restricts use and is not accepted.
     """
-    checkpoint = read_checkpoint(source.folder, Origin(source.name, source.asked_revision))
+    checkpoint = read_checkpoint(source.folder, Origin(source.name, source.asked_revision), relevant_label)
     known = source.known or registry.of_layout(checkpoint.layout)
     if known is not None:
         checkpoint = replace(
