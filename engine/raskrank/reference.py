@@ -11,12 +11,11 @@ from raskrank import gate
 from raskrank.backend import Backend, Float32Array
 from raskrank.bundle import weights_sha256
 from raskrank.checkpoint import Checkpoint, read_checkpoint
-from raskrank.checkpoint.files import read_whole
 from raskrank.encoding import EncodedPair, PairEncoder
 from raskrank.errors import Incompatible, InputError
-from raskrank.manifest import TOKENIZER, Manifest
+from raskrank.manifest import Manifest
 from raskrank.process import rayon
-from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
+from raskrank.reference_tokenizer import PROBES, ReferenceEncoder, tokenizer_json
 from raskrank.tokenizer import load_encoder
 
 Advance = Callable[[int], None]
@@ -77,7 +76,7 @@ class LazyReference:
 def reference_of(checkpoint: Checkpoint, max_length: int) -> Reference:
     from raskrank.torch_backend import TorchBackend
 
-    backend, data = TorchBackend(checkpoint), read_whole(checkpoint.folder / TOKENIZER)
+    backend, data = TorchBackend(checkpoint), tokenizer_json(checkpoint)
     encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=rayon.usable())
     judge = ReferenceEncoder(checkpoint, encoder)
     judge.check(PROBES, encoder.encode(PROBES))

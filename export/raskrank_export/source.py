@@ -7,6 +7,8 @@ from typing import Literal
 
 from raskrank.checkpoint import CONFIGURATION, Checkpoint, Configuration, read_checkpoint, read_configuration, registry
 from raskrank.checkpoint.conversion import Origin
+from raskrank.checkpoint.families import OF_ARCHITECTURE
+from raskrank.checkpoint.tokenizer_options import has_tokenizer
 from raskrank.checkpoint.weights import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.extras import need
@@ -77,10 +79,12 @@ def resolve(
     source = ResolvedSource(folder=folder, name=model, revision=commit, known=known, asked_revision=revision)
     if known is not None:
         _check_facts(source, known, configuration)
-    for files in (TOKENIZER_FILES, WEIGHTS_FILES):
-        _download(model, revision, files, commit)
-        if not (folder / "tokenizer.json").is_file():
-            break  # `read` says so, without the weights
+    family = OF_ARCHITECTURE[configuration.architecture]
+    _download(model, revision, TOKENIZER_FILES, commit)
+    if not has_tokenizer(folder, family):
+        _download(model, revision, family.vocabulary, commit)
+    if has_tokenizer(folder, family):  # otherwise `read` says so, without the weights
+        _download(model, revision, WEIGHTS_FILES, commit)
     return source
 
 

@@ -13,7 +13,7 @@ from raskrank.checkpoint.labels import Relevant, read_labels
 from raskrank.checkpoint.layouts import Layout, recognize
 from raskrank.checkpoint.model_card import front_matter
 from raskrank.checkpoint.score import activation_of
-from raskrank.checkpoint.tokenizer_options import check_options, stated_length
+from raskrank.checkpoint.tokenizer_options import check_options, has_tokenizer, stated_length
 from raskrank.checkpoint.weights import check_weights
 from raskrank.errors import CheckpointError
 from raskrank.quoting import named, quoted
@@ -78,8 +78,10 @@ def read_checkpoint(folder: Path, origin: Origin | None = None, relevant_label: 
     """
     configuration = read_configuration(folder, relevant_label)
     origin = origin or Origin(str(folder))
-    if not is_file(folder / "tokenizer.json"):
-        raise CheckpointError(f"{origin.name} has no tokenizer.json. {conversion(folder, origin)}")
+    family = OF_ARCHITECTURE[configuration.architecture]
+    if not has_tokenizer(folder, family):
+        names = " and ".join(family.vocabulary)
+        raise CheckpointError(f"{origin.name} has no tokenizer.json, nor {names}. {conversion(folder, origin)}")
     parameters = check_weights(folder, configuration.architecture, configuration.numbers, configuration.layout, origin)
     return Checkpoint(**vars(configuration), parameters=parameters)
 

@@ -24,6 +24,8 @@ class Family:
     lacks: frozenset[str] = frozenset()  # keys of BERT that this one has not
     further: Mapping[str, int] = field(default_factory=dict)  # numbers that BERT has not, with transformers' defaults
     hidden_act: str = "gelu"  # default
+    # The files that transformers makes a fast tokenizer of where there is no tokenizer.json: all of them together.
+    vocabulary: tuple[str, ...] = ("vocab.txt",)
     epsilon: float | None = None  # of every LayerNorm, where config.json does not state it
 
     def spelled(self, name: str) -> str:
@@ -41,6 +43,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors="roberta",
         reserved_positions=None,
         defaults=_PADDED | {"vocab_size": 50265},
+        vocabulary=("vocab.json", "merges.txt"),
     ),
     Family(
         architecture="XLMRobertaForSequenceClassification",
@@ -48,6 +51,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors="roberta",
         reserved_positions=None,
         defaults=_PADDED,
+        vocabulary=("sentencepiece.bpe.model",),
     ),
     Family(
         architecture="CamembertForSequenceClassification",
@@ -55,6 +59,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors="roberta",
         reserved_positions=None,
         defaults=_PADDED,
+        vocabulary=("sentencepiece.bpe.model",),
     ),
     Family(
         architecture="ElectraForSequenceClassification",
@@ -93,6 +98,7 @@ FAMILIES: tuple[Family, ...] = (
         defaults={"vocab_size": 30000, "hidden_size": 4096, "num_attention_heads": 64, "intermediate_size": 16384},
         further={"embedding_size": 128, "num_hidden_groups": 1, "inner_group_num": 1},
         hidden_act="gelu_new",
+        vocabulary=("spiece.model",),
     ),
 )
 OF_ARCHITECTURE: Mapping[str, Family] = {family.architecture: family for family in FAMILIES}
