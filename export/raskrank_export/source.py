@@ -109,7 +109,7 @@ def _check_facts(source: ResolvedSource, known: registry.KnownModel, configurati
     """An error and no warning: with another activation or length come other scores, which look as good as the right ones."""
     for fact in ("activation", "max_length"):
         expected, found = getattr(known, fact), getattr(configuration, fact)
-        if found != expected:
+        if expected is not None and found != expected:
             raise CheckpointError(
                 f"{source.name}: the {fact} of this checkpoint is {quoted(found)}, that of the published model {expected!r}. "
                 f"To take it as it is, export its folder: {source.folder}"
