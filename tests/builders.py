@@ -262,7 +262,7 @@ def bytelevel_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-_TOKENIZERS: Mapping[Family, Callable[[], Tokenizer]] = {
+TOKENIZERS: Mapping[Family, Callable[[], Tokenizer]] = {
     "bert": wordpiece_tokenizer,
     "xlm-roberta": unigram_tokenizer,
     "roberta": bytelevel_tokenizer,
@@ -316,7 +316,7 @@ def tiny_checkpoint(
     """
     roberta_like = family in ROBERTA_LIKE
     if tokenizer is None:
-        tokenizer = _TOKENIZERS[family]()
+        tokenizer = TOKENIZERS[family]()
     config: dict[str, object] = {
         "architectures": [_ARCHITECTURES[family]],
         "attention_probs_dropout_prob": 0.1,

@@ -38,7 +38,7 @@ class TorchBackend:
         self.model = load_model(checkpoint)
         self.hidden_size = checkpoint.hidden_size
         self.groups = False  # PyTorch adds up a product in another order for another number of rows
-        self._token_types = checkpoint.type_vocab_size > 1
+        self._token_types, self._relevant = checkpoint.type_vocab_size > 1, checkpoint.relevant
 
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, threads: int = 1) -> Float32Array:  # noqa: ARG002
         import torch
@@ -49,7 +49,10 @@ class TorchBackend:
             feeds["token_type_ids"] = torch.from_numpy(token_type_ids)
         try:
             with torch.inference_mode():
-                result: Float32Array = self.model(**feeds).logits.reshape(-1).numpy()  # (B, 1) -> (B)
+                logits = self.model(**feeds).logits
+                if self._relevant is not None:
+                    logits = self._relevant.difference(logits)  # (B, 2) -> (B, 1)
+                result: Float32Array = logits.reshape(-1).numpy()
         except RuntimeError as error:
             raise InferenceError(f"PyTorch failed on a run of {' x '.join(map(str, ids.shape))} tokens") from error
         return result

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.labels import Relevant
 from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
@@ -49,15 +50,18 @@ _HOIST, _ALL = hoist_first_token.__name__, (drop_mask.__name__, merge_projection
 _tracing = threading.Lock()
 
 
-def export_model(model: "PreTrainedModel", folder: Path) -> Path:
-    """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file."""
+def export_model(model: "PreTrainedModel", folder: Path, relevant: Relevant | None = None) -> Path:
+    """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file.
+
+    relevant: of two labels, whose logits become one.
+    """
     from optimum.exporters.onnx import onnx_export_from_model
 
     # Where optimum looks for a tokenizer to copy: not in the checkpoint, whose tokenizer is read already, nor on the hub.
     model.config._name_or_path = str(folder)
     with _quiet(), _same_random_numbers():
         try:
-            prepare(model)
+            prepare(model, relevant)
             onnx_export_from_model(
                 model, folder, opset=OPSET, task="text-classification", do_validation=False, no_post_process=True
             )
@@ -90,7 +94,7 @@ def make_graph(backend: TorchBackend, checkpoint: Checkpoint, folder: Path) -> L
     Its large tensors are read from `folder`, which must stay until the graph is saved.
     """
     if checkpoint.architecture not in WRITERS:
-        file = export_model(backend.model, folder)
+        file = export_model(backend.model, folder, checkpoint.relevant)
         backend.close()
         gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
         return lean_graph(file, checkpoint)

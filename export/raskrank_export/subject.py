@@ -35,8 +35,9 @@ def read(job: Job) -> Subject:
     """Download or find the checkpoint, and encode the samples. Raises as `resolve` does, and where the two encode otherwise."""
     options = job.options
     with job.clock.step("read checkpoint"):
-        source = resolve(options.model, revision=options.revision, accepted_license=options.accepted_license)
-        checkpoint = read_source(source, accepted_license=options.accepted_license)
+        accepted, label = options.accepted_license, options.relevant_label
+        source = resolve(options.model, revision=options.revision, accepted_license=accepted, relevant_label=label)
+        checkpoint = read_source(source, accepted_license=accepted, relevant_label=label)
         tokenizer_json, tokenizer = read_tokenizer(checkpoint)
         asked = source.export_length if options.max_length is None else options.max_length
         encoder = _encoder(tokenizer, asked, checkpoint)

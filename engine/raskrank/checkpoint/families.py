@@ -27,6 +27,8 @@ class Family:
     lacks: frozenset[str] = frozenset()  # keys of BERT that this one has not
     further: Mapping[str, int] = field(default_factory=dict)  # numbers that BERT has not, with transformers' defaults
     hidden_act: str = "gelu"  # default
+    # The files that transformers makes a fast tokenizer of where there is no tokenizer.json: all of them together.
+    vocabulary: tuple[str, ...] = ("vocab.txt",)
     epsilon: float | None = None  # of every LayerNorm, where config.json does not state it
     # Further arguments of the config class, checked: of config.json's path, what is written there, and the numbers.
     arguments: Callable[[Path, Mapping[str, object], Mapping[str, int]], dict[str, object]] | None = None
@@ -47,6 +49,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors="roberta",
         reserved_positions=None,
         defaults=_PADDED | {"vocab_size": 50265},
+        vocabulary=("vocab.json", "merges.txt"),
     ),
     Family(
         architecture="XLMRobertaForSequenceClassification",
@@ -54,6 +57,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors="roberta",
         reserved_positions=None,
         defaults=_PADDED,
+        vocabulary=("sentencepiece.bpe.model",),
     ),
     Family(
         architecture="CamembertForSequenceClassification",
@@ -61,6 +65,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors="roberta",
         reserved_positions=None,
         defaults=_PADDED,
+        vocabulary=("sentencepiece.bpe.model",),
     ),
     Family(
         architecture="ElectraForSequenceClassification",
@@ -99,6 +104,7 @@ FAMILIES: tuple[Family, ...] = (
         defaults={"vocab_size": 30000, "hidden_size": 4096, "num_attention_heads": 64, "intermediate_size": 16384},
         further={"embedding_size": 128, "num_hidden_groups": 1, "inner_group_num": 1},
         hidden_act="gelu_new",
+        vocabulary=("spiece.model",),
     ),
     Family(
         architecture="DebertaV2ForSequenceClassification",

@@ -22,7 +22,7 @@ _HARMLESS_PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_attn_impl
 
 
 def architecture_of(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> str:
-    """transformers' class for this cross-encoder with one logit, a key of OF_ARCHITECTURE.
+    """transformers' class for this cross-encoder, a key of OF_ARCHITECTURE.
 
     written: config.json. card: config_sentence_transformers.json, {} where there is none.
 
@@ -120,15 +120,6 @@ def _architecture(path: Path, written: Mapping[str, object]) -> str:
 
 def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
     path = folder / "config.json"
-    # As in transformers, id2label goes before num_labels, and without either there are two.
-    labels = written.get("id2label")
-    if labels is not None and not isinstance(labels, dict):
-        raise CheckpointError(f"{path}: id2label must be an object, got {quoted(labels)}.")
-    count = written.get("num_labels") if labels is None else len(labels)
-    if count is None:
-        count = 2
-    if count != 1 or not isinstance(count, int) or isinstance(count, bool):
-        raise CheckpointError(f"{path}: the head has {quoted(count)} labels. A reranker has one (num_labels 1).")
     if written.get("position_embedding_type", "absolute") != "absolute":
         value = quoted(written["position_embedding_type"])
         raise CheckpointError(f"{path}: position_embedding_type {value} is not supported, only 'absolute'.")

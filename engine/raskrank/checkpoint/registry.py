@@ -31,9 +31,9 @@ class KnownModel:
     aliases: tuple[str, ...]  # other ids under which the hub has it
     license: str
     languages: tuple[str, ...]
-    activation: Activation
-    max_length: int  # tokens that it can read, special tokens included
-    export_length: int  # tokens that an export allows without being asked
+    activation: Activation | None  # None where nobody has published it
+    max_length: int | None  # tokens that it can read, special tokens included; None likewise
+    export_length: int | None  # tokens that an export allows without being asked; None for all that it can read
     layout: Layout  # what its tensors are called
     note: str
     reference: tuple[Reference, ...]
@@ -87,9 +87,9 @@ def known_models() -> tuple[KnownModel, ...]:
             aliases=tuple(entry.get("aliases", ())),
             license=entry["license"],
             languages=tuple(entry["languages"]),
-            activation=entry["activation"],
-            max_length=entry["max_length"],
-            export_length=entry.get("export_length", entry["max_length"]),
+            activation=entry.get("activation"),
+            max_length=entry.get("max_length"),
+            export_length=entry.get("export_length", entry.get("max_length")),
             layout=entry.get("layout", "transformers"),
             note=entry["note"],
             reference=tuple(map(_reference, entry.get("reference", ()))),

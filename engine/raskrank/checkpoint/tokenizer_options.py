@@ -7,6 +7,8 @@ does to casing, added tokens and the like is compared when a bundle is made.
 from collections.abc import Mapping
 from pathlib import Path
 
+from raskrank.checkpoint.families import Family
+from raskrank.checkpoint.files import is_file
 from raskrank.errors import CheckpointError
 from raskrank.quoting import quoted
 
@@ -25,6 +27,11 @@ _SWITCHES = {
     "__slow_tokenizer": "names another tokenizer than tokenizer.json",
     "fix_mistral_regex": "splits words in another way than tokenizer.json",
 }
+
+
+def has_tokenizer(folder: Path, family: Family) -> bool:
+    """Whether there is a tokenizer.json, or what transformers makes one of."""
+    return is_file(folder / "tokenizer.json") or all(is_file(folder / name) for name in family.vocabulary)
 
 
 def check_options(path: Path, options: Mapping[str, object]) -> None:

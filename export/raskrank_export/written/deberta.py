@@ -35,7 +35,7 @@ def write(writer: GraphWriter, checkpoint: Checkpoint) -> str:
         attended = writer.add_norm(attended, rows, f"{layer}.attention.output.LayerNorm", epsilon)
         inner = writer.gelu(writer.linear(attended, f"{layer}.intermediate.dense"))
         state = writer.add_norm(writer.linear(inner, f"{layer}.output.dense"), attended, f"{layer}.output.LayerNorm", epsilon)
-    return writer.dense(writer.gelu(writer.dense(writer.first(state), "pooler.dense")), "classifier")
+    return writer.logit(writer.gelu(writer.dense(writer.first(state), "pooler.dense")), checkpoint.relevant)
 
 
 def buckets(distances: npt.NDArray[np.int64], count: int, farthest: int) -> npt.NDArray[np.int64]:

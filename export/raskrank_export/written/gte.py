@@ -35,4 +35,4 @@ def write(writer: GraphWriter, checkpoint: Checkpoint) -> str:
         up, down = f"{layer}.mlp.up_gate_proj", f"{layer}.mlp.down_proj"
         gated = writer.gated(attended, up, down, inner=config["intermediate_size"], gate_first=False)
         state = writer.add_norm(gated, attended, f"{layer}.mlp_ln", epsilon)
-    return writer.dense(writer.pooled(state, "new.pooler.dense"), "classifier")
+    return writer.logit(writer.pooled(state, "new.pooler.dense"), checkpoint.relevant)

@@ -30,7 +30,7 @@ def write(writer: GraphWriter, checkpoint: Checkpoint) -> str:
         up, down = f"{layer}.mlp.gated_layers", f"{layer}.mlp.wo"
         gated = writer.gated(attended, up, down, inner=config["intermediate_size"], gate_first=True)
         state = writer.add_norm(gated, attended, f"{layer}.mlp.layernorm", epsilon)
-    return writer.dense(writer.pooled(state, "bert.pooler.dense"), "classifier")
+    return writer.logit(writer.pooled(state, "bert.pooler.dense"), checkpoint.relevant)
 
 
 def _falling(writer: GraphWriter, heads: int) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from raskrank.backend import INPUT_IDS, LOGITS, TOKEN_TYPE_IDS
+from raskrank.checkpoint.labels import Relevant
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.tensors import Spill
 
@@ -134,7 +135,18 @@ class GraphWriter:
 
     def dense(self, source: str, module: str) -> str:
         """(B, K) -> (B, M), left in fp32 as every head is."""
-        inputs = [source, *(self.constant(f"{module}.{part}", self.array(f"{module}.{part}")) for part in ("weight", "bias"))]
+        return self._gemm(source, module, self.array(f"{module}.weight"), self.array(f"{module}.bias"))
+
+    def logit(self, source: str, relevant: Relevant | None) -> str:
+        """(B, H) -> (B, 1), by the checkpoint's "classifier". relevant: of two labels, whose difference is the logit."""
+        weight, bias = self.array("classifier.weight"), self.array("classifier.bias")  # (labels, H), (labels)
+        if relevant is not None:
+            weight = weight[[relevant.place]] - weight[[relevant.other]]
+            bias = bias[[relevant.place]] - bias[[relevant.other]]
+        return self._gemm(source, "classifier", weight, bias)
+
+    def _gemm(self, source: str, module: str, weight: Array, bias: Array) -> str:
+        inputs = [source, self.constant(f"{module}.weight", weight), self.constant(f"{module}.bias", bias)]
         return self.node("Gemm", inputs, module, transB=1)
 
     def length(self) -> str:
