@@ -248,7 +248,7 @@ def tensors(model: str, config: Mapping[str, object]) -> Iterator[Tensor]:
     else:
         layout = _transformers_shapes(numbers, base="roberta", pooled=False)
     for name, shape in layout:
-        yield Tensor(name, _DTYPES[str(config["torch_dtype"])], shape)
+        yield Tensor(name, _DTYPES[str(config.get("torch_dtype", "float32"))], shape)
     if model in _WITH_POSITION_IDS:
         base = "bert" if model in WORDPIECE else "roberta"
         yield Tensor(f"{base}.embeddings.position_ids", "I64", (1, numbers["max_position_embeddings"]))
