@@ -206,7 +206,12 @@ def albert_tokenizer() -> Tokenizer:
 
 def deberta_tokenizer() -> Tokenizer:
     """DeBERTa-v3's layout: [PAD]=0 [CLS] [SEP] [UNK]=3, [MASK] last; XLM-R's kind of pieces, and BERT's template."""
-    tokenizer = unigram_tokenizer(("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"))
+    specials = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+    vocabulary = json.loads(unigram_tokenizer((*specials, "[MASK]")).to_str())["model"]["vocab"]
+    tokenizer = Tokenizer(models.Unigram([(piece, score) for piece, score in vocabulary if piece != "[MASK]"], unk_id=3))
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    for token in (*specials, "[MASK]"):
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)])
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Strip(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
     )

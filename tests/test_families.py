@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from builders import NORWEGIAN, PAIRS, REIMPLEMENTED, ROBERTA_LIKE, Family, native_checkpoint
+from builders import NORWEGIAN, PAIRS, REIMPLEMENTED, ROBERTA_LIKE, Family, native_checkpoint, write_json
 from checkpoints import edit_json
 from conftest import Tiny
 from exporting import loose_export
@@ -194,3 +194,38 @@ def test_no_code_of_a_checkpoint_is_run_and_no_pickle_is_read(tiny: Tiny, tmp_pa
         folders.append(str(folder))
     arguments = (str(tiny.samples), str(tmp_path), *folders)
     run_script(tmp_path, NO_CODE, *arguments, deadline=240, silent=False, warnings=())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("family", ["electra", "distilbert", "mpnet", "albert"])
+def test_weights_of_any_float_type_in_shards(copy: Callable[..., Path], family: Family, dtype: str) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = copy(family)
+    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    names, weight_map = sorted(weights), dict[str, str]()
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"model-{number:05}-of-00002.safetensors"
+        save_file({name: weights[name] for name in part}, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
+    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
+    checkpoint = read_checkpoint(folder)
+    assert checkpoint.parameters == sum(tensor.numel() for tensor in weights.values())
+    loaded = load_model(checkpoint).state_dict()
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+@pytest.mark.parametrize("family", ["camembert", "electra", "distilbert", "mpnet"])
+def test_what_sentence_transformers_saves_scores_as_it_does(tiny: Tiny, family: Family, labels: int, tmp_path: Path) -> None:
+    library: Any = pytest.importorskip("sentence_transformers")
+    folder = native_checkpoint(tmp_path / "made", family, labels=labels)
+    theirs = library.CrossEncoder(str(folder), device="cpu")
+    theirs.save_pretrained(str(tmp_path / "saved"))
+    label = "LABEL_1" if labels == 2 else None
+    loose_export(tiny, tmp_path / "bundle", checkpoint=tmp_path / "saved", precision="fp32", relevant_label=label)
+    scores = theirs.predict(list(PAIRS), apply_softmax=labels == 2, show_progress_bar=False)
+    with Reranker.load(tmp_path / "bundle") as reranker:
+        np.testing.assert_allclose(reranker.score_pairs(PAIRS), scores if labels == 1 else scores[:, 1], atol=1e-4)

@@ -32,7 +32,7 @@ from raskrank import Reranker
 from raskrank.activation import sigmoid
 from raskrank.checkpoint import read_checkpoint
 from raskrank.checkpoint.registry import DEFAULT_MODEL, canonical, known, known_models, of_layout, refused, refused_models
-from raskrank.checkpoint.weights import SUGGESTION
+from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.cli.main import main
 from raskrank.errors import CheckpointError, InputError, NotACrossEncoder
 from raskrank.measure import compare, fresh

@@ -36,25 +36,35 @@ SLOW: dict[Family, str] = {
     "xlm-roberta": "XLMRobertaTokenizer",
     "camembert": "CamembertTokenizer",
     "albert": "AlbertTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
+    "new": "XLMRobertaTokenizer",
+    "jina-bert": "RobertaTokenizer",
 }
 PIECES: dict[Family, str] = {
     "xlm-roberta": "sentencepiece.bpe.model",
     "camembert": "sentencepiece.bpe.model",
     "albert": "spiece.model",
+    "deberta-v2": "spm.model",
+    "new": "sentencepiece.bpe.model",
 }
 # Of the model's own pieces, before what the class puts in front of them or behind.
 CONTROL: dict[Family, tuple[str, ...]] = {
     "xlm-roberta": ("<unk>", "<s>", "</s>"),
     "camembert": ("<unk>", "<s>", "</s>"),
     "albert": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
+    "deberta-v2": ("[PAD]", "[CLS]", "[SEP]", "[UNK]"),
+    "new": ("<unk>", "<s>", "</s>"),
 }
+
+
+_UNKNOWN = ("<unk>", "[UNK]")
 
 
 def leave_vocabulary(folder: Path, family: Family) -> Path:
     """Put the files that came before tokenizer.json in its place."""
     model = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
     (folder / "tokenizer.json").unlink()
-    if family == "roberta":
+    if family in ("roberta", "jina-bert"):
         (folder / "vocab.json").write_text(json.dumps(model["vocab"]), "utf-8")
         merges = [" ".join(pair) for pair in model["merges"]]
         (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", "utf-8")
@@ -74,11 +84,12 @@ def sentencepiece_model(pieces: list[tuple[str, float]], control: tuple[str, ...
     library: Any = importlib.import_module("transformers.convert_slow_tokenizer")
     proto = library.import_protobuf().ModelProto()
     for name in control:
-        kind = 2 if name == "<unk>" else 4 if name == "[MASK]" else 3  # unknown, user defined, control
+        kind = 2 if name in _UNKNOWN else 4 if name == "[MASK]" else 3  # unknown, user defined, control
         proto.pieces.add(piece=name, score=0.0, type=kind)
     for name, score in pieces:
         proto.pieces.add(piece=name, score=score)
-    ids = {name: control.index(name) if name in control else -1 for name in ("<unk>", "<s>", "</s>", "<pad>")}
+    ids = {name: control.index(name) if name in control else -1 for name in ("<s>", "</s>", "<pad>")}
+    ids["<unk>"] = next(index for index, name in enumerate(control) if name in _UNKNOWN)
     spec = proto.trainer_spec
     spec.model_type, spec.unk_id, spec.bos_id, spec.eos_id, spec.pad_id = 1, ids["<unk>"], ids["<s>"], ids["</s>"], ids["<pad>"]
     proto.normalizer_spec.name = "identity"

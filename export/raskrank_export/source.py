@@ -8,8 +8,8 @@ from typing import Literal
 from raskrank.checkpoint import CONFIGURATION, Checkpoint, Configuration, read_checkpoint, read_configuration, registry
 from raskrank.checkpoint.conversion import Origin
 from raskrank.checkpoint.families import OF_ARCHITECTURE
+from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.checkpoint.tokenizer_options import has_tokenizer
-from raskrank.checkpoint.weights import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.extras import need
 from raskrank.license import restricts_use
@@ -67,7 +67,8 @@ def resolve(
     if not HUB_ID.fullmatch(model):
         raise CheckpointError(f"There is no folder {quoted(model)}. Give a checkpoint's folder, or a hub model as owner/name.")
     if refused := registry.refused(model):
-        raise NotACrossEncoder(f"{model} is {refused.reason}. {SUGGESTION}")
+        kind = CheckpointError if refused.exported else NotACrossEncoder
+        raise kind(f"{model} is {refused.reason}. Instead: raskrank export {refused.instead}. {SUGGESTION}")
     known = registry.known(model)
     if known is not None:
         _check_license(model, known.license, accepted_license)

@@ -13,6 +13,7 @@ from raskrank.checkpoint.labels import Relevant, read_labels
 from raskrank.checkpoint.layouts import Layout, recognize
 from raskrank.checkpoint.model_card import front_matter
 from raskrank.checkpoint.score import activation_of
+from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.checkpoint.tokenizer_options import check_options, has_tokenizer, stated_length
 from raskrank.checkpoint.weights import check_weights
 from raskrank.errors import CheckpointError
@@ -203,9 +204,8 @@ def _hidden_activation(path: Path, written: Mapping[str, object], family: Family
     key = family.spelled("hidden_act")
     value = written.get(key, family.hidden_act)
     if not isinstance(value, str) or value not in HIDDEN_ACTIVATIONS:
-        raise CheckpointError(
-            f"{path}: {key} {quoted(value)} is not supported. Supported are {', '.join(sorted(HIDDEN_ACTIVATIONS))}."
-        )
+        known = ", ".join(sorted(HIDDEN_ACTIVATIONS))
+        raise CheckpointError(f"{path}: {key} {quoted(value)} is not supported. Supported are {known}. {SUGGESTION}")
     return value
 
 

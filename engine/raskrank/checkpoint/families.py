@@ -113,6 +113,7 @@ FAMILIES: tuple[Family, ...] = (
         defaults=deberta.DEFAULTS,
         lacks=_PLAIN,
         further={"position_buckets": -1},
+        vocabulary=("spm.model",),
         arguments=deberta.arguments,
     ),
     Family(
@@ -121,6 +122,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors="gte",
         defaults=gte.DEFAULTS,
         lacks=_WITHOUT_POSITIONS,
+        vocabulary=("sentencepiece.bpe.model",),
         arguments=gte.arguments,
     ),
     Family(
@@ -128,6 +130,7 @@ FAMILIES: tuple[Family, ...] = (
         model_type="jina-bert",
         tensors="jina-bert",
         lacks=_WITHOUT_POSITIONS,
+        vocabulary=("vocab.json", "merges.txt"),
         arguments=jina_bert.arguments,
     ),
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.errors import CheckpointError, InputError
 from raskrank.quoting import named, quoted
 
@@ -73,7 +74,7 @@ def _names(path: Path, written: Mapping[str, object]) -> list[str]:
     if not isinstance(count, int) or isinstance(count, bool) or count not in (1, 2):
         raise CheckpointError(
             f"{path}: the head has {quoted(count)} labels. A reranker has one (num_labels 1), or two of which one is "
-            f"{RELEVANT!r}."
+            f"{RELEVANT!r}. {SUGGESTION}"
         )
     if count == 1:
         return [""]

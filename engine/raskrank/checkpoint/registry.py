@@ -41,10 +41,12 @@ class KnownModel:
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedModel:
-    """A model that is often asked for, and why it is no cross-encoder."""
+    """A model that is often asked for, and why it is not exported."""
 
     id: str
-    reason: str
+    reason: str  # what it is
+    instead: str  # the id of a known model
+    exported: bool  # it is that model, exported by others
 
 
 def canonical(model_id: str) -> str:
@@ -101,7 +103,10 @@ def known_models() -> tuple[KnownModel, ...]:
 @functools.cache
 def refused_models() -> tuple[RefusedModel, ...]:
     """All of them, in the order of the file."""
-    return tuple(RefusedModel(id=entry["id"], reason=entry["reason"]) for entry in _registry()["refused"])
+    return tuple(
+        RefusedModel(id=entry["id"], reason=entry["reason"], instead=entry["instead"], exported=entry.get("exported", False))
+        for entry in _registry()["refused"]
+    )
 
 
 def _reference(entry: dict[str, Any]) -> Reference:

@@ -6,7 +6,7 @@ from typing import get_args
 
 from raskrank.activation import Activation
 from raskrank.checkpoint.labels import Relevant
-from raskrank.checkpoint.weights import SUGGESTION
+from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.errors import CheckpointError
 from raskrank.quoting import quoted
 

@@ -37,7 +37,10 @@ def has_tokenizer(folder: Path, family: Family) -> bool:
 def check_options(path: Path, options: Mapping[str, object]) -> None:
     """Raises CheckpointError for what would give other ids than tokenizer.json. path: of tokenizer_config.json."""
     if "auto_map" in options:
-        raise CheckpointError(f"{path} has auto_map: the tokenizer would need remote code, which is never run.")
+        raise CheckpointError(
+            f"{path} has auto_map: the tokenizer would need remote code, which is never run. Where tokenizer.json is all that "
+            "it needs, remove auto_map and name one of transformers' own classes as tokenizer_class."
+        )
     for name, effect in _SWITCHES.items():
         if options.get(name):
             raise CheckpointError(f"{path}: {name} is {quoted(options[name])}, which is not supported: it {effect}.")
