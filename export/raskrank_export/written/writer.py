@@ -51,6 +51,9 @@ class GraphWriter:
         self._nodes.append(helper.make_node(op_type, inputs, [output], output, None, domain, None, **attributes))
         return output
 
+    def loop(self, inputs: Sequence[str], outputs: Sequence[str], body: onnx.GraphProto) -> None:
+        self._nodes.append(helper.make_node("Loop", inputs, outputs, outputs[-1], body=body))
+
     def linear(self, source: str, module: str) -> str:
         """source @ weight + bias, of a module of the checkpoint; the bias may be missing. (B, L, K) -> (B, L, M)"""
         bias = self.array(f"{module}.bias") if f"{module}.bias" in self.weights else None
