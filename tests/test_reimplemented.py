@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from builders import Family
+from builders import Family, tiny_checkpoint
 from checkpoints import edit_json
 from conftest import Tiny
+from exporting import loose_export
 from raskrank import Reranker
 from raskrank.checkpoint import read_checkpoint
 from raskrank.errors import CheckpointError
@@ -19,6 +20,7 @@ from raskrank.reimplemented import build
 from raskrank.reimplemented.gte import rotations, turned
 from raskrank.reimplemented.jina_bert import slopes
 from raskrank.torch_backend import TorchBackend, load_model
+from raskrank_export.written import jina_bert
 
 OWN: tuple[Family, ...] = ("new", "jina-bert")
 CONFIG: dict[str, Any] = {
@@ -157,6 +159,34 @@ def test_the_graph_is_right_at_every_length(tiny: Tiny, family: Family) -> None:
             expected.append(backend.logits(ids, types))
     assert np.ptp(expected) > 1
     np.testing.assert_allclose(found, expected, rtol=0, atol=3e-5)
+
+
+def test_blocks_of_rows_give_what_all_rows_give(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # At 512 rows a block no tiny pair has two of them; at 7 there are blocks that the tokens fill and others that they do not.
+    monkeypatch.setattr(jina_bert, "MOST_ROWS", 7)
+    loose_export(tiny, tmp_path / "blocks", checkpoint=tiny.checkpoint("jina-bert"), precision="fp32")
+    random = np.random.default_rng(3)
+    with Reranker.load(tmp_path / "blocks") as blocks, Reranker.load(tiny.bundle("jina-bert", "fp32")) as whole:
+        one, other = blocks._loaded.backend, whole._loaded.backend
+        for length in (3, 6, 7, 8, 13, 14, 15, 22, 49, 50, 127, 128):
+            ids = random.integers(4, 600, (3, length))  # (B, L)
+            types = np.zeros_like(ids)
+            together = one.logits(ids, types)
+            np.testing.assert_allclose(together, other.logits(ids, types), rtol=0, atol=1e-5)
+            assert b"".join(one.logits(ids[[row]], types[[row]]).tobytes() for row in range(3)) == together.tobytes()
+
+
+@pytest.mark.parametrize("family", OWN)
+def test_a_long_pair_scores_as_the_reference_does(tiny: Tiny, tmp_path: Path, family: Family) -> None:
+    folder = tiny_checkpoint(tmp_path / "checkpoint", family, positions=1500, layers=1)
+    report = loose_export(tiny, tmp_path / "bundle", checkpoint=folder, precision="fp32")
+    assert report.manifest.max_length == 1500
+    reference = TorchBackend(read_checkpoint(folder))
+    with Reranker.load(tmp_path / "bundle") as reranker:
+        for length in (511, 512, 513, 1024, 1025, 1500):
+            ids = np.random.default_rng(length).integers(4, 600, (1, length))
+            found = reranker._loaded.backend.logits(ids, ids * 0)
+            assert found == pytest.approx(reference.logits(ids, ids * 0), abs=3e-5)
 
 
 @pytest.mark.parametrize("family", OWN)
