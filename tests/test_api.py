@@ -83,8 +83,8 @@ def test_every_name_is_there(package: object) -> None:
         (
             raskrank_export.export,
             "(model, output, *, precision='int8', revision=None, max_length=None, samples=None, "
-            "scheme=None, target='portable', "
-            "trim_vocab=(), trim_form=None, accept_license=None, thresholds=None, overwrite=False, progress=None)",
+            "scheme=None, target='portable', trim_vocab=(), trim_form=None, accept_license=None, relevant_label=None, "
+            "thresholds=None, overwrite=False, progress=None)",
         ),
     ],
 )

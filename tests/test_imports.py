@@ -20,6 +20,7 @@ HEAVY = {"huggingface_hub", "onnx", "optimum", "pandas", "raskrank_export", "saf
 LAZY_PLACES = {
     "torch_backend.py",
     "reference_tokenizer.py",
+    "pieces.py",
     "loading.py",
     "cli/export.py",
     "measure/contenders.py",
