@@ -22,7 +22,7 @@ from paths import ROOT
 from raskrank.manifest import MANIFEST, Manifest
 
 DOCS = ROOT / "docs"
-EXAMPLES = (ROOT / "README.md", DOCS / "quickstart.md")
+EXAMPLES = (ROOT / "README.md", DOCS / "quickstart.md", DOCS / "long-documents.md")
 EXAMPLE = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 SCORE = re.compile(r"\d\.\d+")
 ROUNDING = 0.02  # of a score in another machine's last digits, shown with two
