@@ -1,10 +1,12 @@
 """From checked pairs to logits: look up -> encode -> plan -> run -> collect, a chunk at a time."""
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -15,16 +17,20 @@ from raskrank.cache import ScoreCache
 from raskrank.encoding import EncodedPair, Span
 from raskrank.errors import NonFiniteScore
 from raskrank.loading import Loaded, logger, warn
+from raskrank.prefixes import CHARS_PER_TOKEN
 from raskrank.process.beside import ahead
+from raskrank.process.until import Until
 from raskrank.ranking import Ranked, Ranking
 from raskrank.reference import LazyReference
-from raskrank.running import Workers, run_pairs
+from raskrank.running import Workers, run_until
 from raskrank.scored import Scored, best_window
 from raskrank.windows import Windows
 
 # Pairs, or windows, encoded, planned and run together: bounds memory for any number of documents, and is enough for
 # longest-first.
 CHUNK_PAIRS = 512
+# Characters for each core that are tokenized together where there is a deadline: 2 to 4 ms, by which it may be missed.
+DEADLINE_CHARS = 8_000
 
 Pair = tuple[str, str]  # query, document
 
@@ -33,10 +39,11 @@ Pair = tuple[str, str]  # query, document
 class Request:
     """How a call wants its pairs scored, from its checked arguments.
 
-    windows: over documents that are too long; None cuts them.
+    windows: over documents that are too long; None cuts them. until: as long as this allows, more of them are scored.
     """
 
     windows: Windows | None = None
+    until: Until = field(default_factory=Until)
 
     @property
     def most_windows(self) -> int:
@@ -48,7 +55,8 @@ class Request:
 class Outcome:
     """What became of n pairs, in order. broken: places of those whose logits are no finite numbers."""
 
-    logits: Float32Array  # (n,)
+    logits: Float32Array  # (n,): NaN where a deadline came before
+    done: npt.NDArray[np.bool_]  # (n,): whether it did not
     truncated: npt.NDArray[np.bool_]  # (n,)
     spans: list[Span | None]
     tokens: int = 0
@@ -58,29 +66,52 @@ class Outcome:
 
     @classmethod
     def of(cls, count: int) -> "Outcome":
-        return cls(logits=np.zeros(count, np.float32), truncated=np.zeros(count, np.bool_), spans=[None] * count)
+        return cls(
+            logits=np.full(count, np.nan, np.float32),
+            done=np.zeros(count, np.bool_),
+            truncated=np.zeros(count, np.bool_),
+            spans=[None] * count,
+        )
 
     def put(self, place: int, scored: Scored) -> None:
         self.logits[place], self.truncated[place], self.spans[place] = scored
+        self.done[place] = True
         if not scored.finite:
             self.broken.append(place)
 
+    def leave_broken(self) -> None:
+        """Those that are broken were not scored in time."""
+        self.logits[self.broken], self.done[self.broken], self.truncated[self.broken] = np.nan, False, False
+        for place in self.broken:
+            self.spans[place] = None
+        self.broken = []
+
     def spread(self, places: npt.NDArray[np.intp]) -> None:
         """Make it the outcome of other pairs: `places` has, for each of them, the place of its equal here."""
-        self.logits, self.truncated = self.logits[places], self.truncated[places]
+        self.logits, self.done, self.truncated = self.logits[places], self.done[places], self.truncated[places]
         self.spans = [self.spans[place] for place in places]
         self.broken = np.flatnonzero(np.isin(places, self.broken)).tolist()
 
     def ranking(self, scores: Float32Array, order: Iterable[int]) -> Ranking:
         """Hits in the order of these places. scores: float32 (n), of the logits."""
-        hits = [Ranked(place, float(scores[place]), bool(self.truncated[place]), self.spans[place]) for place in order]
-        return Ranking(hits, tokens=self.tokens, tokenize_seconds=self.tokenize_seconds, score_seconds=self.score_seconds)
+        places = list(order)
+        found = zip(
+            places, scores[places].tolist(), self.truncated[places].tolist(), [self.spans[i] for i in places], strict=True
+        )
+        return Ranking(
+            map(Ranked._make, found),
+            partial=not self.done.all(),
+            tokens=self.tokens,
+            tokenize_seconds=self.tokenize_seconds,
+            score_seconds=self.score_seconds,
+        )
 
 
 class _Chunk(NamedTuple):
     """A part of a call's pairs, ready to run. Places count from its first pair."""
 
-    keys: list[bytes]  # of all its pairs; none without a cache
+    pairs: int  # how many
+    keys: list[bytes]  # of all of them; none without a cache
     known: list[tuple[int, Scored]]  # from the cache
     encoded: list[tuple[int, list[EncodedPair]]]  # the windows of all others, or the pair alone
     seconds: float
@@ -99,7 +130,10 @@ class Scorer:
         self.rescued, self._counting = 0, threading.Lock()
 
     def score(self, pairs: Sequence[Pair], request: Request) -> Outcome:
-        """Finite logits of checked pairs; each is scored once, however often it is there. Raises NonFiniteScore."""
+        """Finite logits of checked pairs, or of those that are done in time; each is scored once, however often it is there.
+
+        Raises NonFiniteScore, or Stopped where the call was stopped.
+        """
         distinct = list(dict.fromkeys(pairs))
         if len(distinct) == len(pairs):
             outcome = self._rescued(pairs, [1] * len(pairs), request)
@@ -120,18 +154,24 @@ class Scorer:
     def _rescued(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request) -> Outcome:
         outcome = self._run(pairs, copies, request, self._cache)
         if outcome.broken and self._rescuer is not None:
-            self._rescue(self._rescuer, pairs, request, outcome)
+            if request.until.left() > 0:
+                self._rescue(self._rescuer, pairs, request, outcome)
+            else:
+                outcome.leave_broken()
         return outcome
 
     def _run(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request, cache: ScoreCache | None) -> Outcome:
         """copies: how many of the caller's pairs each stands for."""
         outcome, start = Outcome.of(len(pairs)), 0
-        chunks = _chunks(pairs, request, self._loaded.encoder.max_length)
-        with closing(ahead(lambda part: self._prepare(part, request, cache), chunks)) as prepared:
-            for part, chunk in zip(chunks, prepared, strict=True):
-                end = start + len(part)
-                self._complete(chunk, start, copies[start:end], outcome, cache)
+        encoder, backend, until = self._loaded.encoder, self._loaded.backend, request.until
+        chunks = _chunks(pairs, request, encoder.max_length, backend.concurrency)
+        in_time = takewhile(lambda _: until.left() > 0, chunks)  # looked at before each is encoded
+        with closing(ahead(lambda part: self._prepare(part, request, cache), in_time)) as prepared:
+            for chunk in prepared:
+                end = start + chunk.pairs
+                self._complete(chunk, start, copies[start:end], outcome, until, cache)
                 start = end
+        until.check()
         return outcome
 
     def _prepare(self, pairs: Sequence[Pair], request: Request, cache: ScoreCache | None) -> _Chunk:
@@ -141,27 +181,37 @@ class Scorer:
         new = [place for place, scored in enumerate(found) if scored is None]
         encoded = encoder.encode_windows([pairs[place] for place in new], request.windows)
         known = [(place, scored) for place, scored in enumerate(found) if scored is not None]
-        return _Chunk(keys, known, list(zip(new, encoded, strict=True)), time.perf_counter() - begin)
+        return _Chunk(len(pairs), keys, known, list(zip(new, encoded, strict=True)), time.perf_counter() - begin)
 
-    def _complete(self, chunk: _Chunk, start: int, copies: Sequence[int], outcome: Outcome, cache: ScoreCache | None) -> None:
-        """Run what is not known, and put all of the chunk into the outcome, from place `start` on."""
+    def _complete(
+        self,
+        chunk: _Chunk,
+        start: int,
+        copies: Sequence[int],
+        outcome: Outcome,
+        until: Until,
+        cache: ScoreCache | None,
+    ) -> None:
+        """Run what is not known, and put all that was done of the chunk into the outcome, from place `start` on."""
         begin = time.perf_counter()
         windows = [window for _, of_pair in chunk.encoded for window in of_pair]
         # A pair counts as done with its last window, which is the shortest.
         counts = [count for place, of_pair in chunk.encoded for count in (*[0] * (len(of_pair) - 1), copies[place])]
-        logits: list[float] = run_pairs(self._loaded.backend, self._workers, windows, self.advance, counts).tolist()
+        logits, done = run_until(until, self._loaded.backend, self._workers, windows, self.advance, counts)
         for place, scored in chunk.known:
             outcome.put(start + place, scored)
         end = 0
         for place, of_pair in chunk.encoded:
             first, end = end, end + len(of_pair)
-            scored = best_window(of_pair, logits[first:end])
+            if not done[first:end].all():
+                continue
+            scored = best_window(of_pair, logits[first:end].tolist())
             outcome.put(start + place, scored)
             if cache is not None and scored.finite:
                 cache.keep(chunk.keys[place], scored)
         if self.advance is not None and chunk.known:
             self.advance(sum(copies[place] for place, _ in chunk.known))
-        outcome.tokens += sum(len(window.input_ids) for window in windows)
+        outcome.tokens += sum(len(window.input_ids) for window, read in zip(windows, done.tolist(), strict=True) if read)
         outcome.tokenize_seconds += chunk.seconds
         outcome.score_seconds += time.perf_counter() - begin
 
@@ -178,15 +228,17 @@ class Scorer:
             logger.warning(message)
 
 
-def _chunks(pairs: Sequence[Pair], request: Request, max_length: int) -> list[Sequence[Pair]]:
-    """The pairs in order, in parts that have about CHUNK_PAIRS windows at most."""
-    if request.windows is None:
-        return [pairs[start : start + CHUNK_PAIRS] for start in range(0, len(pairs), CHUNK_PAIRS)]
-    chunks, start, windows = list[Sequence[Pair]](), 0, 0
+def _chunks(pairs: Sequence[Pair], request: Request, max_length: int, cores: int = 1) -> Iterator[Sequence[Pair]]:
+    """The pairs in order, in parts that have about CHUNK_PAIRS windows at most, and with a deadline about as many characters
+    to read as DEADLINE_CHARS allows. Each is made when it is asked for."""
+    most_chars = DEADLINE_CHARS * cores if request.until.limited else math.inf
+    start, windows, chars = 0, 0, 0
     for place, (_, document) in enumerate(pairs):
         of_pair = min(request.most_windows, 1 + len(document) // max_length)  # a token has a character or more, mostly
-        if place > start and windows + of_pair > CHUNK_PAIRS:
-            chunks.append(pairs[start:place])
-            start, windows = place, 0
-        windows += of_pair
-    return [*chunks, pairs[start:]] if pairs else []
+        read = min(len(document), of_pair * max_length * CHARS_PER_TOKEN)
+        if place > start and (windows + of_pair > CHUNK_PAIRS or chars + read > most_chars):
+            yield pairs[start:place]
+            start, windows, chars = place, 0, 0
+        windows, chars = windows + of_pair, chars + read
+    if pairs:
+        yield pairs[start:]

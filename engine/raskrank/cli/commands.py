@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from raskrank.checkpoint.registry import DEFAULT_MODEL
-from raskrank.cli.parser import Commands, Parser, count, natural, number, seconds
+from raskrank.cli.parser import Commands, Parser, count, counts, natural, number, seconds
 from raskrank.cpu import TARGETS
 from raskrank.documents import TEXT_FIELDS
 from raskrank.process.threads import ENVIRONMENT as THREADS
@@ -111,6 +111,13 @@ def _rank(commands: Commands) -> None:
     )
     command.add_argument("--score-threshold", metavar="X", type=number, help="leave out documents that score less than X")
     command.add_argument(
+        "--deadline",
+        metavar="S",
+        type=seconds,
+        help="seconds from when the model is loaded: documents are taken in the order of the input, and those that are not "
+        "scored by then follow, without a score",
+    )
+    command.add_argument(
         "--long-documents",
         choices=("truncate", "windows"),
         default="truncate",
@@ -180,7 +187,8 @@ def _compare(commands: Commands) -> None:
         "compare models on data: size, speed and quality side by side",
         "The models rank the same candidates: of each query the relevant passages, and what BM25 finds best. Then they take "
         "turns on the clock. Prints Markdown.",
-        "raskrank compare ./bundles/bge-int8 ./bundles/bge-fp32 --against torch \\\n  --data norquad --chart bge.png",
+        "raskrank compare ./bundles/bge-int8 ./bundles/bge-fp32 --against torch \\\n  --data norquad --chart bge.png\n"
+        "raskrank compare ./bundles/minilm ./bundles/bge --cascade 30 --candidates 100",
         "a model is broken or no cross-encoder",
         "Needs: pip install 'raskrank[compare]'; for checkpoints also 'raskrank[export]'",
     )
@@ -196,6 +204,14 @@ def _compare(commands: Commands) -> None:
     command.add_argument("--candidates", metavar="N", type=count, default=20, help="documents of each query (default: 20)")
     command.add_argument("--against", choices=("torch",), help="also the checkpoint that each bundle was made from")
     _backend(command)
+    command.add_argument(
+        "--cascade",
+        metavar="K",
+        type=counts,
+        default=(),
+        help="also the models in a row, from the fastest to the strongest: each but the last passes on the K documents that it "
+        "finds best (for three models, two numbers: 100,30), and what that loses and gains beside the last one alone",
+    )
     command.add_argument(
         "--bi-encoder",
         metavar="M",

@@ -4,6 +4,7 @@ import argparse
 import math
 import textwrap
 from contextlib import suppress
+from itertools import pairwise
 from typing import NoReturn
 
 from raskrank.errors import InputError
@@ -58,6 +59,14 @@ def number(text: str) -> float:
         if not math.isnan(number := float(text)):
             return number
     raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers between commas, none above the one before."""
+    numbers = tuple(count(part) for part in text.split(","))
+    if any(later > earlier for earlier, later in pairwise(numbers)):
+        raise argparse.ArgumentTypeError(f"expected numbers that do not rise, got {text!r}")
+    return numbers
 
 
 def seconds(text: str) -> float:

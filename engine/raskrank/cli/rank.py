@@ -1,9 +1,10 @@
 """`raskrank rank`."""
 
 import argparse
+import math
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from raskrank import license
@@ -17,6 +18,7 @@ from raskrank.terminal import ELLIPSIS, columns, say, show, table, to_json
 from raskrank.windows import Windows
 
 PROGRESS_DOCUMENTS = 200  # fewer are ranked before a bar says anything
+UNSCORED = "–"  # in the place of a score
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,16 +48,20 @@ def run(arguments: argparse.Namespace) -> int:
                     raw_scores=arguments.raw_scores,
                     score_threshold=arguments.score_threshold,
                     long_documents=windows or "truncate",
+                    deadline=arguments.deadline,
                 )
             except NonFiniteScore as error:
                 raise NonFiniteScore(f"{name}: {_broken(error, documents)}", error.indices) from error
         info = reranker.info()
         if note := license.note(info.name, info.license):
             say(note)
+        if hits.partial and (arguments.json or not any(math.isnan(hit.score) for hit in hits)):
+            say(f"note: not all of {len(documents)} documents were scored within {arguments.deadline:g} s")
         if arguments.json:
             show(_ranking_json(hits, documents))
         elif hits:
-            show("\n".join(_ranking_table(hits, documents, _unread(info.max_length, windows))))
+            notes = {"*": _unread(info.max_length, windows), UNSCORED: f"not scored within {arguments.deadline or 0:g} s"}
+            show("\n".join(_ranking_table(hits, documents, notes)))
         elif documents:
             say(f"{name}: none of {len(documents)} documents scores {arguments.score_threshold:g} or more")
         else:
@@ -84,14 +90,14 @@ def _ranking_json(hits: Sequence[Ranked], documents: Sequence[Document]) -> str:
     return "[\n" + ",\n".join(rows) + "\n]" if rows else "[]"
 
 
-def _ranking_table(hits: Sequence[Ranked], documents: Sequence[Document], unread: str) -> list[str]:
-    """unread: what the mark of a truncated document says."""
+def _ranking_table(hits: Sequence[Ranked], documents: Sequence[Document], notes: Mapping[str, str]) -> list[str]:
+    """notes: what the mark of a truncated document says, and that of one without a score."""
     limit, truncated = columns(sys.stdout), any(hit.truncated for hit in hits)
     marks = {False: [""], True: ["*"]} if truncated else {False: []}  # the column is there only if it says something
     rows = [
         [
             str(rank),
-            f"{hit.score:.4f}",
+            UNSCORED if math.isnan(hit.score) else f"{hit.score:.4f}",
             str(documents[hit.index].number),
             *marks[hit.truncated],
             _beginning(documents[hit.index].text, hit.span),
@@ -99,8 +105,9 @@ def _ranking_table(hits: Sequence[Ranked], documents: Sequence[Document], unread
         for rank, hit in enumerate(hits, 1)
     ]
     lines = table(["rank", "score", documents[0].unit, *marks[False], "text"], rows, limit)
-    if truncated:
-        lines += ["", *textwrap.wrap(f"* not read to its end: {unread}", limit, subsequent_indent="  ")]
+    used = {"*": truncated, UNSCORED: any(math.isnan(hit.score) for hit in hits)}
+    for mark in (mark for mark, there in used.items() if there):
+        lines += ["", *textwrap.wrap(f"{mark} {notes[mark]}", limit, subsequent_indent="  ")]
     return lines
 
 
@@ -112,8 +119,8 @@ def _beginning(text: str, span: tuple[int, int] | None) -> str:
 
 def _unread(max_length: int, windows: Windows | None) -> str:
     if windows is None:
-        return f"the model reads {max_length} tokens of query and document"
-    return f"{windows.max_windows} windows of {max_length} tokens, the query in each"
+        return f"not read to its end: the model reads {max_length} tokens of query and document"
+    return f"not read to its end: {windows.max_windows} windows of {max_length} tokens, the query in each"
 
 
 def _broken(error: NonFiniteScore, documents: Sequence[Document]) -> str:
