@@ -40,8 +40,10 @@ from raskrank.errors import (
 from raskrank.gate import Verification
 from raskrank.info import Info
 from raskrank.parity import Parity
-from raskrank.reranker import Ranked, Reranker
+from raskrank.ranking import Ranked, Ranking
+from raskrank.reranker import Reranker
 from raskrank.texts import Limits
+from raskrank.windows import Windows
 
 __version__ = "0.1.0"
 
@@ -65,10 +67,12 @@ __all__ = [
     "Parity",
     "ParityError",
     "Ranked",
+    "Ranking",
     "RaskrankError",
     "RaskrankWarning",
     "Reranker",
     "Verification",
+    "Windows",
     "__version__",
 ]
 

@@ -109,9 +109,16 @@ def planned(backend: Backend, lengths: Sequence[int], cores: int) -> list[Run]:
 
 
 def run_pairs(
-    backend: Backend, workers: Workers, encoded: Sequence[EncodedPair], advance: Callable[[int], None] | None = None
+    backend: Backend,
+    workers: Workers,
+    encoded: Sequence[EncodedPair],
+    advance: Callable[[int], None] | None = None,
+    counts: Sequence[int] | None = None,
 ) -> Float32Array:
-    """float32 (n): the logit of each pair, in order. advance: called from worker threads with the pairs a run has done."""
+    """float32 (n): the logit of each pair, in order. advance: called from worker threads with the pairs a run has done.
+
+    counts: what each pair counts for `advance`. Default: one.
+    """
     logits = np.zeros(len(encoded), np.float32)
 
     def work(run: Run) -> None:
@@ -119,8 +126,9 @@ def run_pairs(
         input_ids = np.stack([pair.input_ids for pair in members])  # (B, L)
         token_type_ids = np.stack([pair.token_type_ids for pair in members])  # (B, L)
         logits[list(run.indices)] = backend.logits(input_ids, token_type_ids, threads=run.threads)
-        if advance is not None:
-            advance(len(run.indices))
+        done = len(run.indices) if counts is None else sum(counts[index] for index in run.indices)
+        if advance is not None and done:
+            advance(done)
 
     lengths = [len(pair.input_ids) for pair in encoded]
     workers.run(work, planned(backend, lengths, backend.concurrency))

@@ -1,10 +1,12 @@
 """Check what callers pass: types, Unicode, limits. Messages carry positions and types, never texts."""
 
+import math
 import operator
 from collections.abc import Collection, Iterable, Mapping, MappingView, Set, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeGuard, cast
+from typing import SupportsFloat, TypeGuard, cast
 
 from raskrank.errors import InputError, LimitError
 
@@ -60,16 +62,23 @@ def check_pairs(pairs: object, limits: Limits) -> list[tuple[str, str]]:
 
 def positive(value: object, name: str) -> int:
     """`value` as an int of at least 1, or InputError. Takes NumPy integers; refuses bool."""
-    try:
-        number = None if isinstance(value, bool) else operator.index(cast(int, value))
-    except (TypeError, ValueError, RuntimeError):
-        number = None  # NumPy's and PyTorch's arrays have the method of an int too, and raise there
-    if number is None:
-        raise InputError(f"{name}: expected an int of at least 1, got {type(value).__name__}")
-    if number < 1:
-        got = number if number > -MOST_SHOWN else "a number far below 0"
-        raise InputError(f"{name}: expected an int of at least 1, got {got}")
-    return number
+    return _integer(value, name, least=1)
+
+
+def whole(value: object, name: str) -> int:
+    """`value` as an int of at least 0, or InputError. Takes NumPy integers; refuses bool."""
+    return _integer(value, name, least=0)
+
+
+def number(value: object, name: str) -> float:
+    """`value` as a float that is no NaN, or InputError. Takes ints and NumPy's numbers; refuses bool."""
+    found = math.nan
+    if isinstance(value, SupportsFloat) and not isinstance(value, bool) and not getattr(value, "ndim", 0):
+        with suppress(TypeError, ValueError, OverflowError, RuntimeError):  # an int may be too large
+            found = float(value)
+    if math.isnan(found):
+        raise InputError(f"{name}: expected a number, got {'NaN' if isinstance(value, float) else type(value).__name__}")
+    return found
 
 
 def flag(value: object, name: str) -> bool:
@@ -77,6 +86,19 @@ def flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"{name}: expected True or False, got {type(value).__name__}")
     return value
+
+
+def _integer(value: object, name: str, *, least: int) -> int:
+    try:
+        number = None if isinstance(value, bool) else operator.index(cast(int, value))
+    except (TypeError, ValueError, RuntimeError):
+        number = None  # NumPy's and PyTorch's arrays have the method of an int too, and raise there
+    if number is None:
+        raise InputError(f"{name}: expected an int of at least {least}, got {type(value).__name__}")
+    if number < least:
+        got = number if number > -MOST_SHOWN else "a number far below 0"
+        raise InputError(f"{name}: expected an int of at least {least}, got {got}")
+    return number
 
 
 def _items(value: object, name: str, limits: Limits, *, dimensions: int) -> list[object]:

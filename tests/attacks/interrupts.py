@@ -15,10 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from raskrank import Reranker, reranker
+from raskrank import Reranker, scoring
 
 DOCUMENTS = ["Søknad fra en by", "en båt ved sjøen", "Python og SQL"]
-ENGINE = Path(reranker.__file__).parent
+ENGINE = Path(scoring.__file__).parent
 # Seconds from the start of a call to the interrupt: within it, or a few calls later.
 LONGEST = 0.004
 # How often interrupts go on, this many seconds apart, so that one comes while another is dealt with.
@@ -57,7 +57,7 @@ def every_step(load: Callable[[], Reranker], opcodes: bool) -> int:
 
     That is stricter than signals, which Python does not deal with at every opcode.
     """
-    reranker.CHUNK_PAIRS = 2  # so that there are two chunks: the second is tokenized beside the first
+    scoring.CHUNK_PAIRS = 2  # so that there are two chunks: the second is tokenized beside the first
     engine = load()
     expected, step = engine.score("by", DOCUMENTS).tobytes(), 0
     while _interrupted_at(step, engine, opcodes):

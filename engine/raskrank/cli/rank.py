@@ -11,7 +11,8 @@ from raskrank.cli.shared import EXPORTER, choose, form_of, progress_bar
 from raskrank.documents import TITLE_FIELD, Document, read_documents
 from raskrank.errors import NonFiniteScore
 from raskrank.extras import need
-from raskrank.reranker import Ranked, Reranker
+from raskrank.ranking import Ranked
+from raskrank.reranker import Reranker
 from raskrank.terminal import columns, say, show, table, to_json
 
 PROGRESS_DOCUMENTS = 200  # fewer are ranked before a bar says anything
