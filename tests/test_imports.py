@@ -16,8 +16,23 @@ from processes import run_script
 
 ENGINE = ROOT / "engine" / "raskrank"
 FILES = {file.relative_to(ENGINE).as_posix(): file for file in sorted(ENGINE.rglob("*.py"))}
-HEAVY = {"huggingface_hub", "onnx", "optimum", "pandas", "raskrank_export", "safetensors", "scipy", "torch", "transformers"}
+HEAVY = {
+    "huggingface_hub",
+    "onnx",
+    "optimum",
+    "pandas",
+    "pyarrow",
+    "raskrank_export",
+    "ray",
+    "safetensors",
+    "scipy",
+    "torch",
+    "transformers",
+}
 LAZY_PLACES = {
+    "bulk/cluster.py",
+    "bulk/parquet.py",
+    "integrations/ray.py",
     "torch_backend.py",
     "reference_tokenizer.py",
     "loading.py",

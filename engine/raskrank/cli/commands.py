@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
+from raskrank.bulk.job import BAD_ROWS, PART_ROWS
+from raskrank.bulk.job import FORMATS as BULK_FORMATS
 from raskrank.checkpoint.registry import DEFAULT_MODEL
-from raskrank.cli.parser import Commands, Parser, count, seconds
+from raskrank.cli.parser import Commands, Parser, count, natural, price, seconds
 from raskrank.cpu import TARGETS
 from raskrank.documents import TEXT_FIELDS
 from raskrank.process.threads import ENVIRONMENT as THREADS
@@ -119,6 +121,76 @@ def _rank(commands: Commands) -> None:
     _other_cpu(command)
     _own_memory(command)
     command.add_argument("--checkpoint", metavar="C", help=CHECKPOINT)
+
+
+def _score(commands: Commands) -> None:
+    command = commands.add(
+        "score",
+        "score the pairs of large files, on one machine or many",
+        "Each row of the input is a pair: columns query and document, or fields of JSON objects. The output has all columns of "
+        "the input, in the same format, with score and truncated, and with windows span_start and span_end: the characters of "
+        "the document that the score is of. It is a folder of parts, each of which is there whole or not at all. What was "
+        "stopped goes on with the same command, and loses at most the parts that were in work. Memory does not grow with the "
+        "input.",
+        "raskrank score pairs.parquet scored/ --bundle ./bge\n"
+        "raskrank score pairs/ more.parquet scored/ --bundle ./bge --ray=auto",
+        "the bundle is broken, a score is no number, or the output cannot be written",
+        "Parquet needs: pip install 'raskrank[bulk]'; --ray needs: pip install 'raskrank[ray]'",
+    )
+    command.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="INPUT... OUTPUT: files and folders of .parquet, .jsonl, .csv or .tsv, with a header, and a folder for the output",
+    )
+    command.add_argument("--query-column", metavar="NAME", default="query", help="that has the queries (default: query)")
+    command.add_argument(
+        "--document-column", metavar="NAME", default="document", help="that has the documents (default: document)"
+    )
+    command.add_argument(
+        "--prefix",
+        metavar="P",
+        default="",
+        help="put this in front of the names of the columns that are added (default: nothing)",
+    )
+    command.add_argument("--format", choices=BULK_FORMATS, help="of the input (default: by the files' names)")
+    command.add_argument("--bundle", metavar="B", help=BUNDLE)
+    command.add_argument("--raw-scores", action="store_true", help="logits, before any sigmoid")
+    command.add_argument(
+        "--long-documents",
+        choices=("truncate", "windows"),
+        default="truncate",
+        help="what a document gets that the model cannot read at once: it is cut, or read in windows of which the best counts "
+        "(default: truncate)",
+    )
+    command.add_argument("--max-windows", metavar="N", type=count, help="of a document (default: 16)")
+    command.add_argument("--overlap", metavar="N", type=natural, help="tokens that neighbouring windows share (default: 64)")
+    command.add_argument(
+        "--bad-rows",
+        choices=BAD_ROWS,
+        default="stop",
+        help="what a row gets whose query or document is null or no text, or whose score is no number: stop ends with an error "
+        "that says where, null writes a null score (default: stop)",
+    )
+    command.add_argument(
+        "--part-rows", metavar="N", type=count, default=PART_ROWS, help=f"rows of a part, at most (default: {PART_ROWS})"
+    )
+    _threads(command)
+    _backend(command)
+    _other_cpu(command)
+    _own_memory(command)
+    command.add_argument(
+        "--price-per-hour", metavar="X", type=price, help="of one machine: the summary says what a million pairs cost"
+    )
+    command.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        nargs="?",
+        const="",
+        help="score on the cluster of Ray at ADDRESS, or auto for the one that this machine is of; without ADDRESS that of "
+        "RAY_ADDRESS, else one that is started here; --threads is then for each actor (default: the cores of a machine in "
+        "groups of at most 8). All machines need the input, the output and the bundle at the same paths",
+    )
 
 
 def _info(commands: Commands) -> None:
@@ -261,6 +333,7 @@ def _threads(command: Parser) -> None:
 COMMANDS: Mapping[str, Callable[[Commands], None]] = {
     "export": _export,
     "rank": _rank,
+    "score": _score,
     "info": _info,
     "verify": _verify,
     "compare": _compare,

@@ -55,6 +55,8 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
             from raskrank.cli.export import run
         case "rank":
             from raskrank.cli.rank import run
+        case "score":
+            from raskrank.cli.score import run
         case "info":
             from raskrank.cli.info import run
         case "verify":

@@ -51,3 +51,17 @@ def seconds(text: str) -> float:
         if 0 < (number := float(text)) < math.inf:
             return number
     raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
+
+
+def natural(text: str) -> int:
+    with suppress(ValueError):
+        if (number := int(text)) >= 0:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+
+
+def price(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (number := float(text)) < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")

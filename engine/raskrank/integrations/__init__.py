@@ -1,0 +1,1 @@
+"""Raskrank in other frameworks. Each module needs its framework installed; see the extras."""
