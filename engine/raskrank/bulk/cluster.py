@@ -7,6 +7,7 @@ journal is a line. An actor that dies is replaced, and the part that it had is g
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,9 +20,13 @@ from raskrank.bulk.part import Part, Reader, Record
 from raskrank.bulk.plan import Plan, place_of, reader_of
 from raskrank.bulk.running import score_part
 from raskrank.bulk.sources import Source
+from raskrank.bulk.writing import remove_stale
 from raskrank.cpu import usable_cpus
 from raskrank.errors import InputError, RaskrankError
 from raskrank.extras import need
+
+REACH_SECONDS = 10.0  # within which a head node answers
+_NO_CLUSTER = "--ray: no cluster of Ray at {} ({}); start one with: ray start --head, or leave out the address"
 
 
 class Cluster(NamedTuple):
@@ -49,14 +54,13 @@ def connected(address: str | None, threads: int | None) -> Iterator[Cluster]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(address)
     own: dict[str, Any] = {"num_cpus": usable_cpus(), "include_dashboard": False} if address == "local" else {}
     try:
         with _nothing_said():
             ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"--ray: no cluster of Ray at {address[:100]} ({type(error).__name__}); start one with: ray start"
-        ) from None
+        raise InputError(_NO_CLUSTER.format(address[:100], type(error).__name__)) from None
     try:
         counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         machines = [count for count in counts if count]
@@ -68,6 +72,16 @@ def connected(address: str | None, threads: int | None) -> Iterator[Cluster]:
         yield Cluster(len(machines), each, actors)
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(_NO_CLUSTER.format(address[:100], type(error).__name__)) from None
 
 
 @contextmanager
@@ -115,6 +129,7 @@ def run_on(cluster: Cluster, plan: Plan, model: Model, journal: Journal, done: C
         record = Record(**json.loads(outcome["record"]))
         journal.add(record)
         done(rows[record.part])
+    remove_stale(plan.job.output)  # of actors that died
 
 
 _ERRORS: dict[str, type[RaskrankError]] = {"InputError": InputError}
