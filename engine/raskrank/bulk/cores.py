@@ -12,8 +12,8 @@ from raskrank import cpu
 if sys.platform != "win32":
     import fcntl
 
-# Threads of one process share an interpreter, which hands out work to eight of them without being what they wait for, also with
-# the smallest of models. Weights are mapped, so that more processes take little more memory.
+# Threads of a process share chunks of 512 pairs, at whose end some wait for the last of them: the more, the longer. And eight
+# fit on a NUMA node. Weights are mapped, so that more processes take little more memory.
 MOST = 8
 LEAST_USED = 0.9  # of the cores of all machines: larger groups are better than the last few cores
 
