@@ -199,6 +199,8 @@ find("example").addEventListener("click", () => {
   rank();
 });
 find("copy").addEventListener("click", async () => {
+  getSelection().selectAllChildren(find("curl"));
+  if (!navigator.clipboard) return; // browsers have it on https and this machine alone; elsewhere the line is selected
   await navigator.clipboard.writeText(find("curl").textContent);
   find("copy").textContent = words().copied;
   setTimeout(() => (find("copy").textContent = words().copy), 1500);
