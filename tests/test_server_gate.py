@@ -1,10 +1,12 @@
 """The gate, its estimates, and the keys. Needs no server."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builders import SENTENCES
 from raskrank import Reranker, Windows
@@ -51,20 +53,42 @@ def refused(gate: Gate, tokens: int) -> Problem:
 
 
 def test_what_would_wait_too_long_is_refused_with_the_time_until_there_is_room(gate: Gate, inside: ExitStack) -> None:
-    inside.enter_context(gate.admitted(9_000))
-    problem = refused(gate, 4_500)
+    inside.enter_context(gate.admitted(5_500))
+    problem = refused(gate, 8_000)
     assert (problem.status, problem.headers["Retry-After"]) == (429, "4")  # 3,500 too many, at 1,000 a second
-    inside.enter_context(gate.admitted(1_000))
-    assert refused(gate, 1).headers["Retry-After"] == "1"
+    inside.enter_context(gate.admitted(4_500))
+    assert refused(gate, 4_000).headers["Retry-After"] == "2"
+    assert (gate.tokens, gate.requests) == (10_000, 2)
     inside.close()
     assert (gate.tokens, gate.requests) == (0, 0)
-    with gate.admitted(4_500):
-        assert gate.tokens == 4_500
+    with gate.admitted(8_000):
+        assert gate.tokens == 8_000
+
+
+def test_a_small_request_does_not_wait_for_a_large_one_and_is_let_in_beside_it(gate: Gate, inside: ExitStack) -> None:
+    inside.enter_context(gate.admitted(1_000_000))
+    inside.enter_context(gate.admitted(3_000))  # until it is done, 3,000 of each
+    assert refused(gate, 3_501).status == 429
+    inside.enter_context(gate.admitted(3_500))
+
+
+@settings(max_examples=200)
+@given(st.lists(st.integers(1, 20_000), max_size=60))
+def test_what_is_inside_is_bounded_whatever_comes(sizes: list[int]) -> None:
+    gate = Gate(ServerOptions(max_tokens=10_000, max_requests=40))
+    with ExitStack() as inside:
+        for size in sizes:
+            with suppress(Problem):
+                inside.enter_context(gate.admitted(size))
+        assert gate.requests <= 40
+        first = sizes[0] if sizes else 0
+        assert gate.tokens - first <= 10_000 * sum(1 / place for place in range(1, gate.requests + 1))
+    assert gate.tokens == 0
 
 
 def test_a_request_of_any_size_is_let_in_where_nothing_waits(gate: Gate, inside: ExitStack) -> None:
     inside.enter_context(gate.admitted(1_000_000))
-    assert refused(gate, 1).headers["Retry-After"] == "60"  # the longest that clients honour
+    assert refused(gate, 1_000_000).headers["Retry-After"] == "60"  # the longest that clients honour
 
 
 def test_requests_are_counted_too(gate: Gate, inside: ExitStack) -> None:
@@ -77,8 +101,8 @@ def test_a_bound_in_tokens_holds_at_any_speed(clock: Clock, inside: ExitStack) -
     gate = Gate(ServerOptions(max_tokens=100), clock)
     gate.measured(10**9, 1.0)
     inside.enter_context(gate.admitted(60))
-    assert refused(gate, 41).status == 429
-    inside.enter_context(gate.admitted(40))
+    assert refused(gate, 51).status == 429
+    inside.enter_context(gate.admitted(50))
 
 
 def test_a_request_that_fails_leaves_its_room_and_says_nothing_of_the_speed(gate: Gate, clock: Clock) -> None:

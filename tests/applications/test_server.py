@@ -16,6 +16,7 @@ pytest.importorskip("uvicorn", reason="needs the extra server")
 
 from callers import SECRET
 from raskrank import Reranker
+from raskrank.server.serve import listen
 from serving import BEST, DEADLINE, DOCUMENTS, QUERY, Answer, Server, serving
 
 PATHS = ("/rerank", "/v1/rerank", "/v2/rerank")
@@ -301,6 +302,12 @@ def test_no_text_of_a_request_is_in_an_answer_to_others_or_in_what_the_process_s
         server.process.send_signal(signal.SIGTERM)
         output, errors = server.process.communicate(timeout=DEADLINE)
         assert (output, errors) == ("", "")
+
+
+def test_answers_do_not_wait_for_an_acknowledgement() -> None:
+    # Without TCP_NODELAY each answer on a connection that is kept took 40 ms more.
+    with listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_many_at_once_get_their_own_answers(server: Server) -> None:

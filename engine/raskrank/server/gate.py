@@ -19,14 +19,18 @@ LONGEST_WAIT = 60
 class Gate:
     """Counts the estimated tokens of calls that were let in and have not ended, in the thread of the event loop alone.
 
-    A call is let in where those before it leave room: in the tokens that the engine does in `options.max_wait` seconds, at the
-    speed measured here, or in `options.max_tokens`. One that comes to an empty gate is let in whatever its size. Estimates and
-    speed have one unit, so that a constant error in the estimates cancels.
+    The engine gives the calls inside turns of equal cost, so that until a call of n tokens is done it has done n tokens of it,
+    and of each other call as many, or all that it has if that is less. A call is let in if that is no more than the engine does
+    in `options.max_wait` seconds, at the speed measured here, or no more than `options.max_tokens`: a small one also while a
+    large one is at work, which it does not wait for. So of k calls inside the i-th smallest has at most 1 / (k - i + 1) of the
+    bound, and all together the bound times 1 + 1/2 + ... + 1/k. One that comes to an empty gate is let in whatever its size.
+
+    Estimates and speed have one unit, so that a constant error in the estimates cancels.
     """
 
     def __init__(self, options: ServerOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self._options, self._clock = options, clock
-        self.tokens = self.requests = 0
+        self._inside: list[int] = []  # tokens of each call
         self._done_tokens, self._busy_seconds = 0.0, 0.0  # what MEMORY holds
         self._looked = clock()
 
@@ -35,25 +39,34 @@ class Gate:
         self._done_tokens, self._busy_seconds = float(tokens), seconds
 
     @property
+    def tokens(self) -> int:
+        """Estimated, of all calls inside."""
+        return sum(self._inside)
+
+    @property
+    def requests(self) -> int:
+        return len(self._inside)
+
+    @property
     def speed(self) -> float:
         """Estimated tokens a second."""
         return self._done_tokens / self._busy_seconds if self._busy_seconds and self._done_tokens else math.inf
 
     @property
     def capacity(self) -> float:
-        """Estimated tokens that may be inside."""
+        """Estimated tokens that may be done until a call is."""
         limit = self._options.max_tokens
         return self.speed * self._options.max_wait if limit is None else limit
 
     @contextmanager
     def admitted(self, tokens: int) -> Iterator[None]:
         """Within its block so many estimated tokens are inside. Raises Problem: 429, with the seconds until there is room."""
-        over = self.tokens + tokens - self.capacity
-        if self.requests and (over > 0 or self.requests >= self._options.max_requests):
-            seconds = over / self.speed if over > 0 else self.tokens / self.speed / self.requests
+        over = tokens + sum(min(tokens, other) for other in self._inside) - self.capacity
+        if self._inside and (over > 0 or self.requests >= self._options.max_requests):
+            seconds = over / self.speed if over > 0 else min(self._inside) / self.speed
             raise later(429, "too much work is waiting", min(LONGEST_WAIT, max(1, math.ceil(seconds))))
         self._look()
-        self.tokens, self.requests = self.tokens + tokens, self.requests + 1
+        self._inside.append(tokens)
         try:
             yield
             self._look()
@@ -61,7 +74,7 @@ class Gate:
                 self._done_tokens += tokens
         finally:
             self._look()
-            self.tokens, self.requests = self.tokens - tokens, self.requests - 1
+            self._inside.remove(tokens)
 
     def _look(self) -> None:
         """Count the time since the last look, if the engine was busy, and forget as much of what is older."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -27,10 +28,17 @@ logger = logging.getLogger(__name__)
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. port: 0 for any free one. Raises InputError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sends small answers at once, without Nagle's 40 ms, only on sockets that say that they are TCP.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        if os.name == "posix":  # a port may be taken again at once after its server has ended
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
     except (OSError, OverflowError) as error:
+        listening.close()
         raise InputError(f"cannot listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}") from None
+    return listening
 
 
 def serve(
