@@ -27,7 +27,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
 
 # The second part is the group of dependencies, which the pip of Python 3.11 does not know yet.
 GROUP := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["applications"])
-$(APPLICATIONS)/.ready: PROJECT = '.[langchain,llama-index,haystack,bulk,ray]' $$($(PYTHON) -c '$(GROUP)')
+$(APPLICATIONS)/.ready: PROJECT = '.[langchain,llama-index,haystack,bulk,ray,server]' $$($(PYTHON) -c '$(GROUP)')
 $(APPLICATIONS)/.ready: pyproject.toml constraints-applications.txt constraints-torch.txt
 	$(environment)
 

@@ -19,10 +19,11 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.cli",
         "raskrank_export",
         "raskrank.integrations",
-        "raskrank.measure raskrank.bulk",
+        "raskrank.measure raskrank.bulk raskrank.server",
         "raskrank",  # the public names
+        "raskrank.cascade",
         "raskrank.reranker raskrank.info",
-        "raskrank.verifying",
+        "raskrank.verifying raskrank.wanted",
         "raskrank.scoring",
         "raskrank.loading",
         "raskrank.reference raskrank.options",
@@ -33,8 +34,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.manifest raskrank.scored raskrank.encoding raskrank.reading raskrank.terminal raskrank.settings_files",
         "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_parts raskrank.prefixes raskrank.layout "
         "raskrank.windows",
-        "raskrank.backend raskrank.contents raskrank.cpu raskrank.errors raskrank.external raskrank.license raskrank.planning "
-        "raskrank.quoting raskrank.ranking raskrank.texts",
+        "raskrank.backend raskrank.contents raskrank.cpu raskrank.errors raskrank.external raskrank.license raskrank.pace "
+        "raskrank.planning raskrank.quoting raskrank.ranking raskrank.texts",
     )
 )
 

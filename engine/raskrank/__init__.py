@@ -18,6 +18,7 @@ from raskrank.process.interpreter import require_main
 
 require_main()
 
+from raskrank.cascade import Cascade
 from raskrank.errors import (
     BundleError,
     CheckpointError,
@@ -49,6 +50,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
+    "Cascade",
     "CheckpointError",
     "ClosedError",
     "Corrupt",

@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-import numpy as np
-
 from raskrank import texts, verifying
 from raskrank.activation import activate
 from raskrank.backend import Float32Array
@@ -21,12 +19,14 @@ from raskrank.loading import Loaded, load
 from raskrank.options import BackendName, Options, absolute_path_text, named_bundle
 from raskrank.process import memory
 from raskrank.process.fork import Owner
+from raskrank.process.until import Until
 from raskrank.ranking import Ranking
 from raskrank.reference import LazyReference
 from raskrank.running import Workers
 from raskrank.samples import as_pairs, read_samples
 from raskrank.scoring import Outcome, Pair, Request, Scorer
 from raskrank.texts import Limits
+from raskrank.wanted import Wanted
 from raskrank.windows import LongDocuments, as_windows
 
 Result = TypeVar("Result")
@@ -121,6 +121,7 @@ class Reranker:
         raw_scores: bool = False,
         score_threshold: float | None = None,
         long_documents: LongDocuments = "truncate",
+        deadline: float | None = None,
     ) -> Ranking:
         """The documents by falling logit, ties by input index; only the `top_k` best if given. Empty for no documents.
 
@@ -134,16 +135,43 @@ class Reranker:
         long_documents: what becomes of a document that is too long for the model. "truncate": its end is not read. "windows":
             it is read in overlapping windows, each with the query, and its score is that of the best; `Ranked.span` says where
             that is. `Windows(...)`: the same, with other numbers than its defaults.
+        deadline: seconds from now, above 0, after which the answer is due with what is scored by then. Documents are then taken
+            in the caller's order, and none is begun that is not expected to be done in time, as measured since `load`. Where
+            not all were scored, `Ranking.partial` is True, and the others follow in the caller's order with the score NaN,
+            truncated False and span None; with a `score_threshold` they are left out. A document in windows is scored when all
+            of them are. Default: none.
+
+        An answer is late by what is under way at the deadline: by one run of the longest pair or window at most, and that only
+        where the machine is slower than it was, or by tokenizing about 8,000 characters for each core, or one document
+        (see `Limits`). With fallback="torch", what PyTorch has begun to rescue is finished.
 
         Raises InputError or LimitError before anything is computed; NonFiniteScore, InferenceError, ClosedError, ForkError.
         """
-        count, raw = None if top_k is None else texts.positive(top_k, "top_k"), texts.flag(raw_scores, "raw_scores")
-        least = -np.inf if score_threshold is None else texts.number(score_threshold, "score_threshold")
-        outcome = self._outcome(self._with_query(query, documents), long_documents)
-        scores = self._scores(outcome.logits, raw=raw)
-        order = np.argsort(-outcome.logits, kind="stable")
-        kept = order[scores[order].astype(np.float64) >= least]
-        return outcome.ranking(scores, kept[:count].tolist())
+        return self._rank(query, documents, Wanted.of(top_k, raw_scores, score_threshold, long_documents, deadline))
+
+    async def arank(
+        self,
+        query: str,
+        documents: Collection[str],
+        top_k: int | None = None,
+        *,
+        raw_scores: bool = False,
+        score_threshold: float | None = None,
+        long_documents: LongDocuments = "truncate",
+        deadline: float | None = None,
+    ) -> Ranking:
+        """As `rank`, for asyncio: the event loop goes on meanwhile. A task that is cancelled ends at once, and none of its runs
+        begins any more.
+
+        Up to 32 calls are in progress together and share the cores; others wait for their turn, and a deadline counts from the
+        call all the same. The loop's own thread copies the list, which may be changed at once, and no more. Context variables
+        are those of the task.
+
+        Raises as `rank` does; InferenceError also where no thread can be started.
+        """
+        wanted = Wanted.of(top_k, raw_scores, score_threshold, long_documents, deadline)
+        held = texts.as_list(documents, "documents", self._options.limits)
+        return await self._aside(lambda: self._rank(query, held, wanted), wanted.request.until)
 
     def score(
         self,
@@ -163,8 +191,24 @@ class Reranker:
 
         Raises as `rank` does.
         """
-        raw = texts.flag(raw_scores, "raw_scores")
-        return self._scores(self._outcome(self._with_query(query, documents), long_documents).logits, raw=raw)
+        request = Request(windows=as_windows(long_documents))
+        return self._score(query, documents, raw=texts.flag(raw_scores, "raw_scores"), request=request)
+
+    async def ascore(
+        self,
+        query: str,
+        documents: Collection[str],
+        *,
+        raw_scores: bool = False,
+        long_documents: LongDocuments = "truncate",
+    ) -> Float32Array:
+        """As `score`, float32 (n), for asyncio, in the way of `arank`.
+
+        Raises as `arank` does.
+        """
+        raw, request = texts.flag(raw_scores, "raw_scores"), Request(windows=as_windows(long_documents))
+        held = texts.as_list(documents, "documents", self._options.limits)
+        return await self._aside(lambda: self._score(query, held, raw=raw, request=request), request.until)
 
     def score_pairs(
         self,
@@ -181,7 +225,7 @@ class Reranker:
         Raises as `rank` does.
         """
         raw = texts.flag(raw_scores, "raw_scores")
-        return self._scores(self._outcome(self._checked(pairs), long_documents).logits, raw=raw)
+        return self._scores(self._outcome(self._checked(pairs), Request(windows=as_windows(long_documents))).logits, raw=raw)
 
     def assess(
         self,
@@ -197,7 +241,7 @@ class Reranker:
         Raises as `rank` does.
         """
         raw = texts.flag(raw_scores, "raw_scores")
-        outcome = self._outcome(self._checked(pairs), long_documents)
+        outcome = self._outcome(self._checked(pairs), Request(windows=as_windows(long_documents)))
         return outcome.ranking(self._scores(outcome.logits, raw=raw), range(len(outcome.logits)))
 
     def verify(self, pairs: Collection[tuple[str, str]] | None = None) -> Verification:
@@ -259,8 +303,18 @@ class Reranker:
     def _checked(self, pairs: object) -> list[Pair]:
         return texts.check_pairs(pairs, self._options.limits)
 
-    def _outcome(self, pairs: list[Pair], long_documents: object) -> Outcome:
-        request = Request(windows=as_windows(long_documents))
+    def _rank(self, query: object, documents: object, wanted: Wanted) -> Ranking:
+        outcome = self._outcome(self._with_query(query, documents), wanted.request)
+        return wanted.ranking(outcome, self._scores(outcome.logits, raw=wanted.raw))
+
+    def _score(self, query: object, documents: object, *, raw: bool, request: Request) -> Float32Array:
+        return self._scores(self._outcome(self._with_query(query, documents), request).logits, raw=raw)
+
+    async def _aside(self, function: Callable[[], Result], until: Until) -> Result:
+        self._check_process()
+        return await self._workers.callers.call(function, until)
+
+    def _outcome(self, pairs: list[Pair], request: Request) -> Outcome:
         return self._call(len(pairs) * request.most_windows, lambda: self._scorer.score(pairs, request))
 
     def _scores(self, logits: Float32Array, *, raw: bool) -> Float32Array:
@@ -269,12 +323,15 @@ class Reranker:
     def _call(self, runs: int, function: Callable[[], Result]) -> Result:
         """`function()` for so many runs at most, which `close` waits for. Not a context manager: an interrupt in one could
         leave the call open."""
-        if not self._owner.is_here:
-            raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
+        self._check_process()
         side_by_side = min(self._loaded.backend.concurrency, runs)
         starting = self._workers.lacking(side_by_side)
         memory.need(memory.for_call(side_by_side, self._loaded.backend.hidden_size, starting=starting), "a call")
         return self._workers.call(function)
+
+    def _check_process(self) -> None:
+        if not self._owner.is_here:
+            raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
 
 
 def _reload(options: Options) -> Reranker:

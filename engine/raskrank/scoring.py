@@ -1,5 +1,6 @@
 """From checked pairs to logits: look up -> encode -> plan -> run -> collect, a chunk at a time."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,16 +16,20 @@ from raskrank.cache import ScoreCache
 from raskrank.encoding import EncodedPair, Span
 from raskrank.errors import NonFiniteScore
 from raskrank.loading import Loaded, logger, warn
+from raskrank.prefixes import CHARS_PER_TOKEN
 from raskrank.process.beside import ahead
+from raskrank.process.until import Until
 from raskrank.ranking import Ranked, Ranking
 from raskrank.reference import LazyReference
-from raskrank.running import Workers, run_pairs
+from raskrank.running import Workers, run_until
 from raskrank.scored import Scored, best_window
 from raskrank.windows import Windows
 
 # Pairs, or windows, encoded, planned and run together: bounds memory for any number of documents, and is enough for
 # longest-first.
 CHUNK_PAIRS = 512
+# Characters for each core that are tokenized together where there is a deadline: 2 to 4 ms, by which it may be missed.
+DEADLINE_CHARS = 8_000
 
 Pair = tuple[str, str]  # query, document
 
@@ -33,10 +38,11 @@ Pair = tuple[str, str]  # query, document
 class Request:
     """How a call wants its pairs scored, from its checked arguments.
 
-    windows: over documents that are too long; None cuts them.
+    windows: over documents that are too long; None cuts them. until: as long as this allows, more of them are scored.
     """
 
     windows: Windows | None = None
+    until: Until = field(default_factory=Until)
 
     @property
     def most_windows(self) -> int:
@@ -48,7 +54,8 @@ class Request:
 class Outcome:
     """What became of n pairs, in order. broken: places of those whose logits are no finite numbers."""
 
-    logits: Float32Array  # (n,)
+    logits: Float32Array  # (n,): NaN where a deadline came before
+    done: npt.NDArray[np.bool_]  # (n,): whether it did not
     truncated: npt.NDArray[np.bool_]  # (n,)
     spans: list[Span | None]
     tokens: int = 0
@@ -58,23 +65,42 @@ class Outcome:
 
     @classmethod
     def of(cls, count: int) -> "Outcome":
-        return cls(logits=np.zeros(count, np.float32), truncated=np.zeros(count, np.bool_), spans=[None] * count)
+        return cls(
+            logits=np.full(count, np.nan, np.float32),
+            done=np.zeros(count, np.bool_),
+            truncated=np.zeros(count, np.bool_),
+            spans=[None] * count,
+        )
 
     def put(self, place: int, scored: Scored) -> None:
         self.logits[place], self.truncated[place], self.spans[place] = scored
+        self.done[place] = True
         if not scored.finite:
             self.broken.append(place)
 
+    def leave_broken(self) -> None:
+        """Those that are broken were not scored in time."""
+        self.logits[self.broken], self.done[self.broken], self.truncated[self.broken] = np.nan, False, False
+        for place in self.broken:
+            self.spans[place] = None
+        self.broken = []
+
     def spread(self, places: npt.NDArray[np.intp]) -> None:
         """Make it the outcome of other pairs: `places` has, for each of them, the place of its equal here."""
-        self.logits, self.truncated = self.logits[places], self.truncated[places]
+        self.logits, self.done, self.truncated = self.logits[places], self.done[places], self.truncated[places]
         self.spans = [self.spans[place] for place in places]
         self.broken = np.flatnonzero(np.isin(places, self.broken)).tolist()
 
     def ranking(self, scores: Float32Array, order: Iterable[int]) -> Ranking:
         """Hits in the order of these places. scores: float32 (n), of the logits."""
         hits = [Ranked(place, float(scores[place]), bool(self.truncated[place]), self.spans[place]) for place in order]
-        return Ranking(hits, tokens=self.tokens, tokenize_seconds=self.tokenize_seconds, score_seconds=self.score_seconds)
+        return Ranking(
+            hits,
+            partial=not self.done.all(),
+            tokens=self.tokens,
+            tokenize_seconds=self.tokenize_seconds,
+            score_seconds=self.score_seconds,
+        )
 
 
 class _Chunk(NamedTuple):
@@ -99,12 +125,18 @@ class Scorer:
         self.rescued, self._counting = 0, threading.Lock()
 
     def score(self, pairs: Sequence[Pair], request: Request) -> Outcome:
-        """Finite logits of checked pairs; each is scored once, however often it is there. Raises NonFiniteScore."""
+        """Finite logits of checked pairs, or of those that are done in time; each is scored once, however often it is there.
+
+        Raises NonFiniteScore, or Stopped where the call was stopped.
+        """
         distinct = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
         places = np.fromiter((distinct[pair] for pair in pairs), np.intp, len(pairs))
         outcome = self._run(list(distinct), np.bincount(places).tolist(), request, self._cache)
         if outcome.broken and self._rescuer is not None:
-            self._rescue(self._rescuer, list(distinct), request, outcome)
+            if request.until.left() > 0:
+                self._rescue(self._rescuer, list(distinct), request, outcome)
+            else:
+                outcome.leave_broken()
         outcome.spread(places)
         if broken := outcome.broken:
             shown = ", ".join(map(str, broken[:10])) + (", ..." if len(broken) > 10 else "")
@@ -118,11 +150,14 @@ class Scorer:
     def _run(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request, cache: ScoreCache | None) -> Outcome:
         """copies: how many of the caller's pairs each stands for."""
         outcome, start = Outcome.of(len(pairs)), 0
-        chunks = _chunks(pairs, request, self._loaded.encoder.max_length)
+        chunks = _chunks(pairs, request, self._loaded)
         with closing(ahead(lambda part: self._prepare(part, request, cache), chunks)) as prepared:
-            for part, chunk in zip(chunks, prepared, strict=True):
+            for part in chunks:
+                request.until.check()
+                if request.until.left() <= 0:
+                    break
                 end = start + len(part)
-                self._complete(chunk, start, copies[start:end], outcome, cache)
+                self._complete(next(prepared), start, copies[start:end], outcome, request.until, cache)
                 start = end
         return outcome
 
@@ -135,25 +170,35 @@ class Scorer:
         known = [(place, scored) for place, scored in enumerate(found) if scored is not None]
         return _Chunk(keys, known, list(zip(new, encoded, strict=True)), time.perf_counter() - begin)
 
-    def _complete(self, chunk: _Chunk, start: int, copies: Sequence[int], outcome: Outcome, cache: ScoreCache | None) -> None:
-        """Run what is not known, and put all of the chunk into the outcome, from place `start` on."""
+    def _complete(
+        self,
+        chunk: _Chunk,
+        start: int,
+        copies: Sequence[int],
+        outcome: Outcome,
+        until: Until,
+        cache: ScoreCache | None,
+    ) -> None:
+        """Run what is not known, and put all that was done of the chunk into the outcome, from place `start` on."""
         begin = time.perf_counter()
         windows = [window for _, of_pair in chunk.encoded for window in of_pair]
         # A pair counts as done with its last window, which is the shortest.
         counts = [count for place, of_pair in chunk.encoded for count in (*[0] * (len(of_pair) - 1), copies[place])]
-        logits: list[float] = run_pairs(self._loaded.backend, self._workers, windows, self.advance, counts).tolist()
+        logits, done = run_until(until, self._loaded.backend, self._workers, windows, self.advance, counts)
         for place, scored in chunk.known:
             outcome.put(start + place, scored)
         end = 0
         for place, of_pair in chunk.encoded:
             first, end = end, end + len(of_pair)
-            scored = best_window(of_pair, logits[first:end])
+            if not done[first:end].all():
+                continue
+            scored = best_window(of_pair, logits[first:end].tolist())
             outcome.put(start + place, scored)
             if cache is not None and scored.finite:
                 cache.keep(chunk.keys[place], scored)
         if self.advance is not None and chunk.known:
             self.advance(sum(copies[place] for place, _ in chunk.known))
-        outcome.tokens += sum(len(window.input_ids) for window in windows)
+        outcome.tokens += sum(len(window.input_ids) for window, read in zip(windows, done.tolist(), strict=True) if read)
         outcome.tokenize_seconds += chunk.seconds
         outcome.score_seconds += time.perf_counter() - begin
 
@@ -170,15 +215,19 @@ class Scorer:
             logger.warning(message)
 
 
-def _chunks(pairs: Sequence[Pair], request: Request, max_length: int) -> list[Sequence[Pair]]:
-    """The pairs in order, in parts that have about CHUNK_PAIRS windows at most."""
-    if request.windows is None:
+def _chunks(pairs: Sequence[Pair], request: Request, loaded: Loaded) -> list[Sequence[Pair]]:
+    """The pairs in order, in parts that have about CHUNK_PAIRS windows at most, and with a deadline about as many characters
+    to read as DEADLINE_CHARS allows."""
+    if request.windows is None and not request.until.limited:
         return [pairs[start : start + CHUNK_PAIRS] for start in range(0, len(pairs), CHUNK_PAIRS)]
-    chunks, start, windows = list[Sequence[Pair]](), 0, 0
+    max_length = loaded.encoder.max_length
+    most_chars = DEADLINE_CHARS * loaded.backend.concurrency if request.until.limited else math.inf
+    chunks, start, windows, chars = list[Sequence[Pair]](), 0, 0, 0
     for place, (_, document) in enumerate(pairs):
         of_pair = min(request.most_windows, 1 + len(document) // max_length)  # a token has a character or more, mostly
-        if place > start and windows + of_pair > CHUNK_PAIRS:
+        read = min(len(document), of_pair * max_length * CHARS_PER_TOKEN)
+        if place > start and (windows + of_pair > CHUNK_PAIRS or chars + read > most_chars):
             chunks.append(pairs[start:place])
-            start, windows = place, 0
-        windows += of_pair
+            start, windows, chars = place, 0, 0
+        windows, chars = windows + of_pair, chars + read
     return [*chunks, pairs[start:]] if pairs else []

@@ -44,8 +44,13 @@ def check_documents(documents: object, limits: Limits) -> list[str]:
     documents: str in a list or tuple, NumPy array, pandas column, deque, view of a dict, or whatever else has a length and an
         order. The list has plain str for str of any subclass.
     """
-    items = _items(documents, "documents", limits, dimensions=1)
+    items = as_list(documents, "documents", limits)
     return [_text(item, f"document {index}", limits) for index, item in enumerate(items)]
+
+
+def as_list(value: object, name: str, limits: Limits) -> list[object]:
+    """A list of its own with what stands in `value`, as `check_documents` takes it but whatever it is, or InputError."""
+    return _items(value, name, limits, dimensions=1)
 
 
 def check_pairs(pairs: object, limits: Limits) -> list[tuple[str, str]]:
@@ -78,6 +83,13 @@ def number(value: object, name: str) -> float:
             found = float(value)
     if math.isnan(found):
         raise InputError(f"{name}: expected a number, got {'NaN' if isinstance(value, float) else type(value).__name__}")
+    return found
+
+
+def seconds(value: object, name: str) -> float:
+    """`value` as a float above 0, or InputError. Takes what `number` takes."""
+    if (found := number(value, name)) <= 0:
+        raise InputError(f"{name}: expected seconds above 0, got {found:g}")
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from raskrank.bulk.job import BAD_ROWS, PART_ROWS
 from raskrank.bulk.job import FORMATS as BULK_FORMATS
 from raskrank.checkpoint.registry import DEFAULT_MODEL
-from raskrank.cli.parser import Commands, Parser, count, natural, price, seconds
+from raskrank.cli.parser import Commands, Parser, count, price, seconds, whole
 from raskrank.cpu import TARGETS
 from raskrank.documents import TEXT_FIELDS
 from raskrank.process.threads import ENVIRONMENT as THREADS
@@ -164,7 +164,7 @@ def _score(commands: Commands) -> None:
         "(default: truncate)",
     )
     command.add_argument("--max-windows", metavar="N", type=count, help="of a document (default: 16)")
-    command.add_argument("--overlap", metavar="N", type=natural, help="tokens that neighbouring windows share (default: 64)")
+    command.add_argument("--overlap", metavar="N", type=whole, help="tokens that neighbouring windows share (default: 64)")
     command.add_argument(
         "--bad-rows",
         choices=BAD_ROWS,
@@ -286,6 +286,61 @@ def _bench(commands: Commands) -> None:
     )
 
 
+def _serve(commands: Commands) -> None:
+    command = commands.add(
+        "serve",
+        "rank over HTTP, for clients of Cohere, Jina, vLLM, infinity, TEI and Voyage",
+        "Answers POST /rerank, /v1/rerank and /v2/rerank in the shape of the request; GET /info, /health, /ready, /metrics and "
+        "/docs; and a page at / to try it on. What would wait too long is refused with 429. SIGTERM ends the calls in flight. "
+        "With --json it prints the address when it is ready.",
+        "raskrank serve --bundle ./bge --port 8000 --api-key-file key.txt",
+        "the bundle is broken",
+        "Needs: pip install 'raskrank[server]'",
+    )
+    command.add_argument("--bundle", metavar="B", help=BUNDLE)
+    command.add_argument(
+        "--host", metavar="H", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)"
+    )
+    command.add_argument("--port", metavar="P", type=whole, default=8000, help="0 for any that is free (default: 8000)")
+    command.add_argument(
+        "--api-key-file", metavar="FILE", help="one key a line; requests need one in their header Authorization (default: none)"
+    )
+    command.add_argument(
+        "--deadline", metavar="S", type=seconds, help="of each request; an answer that is late is partial (default: none)"
+    )
+    command.add_argument(
+        "--max-wait",
+        metavar="S",
+        type=seconds,
+        default=10.0,
+        help="seconds of work that may be waiting; what comes then is refused with 429 (default: 10)",
+    )
+    command.add_argument("--max-tokens", metavar="N", type=count, help="the same in tokens (default: by --max-wait)")
+    command.add_argument("--max-requests", metavar="N", type=count, default=256, help="the same in requests (default: 256)")
+    command.add_argument(
+        "--max-body", metavar="BYTES", type=count, default=2**23, help="of a request; else 413 (default: 8 MiB)"
+    )
+    command.add_argument(
+        "--max-documents", metavar="N", type=count, default=1000, help="of a request; else 422 (default: 1000)"
+    )
+    command.add_argument(
+        "--max-text-chars", metavar="N", type=count, default=200_000, help="of a text; else 422 (default: 200000)"
+    )
+    command.add_argument(
+        "--grace", metavar="S", type=count, default=30, help="seconds that calls in flight get after SIGTERM (default: 30)"
+    )
+    command.add_argument(
+        "--cache-bytes", metavar="N", type=whole, default=0, help="memory for scores of pairs that come again (default: 0)"
+    )
+    _threads(command)
+    command.add_argument(
+        "--fallback", choices=("torch",), help="let PyTorch score what the bundle cannot; each time it does is a warning"
+    )
+    _backend(command)
+    _other_cpu(command)
+    _own_memory(command)
+
+
 def _backend(command: Parser) -> None:
     command.add_argument(
         "--backend",
@@ -338,4 +393,5 @@ COMMANDS: Mapping[str, Callable[[Commands], None]] = {
     "verify": _verify,
     "compare": _compare,
     "bench": _bench,
+    "serve": _serve,
 }

@@ -63,6 +63,8 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
             from raskrank.cli.verify import run
         case "compare":
             from raskrank.cli.compare import run
+        case "serve":
+            from raskrank.cli.serve import run
         case _:
             from raskrank.cli.bench import run
     return run

@@ -46,18 +46,18 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
 
 
+def whole(text: str) -> int:
+    with suppress(ValueError):
+        if (number := int(text)) >= 0:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+
+
 def seconds(text: str) -> float:
     with suppress(ValueError):
         if 0 < (number := float(text)) < math.inf:
             return number
     raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
-
-
-def natural(text: str) -> int:
-    with suppress(ValueError):
-        if (number := int(text)) >= 0:
-            return number
-    raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
 
 
 def price(text: str) -> float:
