@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,14 @@ def test_wrong_use_is_refused(
     write_jsonl(tmp_path / "p.jsonl", rows(1))
     assert main(["score", *arguments]) == 2
     assert says in error_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_what_ray_needs_is_asked_for_before_anything_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_jsonl(tmp_path / "p.jsonl", rows(1))
+    assert main(["score", str(file), str(tmp_path / "out"), "--ray"]) == 2
+    assert "pip install 'raskrank[ray]'" in error_line(capsys)
     assert not (tmp_path / "out").exists()
 
 

@@ -102,7 +102,7 @@ def test_an_output_of_something_else_is_refused(
     assert main([*command, *(str(other) if word == "other" else word for word in more)]) == 2
     line = error_line(capsys)
     assert says in line
-    assert "for another choose a new OUTPUT, or remove this one" in line
+    assert "for this one choose another OUTPUT, or remove the old one" in line
     assert states(tmp_path / "out") == before
 
 

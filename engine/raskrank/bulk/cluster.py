@@ -23,7 +23,6 @@ from raskrank.bulk.sources import Source
 from raskrank.bulk.writing import remove_stale
 from raskrank.cpu import usable_cpus
 from raskrank.errors import InputError, RaskrankError
-from raskrank.extras import need
 
 REACH_SECONDS = 10.0  # within which a head node answers
 _NO_CLUSTER = "--ray: no cluster of Ray at {} ({}); start one with: ray start --head, or leave out the address"
@@ -44,9 +43,8 @@ def connected(address: str | None, threads: int | None) -> Iterator[Cluster]:
     address: of one that runs, or "auto" for that of this machine. Default: RAY_ADDRESS, else one that is started here, for as
     long as the block. threads: cores of an actor. Default: see `cores.share`.
 
-    Raises MissingExtra, and InputError where there is no cluster at the address, or none with so many cores.
+    Raises InputError where there is no cluster at the address, or none with so many cores. Needs the extra ray.
     """
-    need("--ray", "ray", "ray", "pyarrow")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray.data

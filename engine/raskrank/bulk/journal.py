@@ -35,7 +35,7 @@ KEYS = {
     "part_rows": "with other --part-rows",
     "inputs": "with other input files, or one of them has changed since",
 }
-OTHER = "the same command goes on with it; for another choose a new OUTPUT, or remove this one"
+OTHER = "the command that began it goes on with it; for this one choose another OUTPUT, or remove the old one"
 
 
 class Journal:

@@ -17,13 +17,17 @@ from raskrank.bulk.summary import Summary
 from raskrank.bundle import read_manifest
 from raskrank.cli.shared import choose
 from raskrank.errors import InputError
+from raskrank.extras import need
 from raskrank.terminal import Bar, duration, is_terminal, say, show, to_json
 
 SAID_EVERY = 60.0  # seconds between lines about progress, where no terminal shows a bar
 
 
 def run(arguments: argparse.Namespace) -> int:
-    start, job, choice = time.perf_counter(), _job(arguments), choose(arguments)
+    start, job = time.perf_counter(), _job(arguments)
+    if arguments.ray is not None:
+        need("--ray", "ray", "ray", "pyarrow")
+    choice = choose(arguments)
     manifest, digest = read_manifest(choice.path)
     model = Model(
         bundle=choice.path.absolute(),
