@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from raskrank import Reranker
 from raskrank.bulk import cores
 from raskrank.bulk.job import Job, Model
 from raskrank.bulk.journal import Journal
@@ -22,7 +23,7 @@ from raskrank.bulk.running import score_part
 from raskrank.bulk.sources import Source
 from raskrank.bulk.writing import remove_stale
 from raskrank.cpu import usable_cpus
-from raskrank.errors import InputError, RaskrankError
+from raskrank.errors import InputError, MissingFile, RaskrankError
 
 REACH_SECONDS = 10.0  # within which a head node answers
 _NO_CLUSTER = "--ray: no cluster of Ray at {} ({}); start one with: ray start --head, or leave out the address"
@@ -49,7 +50,7 @@ def connected(address: str | None, threads: int | None) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # tracebacks of what is raised below
 
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _check_reachable(address)
@@ -103,6 +104,7 @@ def _nothing_said() -> Iterator[None]:
 def run_on(cluster: Cluster, plan: Plan, model: Model, journal: Journal, done: Callable[[int], None]) -> None:
     """As `run_here`, on a cluster; parts are done in any order. done: hears of the rows of a part that is done."""
     import ray.data
+    import ray.exceptions
     from ray.data import ActorPoolStrategy, DataContext
 
     left = [part for part in plan.parts if place_of(part, plan.sources) not in journal.done]
@@ -121,34 +123,40 @@ def run_on(cluster: Cluster, plan: Plan, model: Model, journal: Journal, done: C
         num_cpus=cluster.cores,
         compute=ActorPoolStrategy(size=min(cluster.actors, len(left)), max_tasks_in_flight_per_actor=1),
     )
-    for outcome in outcomes.iter_rows():
-        if outcome["error"]:
-            raise _ERRORS.get(outcome["kind"], RaskrankError)(outcome["error"])
-        record = Record(**json.loads(outcome["record"]))
-        journal.add(record)
-        done(rows[record.part])
+    try:
+        for outcome in outcomes.iter_rows():
+            if outcome["error"]:
+                raise _ERRORS.get(outcome["kind"], RaskrankError)(outcome["error"])
+            record = Record(**json.loads(outcome["record"]))
+            journal.add(record)
+            done(rows[record.part])
+    except ray.exceptions.RayError as error:  # its text is pages long
+        raise RaskrankError(f"--ray: the cluster has ended the work ({type(error).__name__}); see Ray's own logs") from error
     remove_stale(plan.job.output)  # of actors that died
 
 
-_ERRORS: dict[str, type[RaskrankError]] = {"InputError": InputError}
+_ERRORS: dict[str, type[RaskrankError]] = {"InputError": InputError, "MissingFile": MissingFile}
 
 
 class PartScorer:
-    """An actor: scores the parts that it is given, and writes their files. What is wrong with a part is an answer, too: what an
-    actor raises Ray would try again, and print."""
+    """An actor: scores the parts that it is given, and writes their files. What is wrong with a part, or with the bundle on its
+    machine, is an answer, too: what an actor raises Ray would try again, and print."""
 
     def __init__(self, job: Job, sources: list[Source], model: Model, threads: int) -> None:
         cores.stay_on_a_node(threads)
         self._job, self._sources, self._current = job, sources, -1
         self._reader: Reader[Any] | None = None
-        self._reranker = model.load(threads)
+        self._model, self._threads = model, threads
+        self._reranker: Reranker | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         (part,) = (Part(*map(int, values)) for values in zip(*(batch[name] for name in Part._fields), strict=True))
         try:
+            if self._reranker is None:
+                self._reranker = self._model.load(self._threads)
             record = score_part(self._reranker, self._reader_of(part), part, place_of(part, self._sources), self._job)
         except RaskrankError as error:
-            return {"record": [""], "error": [str(error)], "kind": [type(error).__name__]}
+            return {"record": [""], "error": [f"{error} (on {socket.gethostname()})"], "kind": [type(error).__name__]}
         return {"record": [json.dumps(asdict(record))], "error": [""], "kind": [""]}
 
     def _reader_of(self, part: Part) -> Reader[Any]:
