@@ -69,6 +69,7 @@ ATTACKS := \
 	'interrupts.py --steps opcode' \
 	'command_line.py --count 500' \
 	'export_kill.py --count 200' \
+	'score_kill.py --count 200' \
 	'calls.py --count 20000 --loads 900'
 soak: $(VENV)/.ready  ## the attacks of tests/attacks at length; under an hour on 2 cores
 	failed=0; for attack in $(ATTACKS); do \

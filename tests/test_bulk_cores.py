@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from processes import run_script
 from raskrank import cpu
 from raskrank.bulk import cores
 
@@ -58,6 +59,26 @@ def test_processes_share_the_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = [cores.stay_on_a_node(2) for _ in range(4)]  # one process here, but locks are by file that was opened
     assert found == [*pinned, []]
     assert pinned == [[0, 1, 2, 3], [4, 5], [0, 1, 2, 3]]
+
+
+def test_all_threads_of_a_process_are_kept_on_a_node(tmp_path: Path) -> None:
+    source = """
+    import os, threading, time
+    from pathlib import Path
+    from raskrank.bulk import cores
+    stay = threading.Event()
+    started = [threading.Thread(target=stay.wait) for _ in range(3)]
+    [thread.start() for thread in started]
+    cpu = max(os.sched_getaffinity(0))
+    cores._pin([cpu])
+    later = threading.Thread(target=lambda: print(os.sched_getaffinity(0) == {cpu}))
+    later.start()
+    later.join()
+    tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+    print(len(tasks) >= 4, {frozenset(os.sched_getaffinity(task)) for task in tasks} == {frozenset({cpu})})
+    stay.set()
+    """
+    assert run_script(tmp_path, source).stdout == "True\nTrue True\n"
 
 
 @pytest.mark.parametrize(("quota", "nodes"), [(8.0, [[0], [1]]), (None, [[0, 1]])], ids=["quota", "one node"])
