@@ -178,7 +178,7 @@ def test_an_output_within_the_input_is_refused(inside: str, tmp_path: Path, caps
     [
         (["p.jsonl"], "OUTPUT is missing: score INPUT... OUTPUT"),
         (["out", "--ray", "p.jsonl"], "p.jsonl was taken for the address of a cluster: write --ray at the end"),
-        (["p.jsonl", "out", "--overlap", "3"], "--overlap: only --long-documents windows uses it"),
+        (["p.jsonl", "out", "--overlap", "3"], "--overlap: there are windows only with --long-documents windows"),
         (["p.jsonl", "out", "--prefix", "q", "--query-column", "qscore"], '"qscore" is read, and the name of a column that is'),
         (["p.jsonl", "out", "--query-column", "document"], 'the columns of query and document are one, "document"'),
         (["absent.jsonl", "out"], "absent.jsonl: cannot be read: No such file"),

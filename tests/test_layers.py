@@ -22,7 +22,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.measure raskrank.bulk raskrank.server",
         "raskrank",  # the public names
         "raskrank.cascade",
-        "raskrank.reranker raskrank.info",
+        "raskrank.reranker",
+        "raskrank.session raskrank.info",
         "raskrank.verifying raskrank.wanted",
         "raskrank.scoring",
         "raskrank.loading",

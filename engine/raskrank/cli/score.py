@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from raskrank import Windows, license
+from raskrank import license
 from raskrank.bulk.job import Columns, Job, Model, Settings
 from raskrank.bulk.journal import Journal
 from raskrank.bulk.plan import Plan, place_of
 from raskrank.bulk.running import run_here
 from raskrank.bulk.summary import Summary
 from raskrank.bundle import read_manifest
-from raskrank.cli.shared import choose
+from raskrank.cli.shared import choose, windows_of
 from raskrank.errors import InputError
 from raskrank.extras import need
 from raskrank.terminal import Bar, duration, is_terminal, say, show, to_json
@@ -63,10 +63,6 @@ def _job(arguments: argparse.Namespace) -> Job:
     if not inputs:
         swallowed = f"; {arguments.ray} was taken for the address of a cluster: write --ray at the end, or --ray=ADDRESS"
         raise InputError(f"OUTPUT is missing: score INPUT... OUTPUT{swallowed if arguments.ray else ''}")
-    for name in ("max_windows", "overlap"):
-        if getattr(arguments, name) is not None and arguments.long_documents != "windows":
-            raise InputError(f"--{name.replace('_', '-')}: only --long-documents windows uses it; add that, or leave it out")
-    asked = {name: value for name in ("max_windows", "overlap") if (value := getattr(arguments, name)) is not None}
     return Job(
         inputs=tuple(path.absolute() for path in inputs),
         output=output.absolute(),
@@ -74,7 +70,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         part_rows=arguments.part_rows,
         settings=Settings(
             columns=Columns(query=arguments.query_column, document=arguments.document_column, prefix=arguments.prefix),
-            windows=Windows(**asked) if arguments.long_documents == "windows" else None,
+            windows=windows_of(arguments),
             raw_scores=arguments.raw_scores,
             bad_rows=arguments.bad_rows,
         ),
