@@ -5,7 +5,6 @@ With RASKRANK_APPLICATIONS=require, which that target sets, nothing is: a missin
 
 import ast
 import os
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import pytest
 class ModuleOrSkipped(pytest.Module):
     """A file of tests that is skipped where a package which it imports at its top is not installed."""
 
-    def collect(self) -> "Iterator[pytest.Item | pytest.Collector] | list[pytest.Item | pytest.Collector]":  # type: ignore[override]
+    def collect(self) -> list[pytest.Item | pytest.Collector]:
         if missing := lacking(self.path.read_text("utf-8")):
-            pytest.skip(f"needs {', '.join(missing)}: make test-applications", allow_module_level=True)
+            pytest.skip(f"{self.path.name} needs {', '.join(missing)}: make test-applications", allow_module_level=True)
         return list(super().collect())
 
 

@@ -1,1 +1,1 @@
-"""Raskrank in other frameworks. Each module needs its framework installed; see the extras."""
+"""Raskrank in the frameworks that applications use already. Each module needs its framework; none is imported by `raskrank`."""

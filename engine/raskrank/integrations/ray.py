@@ -22,6 +22,7 @@ from raskrank.bulk.job import BadRows, Columns, Settings
 from raskrank.bulk.part import Added
 from raskrank.bulk.scoring import score_batch
 from raskrank.errors import InputError
+from raskrank.extras import need
 from raskrank.options import BackendName
 from raskrank.windows import LongDocuments, as_windows
 
@@ -125,6 +126,7 @@ class _Rows:
 
 def _assigned() -> int:
     """CPUs that Ray has given this actor."""
+    need("a Scorer without threads", "ray", "ray")
     import ray
 
     found = ray.get_runtime_context().get_assigned_resources() if ray.is_initialized() else {}
