@@ -27,7 +27,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
 
 # The second part is the group of dependencies, which the pip of Python 3.11 does not know yet.
 GROUP := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["applications"])
-$(APPLICATIONS)/.ready: PROJECT = '.[langchain,llama-index,haystack]' $$($(PYTHON) -c '$(GROUP)')
+$(APPLICATIONS)/.ready: PROJECT = '.[langchain,llama-index,haystack,bulk,ray,server]' $$($(PYTHON) -c '$(GROUP)')
 $(APPLICATIONS)/.ready: pyproject.toml constraints-applications.txt constraints-torch.txt
 	$(environment)
 
@@ -70,6 +70,7 @@ ATTACKS := \
 	'interrupts.py --steps opcode' \
 	'command_line.py --count 500' \
 	'export_kill.py --count 200' \
+	'score_kill.py --count 200' \
 	'calls.py --count 20000 --loads 900'
 soak: $(VENV)/.ready  ## the attacks of tests/attacks at length; under an hour on 2 cores
 	failed=0; for attack in $(ATTACKS); do \

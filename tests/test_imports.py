@@ -16,7 +16,19 @@ from processes import run_script
 
 ENGINE = ROOT / "engine" / "raskrank"
 FILES = {file.relative_to(ENGINE).as_posix(): file for file in sorted(ENGINE.rglob("*.py"))}
-HEAVY = {"huggingface_hub", "onnx", "optimum", "pandas", "raskrank_export", "safetensors", "scipy", "torch", "transformers"}
+HEAVY = {
+    "huggingface_hub",
+    "onnx",
+    "optimum",
+    "pandas",
+    "pyarrow",
+    "raskrank_export",
+    "ray",
+    "safetensors",
+    "scipy",
+    "torch",
+    "transformers",
+}
 # A framework is imported by the adapter for it, and by nothing else.
 FRAMEWORKS = {
     "integrations/haystack.py": {"haystack"},
@@ -24,6 +36,9 @@ FRAMEWORKS = {
     "integrations/llama_index.py": {"llama_index"},
 }
 LAZY_PLACES = {
+    "bulk/cluster.py",
+    "bulk/parquet.py",
+    "integrations/ray.py",
     "torch_backend.py",
     "reference_tokenizer.py",
     "loading.py",
@@ -31,6 +46,8 @@ LAZY_PLACES = {
     "cli/export.py",
     "measure/contenders.py",
 }
+# Folders whose modules may import an extra's packages at once: only a command or a user that needs them imports these.
+EXTRAS = {"server/": {"prometheus_client", "starlette", "uvicorn"}}
 # They may name the standard streams: those of the command line, or of a process that is started to be measured.
 COMMAND_LINE = {
     "__main__.py",
@@ -181,7 +198,20 @@ def test_module_level_imports_are_dependencies(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     dependencies = {requirement.partition(">=")[0] for requirement in project["dependencies"]}
     eager = {package for node in _outside_functions(ast.parse(FILES[name].read_text("utf-8"))) for package in _imports(node)}
-    assert eager <= dependencies | sys.stdlib_module_names | {"raskrank"} | FRAMEWORKS.get(name, set())
+    extra = next((packages for folder, packages in EXTRAS.items() if name.startswith(folder)), set[str]())
+    assert eager <= dependencies | extra | FRAMEWORKS.get(name, set()) | sys.stdlib_module_names | {"raskrank"}
+
+
+def test_the_packages_of_extras_are_those_of_the_project() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for folder, packages in EXTRAS.items():
+        named = {requirement.partition(">=")[0].replace("-", "_") for requirement in extras[folder.removesuffix("/")]}
+        assert packages == named
+
+
+def test_nothing_but_the_command_serve_imports_the_server() -> None:
+    importing = {name for name, file in FILES.items() if "raskrank.server" in file.read_text("utf-8")}
+    assert {name for name in importing if not name.startswith("server/")} == {"cli/serve.py"}
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)

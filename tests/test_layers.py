@@ -18,7 +18,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.__main__",
         "raskrank.cli",
         "raskrank_export",
-        "raskrank.measure raskrank.integrations",
+        "raskrank.integrations",
+        "raskrank.measure raskrank.bulk raskrank.server",
         "raskrank",  # the public names
         "raskrank.cascade",
         "raskrank.reranker",
