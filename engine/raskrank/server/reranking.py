@@ -71,14 +71,16 @@ class Reranking:
             hits = await self._engine.rank(ask, left)
         if hits.partial and all(hit.score != hit.score for hit in hits):
             raise _late()
-        if not ask.truncate and (cut := [hit.index for hit in hits if hit.truncated]):
-            raise Problem(
-                422,
-                f"texts[{min(cut)}] and {len(cut) - 1} others have, with the query, more tokens than "
-                f"{self._engine.info.max_length}, and truncate is false",
-                param="truncate",
-            )
+        if not ask.truncate and any(hit.truncated for hit in hits):
+            raise self._too_long(ask, hits)
         return hits
+
+    def _too_long(self, ask: Ask, hits: Ranking) -> Problem:
+        cut = sorted(hit.index for hit in hits if hit.truncated)
+        name = "texts" if ask.dialect is Dialect.TEXTS else "documents"
+        named = ", ".join(f"{name}[{index}]" for index in cut[:10]) + (", ..." if len(cut) > 10 else "")
+        most = self._engine.info.max_length
+        return Problem(422, f"{named}: more than {most} tokens with the query, and truncate is false", param="truncate")
 
     async def _answer(self, ask: Ask, hits: Ranking, model: str, arrived: float) -> Response:
         answer = replies.ranking(ask, hits, model)
