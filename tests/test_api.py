@@ -15,7 +15,7 @@ import pytest
 
 import raskrank
 import raskrank_export
-from raskrank import Info, Limits, NonFiniteScore, Ranked, Ranking, Reranker, Verification, Windows
+from raskrank import Cascade, Info, Limits, NonFiniteScore, Ranked, Ranking, Reranker, Verification, Windows
 from raskrank.backend import Float32Array
 from raskrank.extras import need
 from raskrank.parity import compare
@@ -49,7 +49,7 @@ def shape(function: object) -> str:
 
 
 def test_the_names_of_the_engine() -> None:
-    others = ["Info", "Limits", "Parity", "Ranked", "Ranking", "Reranker", "Verification", "Windows", "__version__"]
+    others = ["Cascade", "Info", "Limits", "Parity", "Ranked", "Ranking", "Reranker", "Verification", "Windows", "__version__"]
     assert raskrank.__all__ == sorted([*ERRORS, *others])
 
 
@@ -63,6 +63,11 @@ def test_every_name_is_there(package: object) -> None:
         assert getattr(package, name) is not None
 
 
+RANK = (
+    "(self, query, documents, top_k=None, *, raw_scores=False, score_threshold=None, long_documents='truncate', deadline=None)"
+)
+
+
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
@@ -71,17 +76,18 @@ def test_every_name_is_there(package: object) -> None:
             "(bundle=None, *, threads=None, backend=None, fallback=None, checkpoint=None, expected_sha256=None, "
             "ignore_target=False, map_weights=True, limits=None, cache_bytes=0)",
         ),
-        (
-            Reranker.rank,
-            "(self, query, documents, top_k=None, *, raw_scores=False, score_threshold=None, long_documents='truncate')",
-        ),
+        *((method, RANK) for method in (Reranker.rank, Reranker.arank, Cascade.rank, Cascade.arank)),
         (Reranker.score, "(self, query, documents, *, raw_scores=False, long_documents='truncate')"),
+        (Reranker.ascore, "(self, query, documents, *, raw_scores=False, long_documents='truncate')"),
         (Reranker.score_pairs, "(self, pairs, *, raw_scores=False, long_documents='truncate')"),
         (Reranker.assess, "(self, pairs, *, raw_scores=False, long_documents='truncate')"),
         (Reranker.verify, "(self, pairs=None)"),
         (Reranker.info, "(self)"),
         (Reranker.progress, "(self, advance)"),
         (Reranker.close, "(self)"),
+        (Cascade, "(rerankers, keep)"),
+        (Cascade.info, "(self)"),
+        (Cascade.close, "(self)"),
         (Limits, "(*, max_documents=1000000, max_text_chars=10000000)"),
         (Windows, "(*, max_windows=16, overlap=64)"),
         (Ranked, "(index, score, truncated, span=None)"),
@@ -101,29 +107,33 @@ def test_signatures(function: object, expected: str) -> None:
 def test_public_classes_are_named_as_they_are_imported() -> None:
     classes = [item for name in raskrank.__all__ if isinstance(item := getattr(raskrank, name), type)]
     assert {item.__module__ for item in classes} == {"raskrank"}
-    assert {Reranker, Ranked, Ranking, Windows, raskrank.RaskrankError} <= set(classes)
+    assert {Cascade, Reranker, Ranked, Ranking, Windows, raskrank.RaskrankError} <= set(classes)
     hit = Ranked(0, 0.5, truncated=False)
     assert pickle.loads(pickle.dumps(hit)) == hit
 
 
 def test_types() -> None:
     hints = typing.get_type_hints
-    assert hints(Reranker.rank) == {
-        "query": str,
-        "documents": Collection[str],
-        "top_k": int | None,
-        "raw_scores": bool,
-        "score_threshold": float | None,
-        "long_documents": Literal["truncate", "windows"] | Windows,
-        "return": Ranking,
-    }
+    for rank in (Reranker.rank, Reranker.arank, Cascade.rank, Cascade.arank):
+        assert hints(rank) == {
+            "query": str,
+            "documents": Collection[str],
+            "top_k": int | None,
+            "raw_scores": bool,
+            "score_threshold": float | None,
+            "long_documents": Literal["truncate", "windows"] | Windows,
+            "deadline": float | None,
+            "return": Ranking,
+        }
     asked = {"raw_scores": bool, "long_documents": Literal["truncate", "windows"] | Windows}
     scores = {**asked, "return": Float32Array}
-    assert hints(Reranker.score) == {"query": str, "documents": Collection[str], **scores}
+    for score in (Reranker.score, Reranker.ascore):
+        assert hints(score) == {"query": str, "documents": Collection[str], **scores}
     assert hints(Reranker.score_pairs) == {"pairs": Collection[tuple[str, str]], **scores}
     assert hints(Reranker.assess) == {"pairs": Collection[tuple[str, str]], **asked, "return": Ranking}
     assert hints(Reranker.verify) == {"pairs": Collection[tuple[str, str]] | None, "return": Verification}
     assert hints(Reranker.info) == {"return": Info}
+    assert hints(Cascade.info) == {"return": tuple[Info, ...]}
     assert hints(Reranker.load) == {
         "bundle": str | os.PathLike[str] | None,
         "threads": int | None,
@@ -141,7 +151,10 @@ def test_types() -> None:
 
 def test_the_public_methods_of_a_reranker() -> None:
     public = {name for name in dir(Reranker) if not name.startswith("_")}
-    assert public == {"assess", "close", "info", "load", "progress", "rank", "score", "score_pairs", "verify"}
+    assert public == {
+        *("arank", "ascore", "assess", "close", "info", "load", "progress", "rank", "score", "score_pairs", "verify")
+    }
+    assert {name for name in dir(Cascade) if not name.startswith("_")} == {"arank", "close", "info", "rank"}
 
 
 def test_the_fields_of_a_hit() -> None:
@@ -244,9 +257,10 @@ def test_everything_public_is_documented(name: str) -> None:
 
 
 def test_the_docstrings_name_what_is_raised_and_the_shapes() -> None:
-    for method in (Reranker.load, Reranker.rank, Reranker.score, Reranker.score_pairs, Reranker.assess, Reranker.verify):
+    scoring = (Reranker.rank, Reranker.arank, Reranker.score, Reranker.ascore, Reranker.score_pairs, Reranker.assess)
+    for method in (Reranker.load, *scoring, Reranker.verify, Cascade.__init__, Cascade.rank, Cascade.arank):
         assert "aises" in (method.__doc__ or "")
-    for method in (Reranker.score, Reranker.score_pairs):
+    for method in (Reranker.score, Reranker.ascore, Reranker.score_pairs):
         assert "float32 (n)" in (method.__doc__ or "")
 
 

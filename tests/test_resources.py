@@ -156,7 +156,8 @@ def leave(mib):
         size = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + (mib << 20),) * 2)
 
-texts, limited, mib = ["en by ved sjøen"] * 1000 + [long] * 20, sys.argv[1], int(sys.argv[2])
+texts = [f"{number} en by ved sjøen" for number in range(1000)] + [f"{number} {long}" for number in range(20)]
+limited, mib = sys.argv[1], int(sys.argv[2])
 try:
     if limited == "load":
         leave(mib)

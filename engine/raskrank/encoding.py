@@ -163,7 +163,7 @@ def span_of(text: str, places: Places, begin: int, end: int) -> Span:
     offsets, count = places.offsets, len(places.offsets)
     # The first and last of all: a normalizer may have put marks in another order.
     start, stop = int(offsets[begin:end, 0].min()), int(offsets[begin:end, 1].max())
-    following = int(offsets[end, 0]) if end < count else len(text)
+    following = int(offsets[end, 0]) if end < count else places.read
     while stop < following and unicodedata.category(text[stop])[0] == "M":
         stop += 1
     part = text[start:stop]

@@ -35,10 +35,11 @@ Result = TypeVar("Result")
 class Reranker:
     """A loaded cross-encoder. Make one with `Reranker.load`.
 
-    It may be used from several threads. Every score depends on its pair alone, bit for bit, whatever else is computed at the
-    same time. It belongs to the process that loaded it: after a fork its methods raise ForkError, and the child loads its own.
-    Pickling stores the arguments of `load` and which bundle they meant; unpickling loads that bundle again, with an empty score
-    cache. Use it as a context manager, or call `close`, to free its memory early.
+    It may be used from several threads and event loops, whose calls share its cores in turns. Every score depends on its pair
+    alone, bit for bit, whatever else is computed at the same time. It belongs to the process that loaded it: after a fork its
+    methods raise ForkError, and the child loads its own. Pickling stores the arguments of `load` and which bundle they meant;
+    unpickling loads that bundle again, with an empty score cache. Use it as a context manager, or call `close`, to free its
+    memory early.
     """
 
     def __init__(self, options: Options, loaded: Loaded) -> None:
@@ -143,7 +144,8 @@ class Reranker:
 
         An answer is late by what is under way at the deadline: by one run of the longest pair or window at most, and that only
         where the machine is slower than it was, or by tokenizing about 8,000 characters for each core, or one document
-        (see `Limits`). With fallback="torch", what PyTorch has begun to rescue is finished.
+        (see `Limits`); and by some microseconds for each document, to check it and to list it. With fallback="torch", what
+        PyTorch has begun to rescue is finished.
 
         Raises InputError or LimitError before anything is computed; NonFiniteScore, InferenceError, ClosedError, ForkError.
         """

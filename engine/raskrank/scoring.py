@@ -3,9 +3,10 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -93,9 +94,12 @@ class Outcome:
 
     def ranking(self, scores: Float32Array, order: Iterable[int]) -> Ranking:
         """Hits in the order of these places. scores: float32 (n), of the logits."""
-        hits = [Ranked(place, float(scores[place]), bool(self.truncated[place]), self.spans[place]) for place in order]
+        places = list(order)
+        found = zip(
+            places, scores[places].tolist(), self.truncated[places].tolist(), [self.spans[i] for i in places], strict=True
+        )
         return Ranking(
-            hits,
+            map(Ranked._make, found),
             partial=not self.done.all(),
             tokens=self.tokens,
             tokenize_seconds=self.tokenize_seconds,
@@ -106,7 +110,8 @@ class Outcome:
 class _Chunk(NamedTuple):
     """A part of a call's pairs, ready to run. Places count from its first pair."""
 
-    keys: list[bytes]  # of all its pairs; none without a cache
+    pairs: int  # how many
+    keys: list[bytes]  # of all of them; none without a cache
     known: list[tuple[int, Scored]]  # from the cache
     encoded: list[tuple[int, list[EncodedPair]]]  # the windows of all others, or the pair alone
     seconds: float
@@ -129,15 +134,14 @@ class Scorer:
 
         Raises NonFiniteScore, or Stopped where the call was stopped.
         """
-        distinct = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
-        places = np.fromiter((distinct[pair] for pair in pairs), np.intp, len(pairs))
-        outcome = self._run(list(distinct), np.bincount(places).tolist(), request, self._cache)
-        if outcome.broken and self._rescuer is not None:
-            if request.until.left() > 0:
-                self._rescue(self._rescuer, list(distinct), request, outcome)
-            else:
-                outcome.leave_broken()
-        outcome.spread(places)
+        distinct = list(dict.fromkeys(pairs))
+        if len(distinct) == len(pairs):
+            outcome = self._rescued(pairs, [1] * len(pairs), request)
+        else:
+            at = {pair: place for place, pair in enumerate(distinct)}
+            places = np.fromiter((at[pair] for pair in pairs), np.intp, len(pairs))
+            outcome = self._rescued(distinct, np.bincount(places).tolist(), request)
+            outcome.spread(places)
         if broken := outcome.broken:
             shown = ", ".join(map(str, broken[:10])) + (", ..." if len(broken) > 10 else "")
             raise NonFiniteScore(f"{len(broken)} of {len(pairs)} scores are NaN or infinite, at {shown}", broken)
@@ -147,18 +151,27 @@ class Scorer:
         """float32 (n): what the model gives for the pairs now, finite or not."""
         return self._run(pairs, [1] * len(pairs), Request(), None).logits
 
+    def _rescued(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request) -> Outcome:
+        outcome = self._run(pairs, copies, request, self._cache)
+        if outcome.broken and self._rescuer is not None:
+            if request.until.left() > 0:
+                self._rescue(self._rescuer, pairs, request, outcome)
+            else:
+                outcome.leave_broken()
+        return outcome
+
     def _run(self, pairs: Sequence[Pair], copies: Sequence[int], request: Request, cache: ScoreCache | None) -> Outcome:
         """copies: how many of the caller's pairs each stands for."""
         outcome, start = Outcome.of(len(pairs)), 0
-        chunks = _chunks(pairs, request, self._loaded)
-        with closing(ahead(lambda part: self._prepare(part, request, cache), chunks)) as prepared:
-            for part in chunks:
-                request.until.check()
-                if request.until.left() <= 0:
-                    break
-                end = start + len(part)
-                self._complete(next(prepared), start, copies[start:end], outcome, request.until, cache)
+        encoder, backend, until = self._loaded.encoder, self._loaded.backend, request.until
+        chunks = _chunks(pairs, request, encoder.max_length, backend.concurrency)
+        in_time = takewhile(lambda _: until.left() > 0, chunks)  # looked at before each is encoded
+        with closing(ahead(lambda part: self._prepare(part, request, cache), in_time)) as prepared:
+            for chunk in prepared:
+                end = start + chunk.pairs
+                self._complete(chunk, start, copies[start:end], outcome, until, cache)
                 start = end
+        until.check()
         return outcome
 
     def _prepare(self, pairs: Sequence[Pair], request: Request, cache: ScoreCache | None) -> _Chunk:
@@ -168,7 +181,7 @@ class Scorer:
         new = [place for place, scored in enumerate(found) if scored is None]
         encoded = encoder.encode_windows([pairs[place] for place in new], request.windows)
         known = [(place, scored) for place, scored in enumerate(found) if scored is not None]
-        return _Chunk(keys, known, list(zip(new, encoded, strict=True)), time.perf_counter() - begin)
+        return _Chunk(len(pairs), keys, known, list(zip(new, encoded, strict=True)), time.perf_counter() - begin)
 
     def _complete(
         self,
@@ -215,19 +228,17 @@ class Scorer:
             logger.warning(message)
 
 
-def _chunks(pairs: Sequence[Pair], request: Request, loaded: Loaded) -> list[Sequence[Pair]]:
+def _chunks(pairs: Sequence[Pair], request: Request, max_length: int, cores: int = 1) -> Iterator[Sequence[Pair]]:
     """The pairs in order, in parts that have about CHUNK_PAIRS windows at most, and with a deadline about as many characters
-    to read as DEADLINE_CHARS allows."""
-    if request.windows is None and not request.until.limited:
-        return [pairs[start : start + CHUNK_PAIRS] for start in range(0, len(pairs), CHUNK_PAIRS)]
-    max_length = loaded.encoder.max_length
-    most_chars = DEADLINE_CHARS * loaded.backend.concurrency if request.until.limited else math.inf
-    chunks, start, windows, chars = list[Sequence[Pair]](), 0, 0, 0
+    to read as DEADLINE_CHARS allows. Each is made when it is asked for."""
+    most_chars = DEADLINE_CHARS * cores if request.until.limited else math.inf
+    start, windows, chars = 0, 0, 0
     for place, (_, document) in enumerate(pairs):
         of_pair = min(request.most_windows, 1 + len(document) // max_length)  # a token has a character or more, mostly
         read = min(len(document), of_pair * max_length * CHARS_PER_TOKEN)
         if place > start and (windows + of_pair > CHUNK_PAIRS or chars + read > most_chars):
-            chunks.append(pairs[start:place])
+            yield pairs[start:place]
             start, windows, chars = place, 0, 0
         windows, chars = windows + of_pair, chars + read
-    return [*chunks, pairs[start:]] if pairs else []
+    if pairs:
+        yield pairs[start:]

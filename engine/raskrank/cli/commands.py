@@ -3,16 +3,18 @@
 from collections.abc import Callable, Mapping
 
 from raskrank.checkpoint.registry import DEFAULT_MODEL
-from raskrank.cli.parser import Commands, Parser, count, seconds, whole
+from raskrank.cli.parser import Commands, Parser, count, counts, natural, number, seconds
 from raskrank.cpu import TARGETS
 from raskrank.documents import TEXT_FIELDS
 from raskrank.process.threads import ENVIRONMENT as THREADS
 from raskrank.process.threads import MAX_THREADS
 from raskrank.rows import FORMATS
 from raskrank.settings import ENVIRONMENT
+from raskrank.windows import Windows
 
 BUNDLE = "a bundle's folder, such as ./bge, or owner/name of an exported hub model (default: see raskrank --help)"
 CHECKPOINT = "folder of the checkpoint that the bundle was made from (default: where the bundle's manifest says)"
+WINDOWS = Windows()
 NEEDS_EXPORT = "Needs: pip install 'raskrank[export]'"
 
 
@@ -107,6 +109,30 @@ def _rank(commands: Commands) -> None:
     command.add_argument(
         "--raw-scores", action="store_true", help="print logits, before any sigmoid: they differ where scores round to the same"
     )
+    command.add_argument("--score-threshold", metavar="X", type=number, help="leave out documents that score less than X")
+    command.add_argument(
+        "--deadline",
+        metavar="S",
+        type=seconds,
+        help="seconds from when the model is loaded: documents are taken in the order of the input, and those that are not "
+        "scored by then follow, without a score",
+    )
+    command.add_argument(
+        "--long-documents",
+        choices=("truncate", "windows"),
+        default="truncate",
+        help="what becomes of a document that is too long for the model: its end is not read, or it is read in overlapping "
+        "windows and the best of them counts (default: truncate)",
+    )
+    command.add_argument(
+        "--max-windows", metavar="N", type=count, help=f"windows of one document at most (default: {WINDOWS.max_windows})"
+    )
+    command.add_argument(
+        "--overlap",
+        metavar="N",
+        type=natural,
+        help=f"tokens that neighbouring windows share, at least (default: {WINDOWS.overlap})",
+    )
     _threads(command)
     command.add_argument(
         "--fallback", choices=("torch",), help="let PyTorch score what the bundle cannot; each time it does is a warning"
@@ -161,7 +187,8 @@ def _compare(commands: Commands) -> None:
         "compare models on data: size, speed and quality side by side",
         "The models rank the same candidates: of each query the relevant passages, and what BM25 finds best. Then they take "
         "turns on the clock. Prints Markdown.",
-        "raskrank compare ./bundles/bge-int8 ./bundles/bge-fp32 --against torch \\\n  --data norquad --chart bge.png",
+        "raskrank compare ./bundles/bge-int8 ./bundles/bge-fp32 --against torch \\\n  --data norquad --chart bge.png\n"
+        "raskrank compare ./bundles/minilm ./bundles/bge --cascade 30 --candidates 100",
         "a model is broken or no cross-encoder",
         "Needs: pip install 'raskrank[compare]'; for checkpoints also 'raskrank[export]'",
     )
@@ -177,6 +204,14 @@ def _compare(commands: Commands) -> None:
     command.add_argument("--candidates", metavar="N", type=count, default=20, help="documents of each query (default: 20)")
     command.add_argument("--against", choices=("torch",), help="also the checkpoint that each bundle was made from")
     _backend(command)
+    command.add_argument(
+        "--cascade",
+        metavar="K",
+        type=counts,
+        default=(),
+        help="also the models in a row, from the fastest to the strongest: each but the last passes on the K documents that it "
+        "finds best (for three models, two numbers: 100,30), and what that loses and gains beside the last one alone",
+    )
     command.add_argument(
         "--bi-encoder",
         metavar="M",
@@ -229,7 +264,7 @@ def _serve(commands: Commands) -> None:
     command.add_argument(
         "--host", metavar="H", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)"
     )
-    command.add_argument("--port", metavar="P", type=whole, default=8000, help="0 for any that is free (default: 8000)")
+    command.add_argument("--port", metavar="P", type=natural, default=8000, help="0 for any that is free (default: 8000)")
     command.add_argument(
         "--api-key-file", metavar="FILE", help="one key a line; requests need one in their header Authorization (default: none)"
     )
@@ -258,7 +293,7 @@ def _serve(commands: Commands) -> None:
         "--grace", metavar="S", type=count, default=30, help="seconds that calls in flight get after SIGTERM (default: 30)"
     )
     command.add_argument(
-        "--cache-bytes", metavar="N", type=whole, default=0, help="memory for scores of pairs that come again (default: 0)"
+        "--cache-bytes", metavar="N", type=natural, default=0, help="memory for scores of pairs that come again (default: 0)"
     )
     _threads(command)
     command.add_argument(
