@@ -285,6 +285,13 @@ def test_sigterm_waits_no_longer_than_it_is_told() -> None:
             assert long.result() != 200
 
 
+def test_an_interrupt_ends_it_as_it_ends_every_command() -> None:
+    with serving(ends=False) as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.communicate(timeout=DEADLINE)[1] == "raskrank: interrupted\n"
+        assert server.process.returncode == 130
+
+
 def _outcome(ask: Callable[[], Answer]) -> int | None:
     try:
         return ask().status

@@ -64,11 +64,12 @@ class Reranking:
             return self._refuse(Problem(500, "internal error"), dialect)
 
     async def _ranked(self, ask: Ask, arrived: float) -> Ranking:
-        with self._gate.admitted(estimated_tokens(ask, self._engine.info.max_length)):
+        with self._gate.admitted(estimated_tokens(ask, self._engine.info.max_length)) as read:
             left = None if ask.deadline is None else ask.deadline - (time.perf_counter() - arrived)
             if left is not None and left <= 0:
                 raise _late()
             hits = await self._engine.rank(ask, left)
+            read(hits.tokens)
         if hits.partial and all(hit.score != hit.score for hit in hits):
             raise _late()
         if not ask.truncate and any(hit.truncated for hit in hits):
