@@ -17,10 +17,17 @@ from processes import run_script
 ENGINE = ROOT / "engine" / "raskrank"
 FILES = {file.relative_to(ENGINE).as_posix(): file for file in sorted(ENGINE.rglob("*.py"))}
 HEAVY = {"huggingface_hub", "onnx", "optimum", "pandas", "raskrank_export", "safetensors", "scipy", "torch", "transformers"}
+# A framework is imported by the adapter for it, and by nothing else.
+FRAMEWORKS = {
+    "integrations/haystack.py": {"haystack"},
+    "integrations/langchain.py": {"langchain_core", "pydantic"},
+    "integrations/llama_index.py": {"llama_index"},
+}
 LAZY_PLACES = {
     "torch_backend.py",
     "reference_tokenizer.py",
     "loading.py",
+    "integrations/sentence_transformers.py",
     "cli/export.py",
     "measure/contenders.py",
 }
@@ -37,7 +44,7 @@ COMMAND_LINE = {
 
 
 def test_import_alone_loads_no_runtime(tmp_path: Path) -> None:
-    assert not _loaded_by(tmp_path, "import raskrank") & (HEAVY | {"onnxruntime", "tqdm"})
+    assert not _loaded_by(tmp_path, "import raskrank") & (HEAVY | {"onnxruntime", "tqdm"}.union(*FRAMEWORKS.values()))
 
 
 def test_the_command_line_alone_loads_no_runtime(tmp_path: Path) -> None:
@@ -177,6 +184,7 @@ def test_module_level_imports_are_dependencies(name: str) -> None:
     dependencies = {requirement.partition(">=")[0] for requirement in project["dependencies"]}
     eager = {package for node in _outside_functions(ast.parse(FILES[name].read_text("utf-8"))) for package in _imports(node)}
     extra = next((packages for folder, packages in EXTRAS.items() if name.startswith(folder)), set[str]())
+    extra = extra | FRAMEWORKS.get(name, set())
     assert eager <= dependencies | extra | sys.stdlib_module_names | {"raskrank"}
 
 
@@ -190,6 +198,23 @@ def test_the_packages_of_extras_are_those_of_the_project() -> None:
 def test_nothing_but_the_command_serve_imports_the_server() -> None:
     importing = {name for name, file in FILES.items() if "raskrank.server" in file.read_text("utf-8")}
     assert {name for name in importing if not name.startswith("server/")} == {"cli/serve.py"}
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_an_adapter_without_its_framework_says_how_to_install_it(tmp_path: Path, name: str) -> None:
+    module = name.removesuffix(".py").replace("/", ".")
+    source = f"""
+    import sys
+    sys.modules.update(dict.fromkeys({sorted(FRAMEWORKS[name])!r}))  # as if they were not installed
+    try:
+        import raskrank.{module}
+    except ImportError as error:
+        print(type(error).__name__, error)
+    """
+    extra = module.rpartition(".")[2].replace("_", "-")
+    said = run_script(tmp_path, source).stdout
+    assert said.startswith(f"MissingExtra raskrank.{module} needs ")
+    assert said.endswith(f"; install it with: pip install 'raskrank[{extra}]'\n")
 
 
 def test_only_the_command_line_knows_the_exporter() -> None:

@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.__main__",
         "raskrank.cli",
         "raskrank_export",
-        "raskrank.measure raskrank.server",
+        "raskrank.measure raskrank.integrations raskrank.server",
         "raskrank",  # the public names
         "raskrank.cascade",
         "raskrank.reranker raskrank.info",

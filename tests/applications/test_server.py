@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("uvicorn", reason="needs the extra server")
+import uvicorn  # noqa: F401  needs the extra server
 
 from callers import SECRET
 from raskrank import Reranker

@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-
-pytest.importorskip("starlette", reason="needs the extra server")
+import uvicorn  # noqa: F401  needs the extra server
 
 from callers import SECRET
 from raskrank import Reranker

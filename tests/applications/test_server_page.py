@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn  # noqa: F401  needs the extra server
+from playwright import sync_api
 
 from raskrank import Reranker
 from serving import BEST, DOCUMENTS, QUERY, Server, serving
 
-pytest.importorskip("uvicorn", reason="needs the extra server")
-sync_api: Any = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.filterwarnings("ignore")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LARGE, SMALL = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
