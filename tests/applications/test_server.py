@@ -284,6 +284,25 @@ def test_sigterm_waits_no_longer_than_it_is_told() -> None:
             assert long.result() != 200
 
 
+@pytest.mark.parametrize(("host", "said"), [("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)])
+def test_an_address_that_others_reach_without_a_key_is_said(host: str, said: bool) -> None:
+    with serving("--host", host, ends=False) as server:
+        server.process.send_signal(signal.SIGTERM)
+        errors = server.process.communicate(timeout=DEADLINE)[1]
+        assert ("whoever reaches 0.0.0.0 may use it" in errors) is said
+
+
+def test_it_listens_on_ipv6_too() -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        pytest.skip("needs IPv6")
+    with serving("--host", "::1") as server:
+        assert server.url.startswith("http://[::1]:")
+        assert server.post("/rerank", TEI).status == 200
+
+
 def test_an_interrupt_ends_it_as_it_ends_every_command() -> None:
     with serving(ends=False) as server:
         server.process.send_signal(signal.SIGINT)
