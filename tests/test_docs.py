@@ -22,7 +22,7 @@ from paths import ROOT
 from raskrank.manifest import MANIFEST, Manifest
 
 DOCS = ROOT / "docs"
-EXAMPLES = (ROOT / "README.md", DOCS / "quickstart.md")
+EXAMPLES = (ROOT / "README.md", DOCS / "quickstart.md", DOCS / "long-documents.md")
 EXAMPLE = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 SCORE = re.compile(r"\d\.\d+")
 ROUNDING = 0.02  # of a score in another machine's last digits, shown with two
@@ -116,7 +116,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert set(re.findall(r"^::: (raskrank(?:_export)?\.\w+)$", text, re.MULTILINE)) == (
         public - errors - {"raskrank.__version__"} | {"raskrank.errors"}
     )
-    methods = {f"raskrank.Reranker.{name}" for name in vars(raskrank.Reranker) if not name.startswith("_")}
+    methods = {f"raskrank.Reranker.{name}" for name in dir(raskrank.Reranker) if not name.startswith("_")}
     assert set(re.findall(r"^::: (raskrank\.Reranker\.\w+)$", text, re.MULTILINE)) == methods
 
 

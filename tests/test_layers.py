@@ -21,7 +21,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.measure raskrank.integrations raskrank.server",
         "raskrank",  # the public names
         "raskrank.cascade",
-        "raskrank.reranker raskrank.info",
+        "raskrank.reranker",
+        "raskrank.session raskrank.info",
         "raskrank.verifying raskrank.wanted",
         "raskrank.scoring",
         "raskrank.loading",
