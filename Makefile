@@ -50,7 +50,7 @@ test: lint  ## ruff, mypy --strict and all tests but the slow ones and those of 
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not release'
 
 test-applications: $(APPLICATIONS)/.ready  ## beside the frameworks, clients and servers that applications use
-	$(APPLICATIONS)/bin/mypy --implicit-reexport --cache-dir .mypy_cache/applications engine/raskrank/integrations  # with their types
+	$(APPLICATIONS)/bin/mypy --implicit-reexport --cache-dir .mypy_cache/applications engine/raskrank/integrations engine/raskrank/server  # with their types
 	RASKRANK_APPLICATIONS=require $(APPLICATIONS)/bin/python -m pytest $(BESIDE) -m 'not slow' tests/applications
 
 test-release: $(VENV)/.ready  ## the wheel in empty environments, and the demo

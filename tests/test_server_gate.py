@@ -114,8 +114,9 @@ def test_a_request_that_fails_leaves_its_room_and_says_nothing_of_the_speed(gate
 
 def test_the_speed_follows_what_is_measured(gate: Gate, clock: Clock) -> None:
     for _ in range(60):  # the machine has become four times as slow
-        with gate.admitted(5_000):
+        with gate.admitted(9_000) as read:
             clock.now += 20.0
+            read(5_000)
     assert gate.speed == pytest.approx(250, rel=0.01)
     assert gate.capacity == pytest.approx(2_500, rel=0.01)
 
@@ -123,8 +124,9 @@ def test_the_speed_follows_what_is_measured(gate: Gate, clock: Clock) -> None:
 def test_small_and_idle_times_say_nothing_of_the_speed(gate: Gate, clock: Clock) -> None:
     for _ in range(60):
         clock.now += 100.0
-        with gate.admitted(BUSY_TOKENS - 1):
+        with gate.admitted(BUSY_TOKENS - 1) as read:
             clock.now += 1.0
+            read(1)
     assert gate.speed == 1000
 
 

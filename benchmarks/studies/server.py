@@ -6,6 +6,7 @@ Over loopback, with the client on the same CPUs. In turns: the library called di
 clients of the server that each send their next request when they have an answer. Then requests of 10 passages that arrive at
 random, at 50%, 90% and 150% of what two clients got, with `--max-wait 1`: what would wait longer is refused with 429. Then the
 same at 20%, alone and beside a client with 1,000 passages at a time. Last, --requests small ones, and the server's memory.
+With --peer URL only this: the server and that one, which has the same model and takes the same bodies, in turns.
 """
 
 import argparse
@@ -67,6 +68,20 @@ async def throughput(url: str, folder: Path, seconds: float) -> None:
             print(f"| {count} | {library:.1f} | {served:.1f} | {ratio:.2f} |", flush=True)
 
 
+async def beside(url: str, peer: str, seconds: float) -> None:
+    print("| passages | Raskrank, requests a second | the other | times |\n|---|---|---|---|")
+    for count in (1, 10, 50):
+        rounds = []
+        for _ in range(ROUNDS):
+            ours, theirs = [
+                (await closed_loop(at, requests(at, count), clients=CLIENTS, seconds=seconds / ROUNDS)).rate
+                for at in (url, peer)
+            ]
+            rounds.append((ours, theirs, ours / theirs))
+        ours, theirs, ratio = (statistics.median(values) for values in zip(*rounds, strict=True))
+        print(f"| {count} | {ours:.2f} | {theirs:.2f} | {ratio:.1f} |", flush=True)
+
+
 def row(name: str, load: Load) -> str:
     cells = [f"{load.percentile(part) * 1e3:.0f}" for part in (0.5, 0.95, 0.99)]
     return f"| {name} | {len(load.latencies)} | {load.refused} | {' | '.join(cells)} |"
@@ -102,6 +117,10 @@ def shown(sizes: Sequence[int]) -> str:
 
 async def study(arguments: argparse.Namespace) -> None:
     folder = bundle_of(arguments.model)
+    if arguments.peer:
+        with serving(folder) as (url, _):
+            await beside(url, arguments.peer, arguments.seconds)
+        return
     with serving(folder) as (url, process):
         await throughput(url, folder, arguments.seconds)
         sizes = await memory(url, process, arguments.requests)
@@ -117,6 +136,7 @@ def main() -> None:
     parser.add_argument("--model", default="minilm", help=f"one of {', '.join(MODELS)}, or a checkpoint folder")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement (default: 10)")
     parser.add_argument("--requests", type=int, default=2000, help="while memory is watched (default: 2000)")
+    parser.add_argument("--peer", metavar="URL", help="of another server that runs")
     asyncio.run(study(parser.parse_args()))
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("uvicorn", reason="needs the extra server")
+import uvicorn  # noqa: F401  needs the extra server
 
 from callers import SECRET
 from raskrank import Reranker
@@ -283,6 +282,32 @@ def test_sigterm_waits_no_longer_than_it_is_told() -> None:
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(DEADLINE) == 0
             assert long.result() != 200
+
+
+@pytest.mark.parametrize(("host", "said"), [("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)])
+def test_an_address_that_others_reach_without_a_key_is_said(host: str, said: bool) -> None:
+    with serving("--host", host, ends=False) as server:
+        server.process.send_signal(signal.SIGTERM)
+        errors = server.process.communicate(timeout=DEADLINE)[1]
+        assert ("whoever reaches 0.0.0.0 may use it" in errors) is said
+
+
+def test_it_listens_on_ipv6_too() -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        pytest.skip("needs IPv6")
+    with serving("--host", "::1") as server:
+        assert server.url.startswith("http://[::1]:")
+        assert server.post("/rerank", TEI).status == 200
+
+
+def test_an_interrupt_ends_it_as_it_ends_every_command() -> None:
+    with serving(ends=False) as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.communicate(timeout=DEADLINE)[1] == "raskrank: interrupted\n"
+        assert server.process.returncode == 130
 
 
 def _outcome(ask: Callable[[], Answer]) -> int | None:

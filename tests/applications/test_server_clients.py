@@ -1,15 +1,23 @@
 """Released client libraries against a real server on loopback: what they give their users is what the library ranks."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cohere
+import litellm
 import pytest
+import uvicorn  # noqa: F401  needs the extra server
+import voyageai
+from langchain_cohere import CohereRerank
+from langchain_core.documents import Document
+from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
 
 from raskrank import Reranker
 from serving import BEST, DOCUMENTS, QUERY, Server, serving
 
-pytest.importorskip("uvicorn", reason="needs the extra server")
 pytestmark = pytest.mark.filterwarnings("ignore")  # what these packages warn of is their own affair
 KEY = "en-hemmelig-nokkel"
 
@@ -28,7 +36,6 @@ def expected() -> list[tuple[int, float]]:
 
 
 def test_cohere_v1(server: Server, expected: list[tuple[int, float]]) -> None:
-    cohere = pytest.importorskip("cohere")
     client = cohere.Client(KEY, base_url=server.url)
     answer = client.rerank(query=QUERY, documents=DOCUMENTS, model="any", return_documents=True)
     assert [(result.index, result.relevance_score) for result in answer.results] == expected
@@ -39,7 +46,6 @@ def test_cohere_v1(server: Server, expected: list[tuple[int, float]]) -> None:
 
 
 def test_cohere_v2(server: Server, expected: list[tuple[int, float]]) -> None:
-    cohere = pytest.importorskip("cohere")
     client = cohere.ClientV2(KEY, base_url=server.url)
     answer = client.rerank(model="any", query=QUERY, documents=DOCUMENTS, top_n=2, max_tokens_per_doc=4096)
     assert [(result.index, result.relevance_score) for result in answer.results] == expected[:2]
@@ -47,7 +53,6 @@ def test_cohere_v2(server: Server, expected: list[tuple[int, float]]) -> None:
 
 
 def test_cohere_raises_its_own_errors(server: Server) -> None:
-    cohere = pytest.importorskip("cohere")
     with pytest.raises(cohere.UnauthorizedError):
         cohere.ClientV2("feil", base_url=server.url).rerank(model="any", query=QUERY, documents=DOCUMENTS)
     with pytest.raises(cohere.UnprocessableEntityError) as caught:
@@ -56,27 +61,22 @@ def test_cohere_raises_its_own_errors(server: Server) -> None:
 
 
 def test_langchain_cohere(server: Server, expected: list[tuple[int, float]]) -> None:
-    langchain_cohere = pytest.importorskip("langchain_cohere")
-    documents = pytest.importorskip("langchain_core.documents")
-    compressor = langchain_cohere.CohereRerank(model="any", cohere_api_key=KEY, base_url=server.url, top_n=2)
-    given = [documents.Document(page_content=text, metadata={"place": place}) for place, text in enumerate(DOCUMENTS)]
+    compressor = CohereRerank(model="any", cohere_api_key=KEY, base_url=server.url, top_n=2)
+    given = [Document(page_content=text, metadata={"place": place}) for place, text in enumerate(DOCUMENTS)]
     found = compressor.compress_documents(given, QUERY)
     assert [(document.metadata["place"], document.metadata["relevance_score"]) for document in found] == expected[:2]
     assert [document.page_content for document in found] == [DOCUMENTS[index] for index, _ in expected[:2]]
 
 
 def test_llama_index_for_tei(server: Server, expected: list[tuple[int, float]]) -> None:
-    tei_rerank = pytest.importorskip("llama_index.postprocessor.tei_rerank")
-    schema = pytest.importorskip("llama_index.core.schema")
-    nodes = [schema.NodeWithScore(node=schema.TextNode(text=text, id_=str(place))) for place, text in enumerate(DOCUMENTS)]
+    nodes = [NodeWithScore(node=TextNode(text=text, id_=str(place))) for place, text in enumerate(DOCUMENTS)]
     for token in (f"Bearer {KEY}", KEY):
-        postprocessor = tei_rerank.TextEmbeddingInference(base_url=server.url, auth_token=token, top_n=2)
+        postprocessor = TextEmbeddingInference(base_url=server.url, auth_token=token, top_n=2)
         found = postprocessor.postprocess_nodes(nodes, query_str=QUERY)
         assert [(int(node.node_id), node.score) for node in found] == expected[:2]
 
 
 def litellm_rerank(provider: str, base: str, **more: Any) -> Any:
-    litellm = pytest.importorskip("litellm")
     litellm.suppress_debug_info = True
     return litellm.rerank(model=f"{provider}/any", query=QUERY, documents=DOCUMENTS, api_base=base, api_key=KEY, **more)
 
@@ -102,7 +102,6 @@ def test_litellm(server: Server, expected: list[tuple[int, float]], provider: st
 
 
 def test_voyage(server: Server, expected: list[tuple[int, float]]) -> None:
-    voyageai = pytest.importorskip("voyageai")
     client = voyageai.Client(api_key=KEY, base_url=f"{server.url}/v1")
     answer = client.rerank(QUERY, DOCUMENTS, model="rerank-2.5", top_k=2)
     assert [(result.index, result.relevance_score) for result in answer.results] == expected[:2]
@@ -113,8 +112,6 @@ def test_voyage(server: Server, expected: list[tuple[int, float]]) -> None:
 @pytest.mark.parametrize("source", [Path(__file__).with_name("recorded.json")], ids=["recorded"])
 def test_recorded_requests(server: Server, expected: list[tuple[int, float]], source: Path) -> None:
     """What applications that are no library send, and what they read of the answer."""
-    import json
-
     for record in json.loads(source.read_text("utf-8")):
         body = json.loads(json.dumps(record["body"]).replace('"DOCUMENTS"', json.dumps(DOCUMENTS)).replace("QUERY", QUERY))
         headers = {name.replace("-", "_"): value.replace("KEY", KEY) for name, value in record["headers"].items()}

@@ -3,8 +3,7 @@
 import asyncio
 
 import pytest
-
-pytest.importorskip("uvicorn", reason="needs the extra server")
+import uvicorn  # noqa: F401  needs the extra server
 
 from benchmarks.harness.http import Connections, closed_loop, resident
 from serving import DOCUMENTS, serving

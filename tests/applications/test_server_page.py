@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn  # noqa: F401  needs the extra server
+from playwright import sync_api
 
 from raskrank import Reranker
 from serving import BEST, DOCUMENTS, QUERY, Server, serving
 
-pytest.importorskip("uvicorn", reason="needs the extra server")
-sync_api: Any = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.filterwarnings("ignore")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LARGE, SMALL = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
@@ -46,7 +46,7 @@ class Page:
         self.elsewhere: list[str] = []
         self.tab.on("console", lambda message: self.complaints.append(message.text))
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.tab.on("request", lambda request: request.url.startswith(server.url) or self.elsewhere.append(request.url))
+        self.tab.on("request", lambda request: self.elsewhere.extend({request.url} - {_within(server.url, request.url)}))
         self.tab.goto(server.url)
         self.tab.wait_for_selector("#model:not(:empty)")
 
@@ -58,6 +58,10 @@ class Page:
 
     def texts(self, selector: str) -> list[str]:
         return [str(text) for text in self.tab.locator(selector).all_text_contents()]
+
+
+def _within(site: str, url: str) -> str | None:
+    return url if url.startswith(f"{site}/") else None
 
 
 @pytest.fixture(params=[(LARGE, "light", "en-GB"), (SMALL, "dark", "nb-NO")], ids=["large", "small"])

@@ -1,6 +1,7 @@
 """`raskrank serve`."""
 
 import argparse
+from ipaddress import ip_address
 
 from raskrank import license
 from raskrank.cli.shared import EXPORTER, choose
@@ -50,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     def ready(info: Info) -> None:
         if note := license.note(info.name, info.license):
             say(note)
+        if not keys and not ip_address(host).is_loopback:
+            say(f"note: whoever reaches {host} may use it; --api-key-file asks for a key")
         if arguments.json:
             show(to_json({"url": url, "host": host, "port": port, "model": info.name, "keys": bool(keys)}))
         else:

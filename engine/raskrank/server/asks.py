@@ -49,7 +49,7 @@ def dialect_of(body: object, path: str) -> Dialect:
         if "documents" in body:
             voyage = ("top_k" in body or "truncation" in body) and "top_n" not in body
             return Dialect.DATA if voyage else Dialect.RESULTS
-    return Dialect.TEXTS if path.endswith("/rerank") and "/v" not in path else Dialect.RESULTS
+    return Dialect.RESULTS if re.search(r"/v\d/rerank$", path) else Dialect.TEXTS
 
 
 def read_ask(body: object, dialect: Dialect, prefer: str, options: ServerOptions) -> Ask:

@@ -24,8 +24,6 @@ class Gate:
     in `options.max_wait` seconds, at the speed measured here, or no more than `options.max_tokens`: a small one also while a
     large one is at work, which it does not wait for. So of k calls inside the i-th smallest has at most 1 / (k - i + 1) of the
     bound, and all together the bound times 1 + 1/2 + ... + 1/k. One that comes to an empty gate is let in whatever its size.
-
-    Estimates and speed have one unit, so that a constant error in the estimates cancels.
     """
 
     def __init__(self, options: ServerOptions, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,7 +47,7 @@ class Gate:
 
     @property
     def speed(self) -> float:
-        """Estimated tokens a second."""
+        """Tokens that the engine reads in a second, while there is enough to do."""
         return self._done_tokens / self._busy_seconds if self._busy_seconds and self._done_tokens else math.inf
 
     @property
@@ -59,8 +57,11 @@ class Gate:
         return self.speed * self._options.max_wait if limit is None else limit
 
     @contextmanager
-    def admitted(self, tokens: int) -> Iterator[None]:
-        """Within its block so many estimated tokens are inside. Raises Problem: 429, with the seconds until there is room."""
+    def admitted(self, tokens: int) -> Iterator[Callable[[int], None]]:
+        """Within its block so many estimated tokens are inside. Raises Problem: 429, with the seconds until there is room.
+
+        Gives a function to call, at the end, with the tokens that were read: fewer where pairs are equal, or a deadline came.
+        """
         over = tokens + sum(min(tokens, other) for other in self._inside) - self.capacity
         if self._inside and (over > 0 or self.requests >= self._options.max_requests):
             seconds = over / self.speed if over > 0 else min(self._inside) / self.speed
@@ -68,13 +69,15 @@ class Gate:
         self._look()
         self._inside.append(tokens)
         try:
-            yield
-            self._look()
-            if self.tokens >= BUSY_TOKENS:
-                self._done_tokens += tokens
+            yield self._read
         finally:
             self._look()
             self._inside.remove(tokens)
+
+    def _read(self, tokens: int) -> None:
+        self._look()
+        if self.tokens >= BUSY_TOKENS:
+            self._done_tokens += tokens
 
     def _look(self) -> None:
         """Count the time since the last look, if the engine was busy, and forget as much of what is older."""

@@ -64,21 +64,24 @@ class Reranking:
             return self._refuse(Problem(500, "internal error"), dialect)
 
     async def _ranked(self, ask: Ask, arrived: float) -> Ranking:
-        with self._gate.admitted(estimated_tokens(ask, self._engine.info.max_length)):
+        with self._gate.admitted(estimated_tokens(ask, self._engine.info.max_length)) as read:
             left = None if ask.deadline is None else ask.deadline - (time.perf_counter() - arrived)
             if left is not None and left <= 0:
                 raise _late()
             hits = await self._engine.rank(ask, left)
+            read(hits.tokens)
         if hits.partial and all(hit.score != hit.score for hit in hits):
             raise _late()
-        if not ask.truncate and (cut := [hit.index for hit in hits if hit.truncated]):
-            raise Problem(
-                422,
-                f"texts[{min(cut)}] and {len(cut) - 1} others have, with the query, more tokens than "
-                f"{self._engine.info.max_length}, and truncate is false",
-                param="truncate",
-            )
+        if not ask.truncate and any(hit.truncated for hit in hits):
+            raise self._too_long(ask, hits)
         return hits
+
+    def _too_long(self, ask: Ask, hits: Ranking) -> Problem:
+        cut = sorted(hit.index for hit in hits if hit.truncated)
+        name = "texts" if ask.dialect is Dialect.TEXTS else "documents"
+        named = ", ".join(f"{name}[{index}]" for index in cut[:10]) + (", ..." if len(cut) > 10 else "")
+        most = self._engine.info.max_length
+        return Problem(422, f"{named}: more than {most} tokens with the query, and truncate is false", param="truncate")
 
     async def _answer(self, ask: Ask, hits: Ranking, model: str, arrived: float) -> Response:
         answer = replies.ranking(ask, hits, model)

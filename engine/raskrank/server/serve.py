@@ -80,8 +80,12 @@ def serve(
     )
     uvicorn_log, forward = logging.getLogger("uvicorn.error"), _Forward()
     uvicorn_log.addHandler(forward)
-    # uvicorn notes the signal, ends in peace, and sends it again, to whatever handled it before: for SIGTERM nothing is left.
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn notes the signal, ends in peace, and sends it again to whatever handled it before; one may come earlier yet.
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         with listening:
             asyncio.run(server.serve(sockets=[listening]))
