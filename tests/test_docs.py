@@ -1,5 +1,6 @@
 """The documentation says what is so: its examples print what they show, its commands exist, and the site builds by itself."""
 
+import itertools
 import json
 import re
 import runpy
@@ -21,7 +22,7 @@ from paths import ROOT
 from raskrank.manifest import MANIFEST, Manifest
 
 DOCS = ROOT / "docs"
-EXAMPLES = (ROOT / "README.md", DOCS / "quickstart.md")
+EXAMPLES = (ROOT / "README.md", DOCS / "quickstart.md", DOCS / "long-documents.md")
 EXAMPLE = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 SCORE = re.compile(r"\d\.\d+")
 ROUNDING = 0.02  # of a score in another machine's last digits, shown with two
@@ -44,6 +45,28 @@ def test_the_example_prints_what_it_shows(file: Path, tmp_path: Path) -> None:
     printed, expected = ([float(score) for score in SCORE.findall(text)] for text in (done.stdout, shown))
     assert printed == pytest.approx(expected, abs=ROUNDING)
     assert len(printed) == 2
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Each Python block of a page, and what it is said to print; "" where nothing is."""
+    text = (DOCS / page).read_text("utf-8")
+    return re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", text, re.DOTALL)
+
+
+@pytest.mark.parametrize(("code", "shown"), blocks("applications.md"), ids=map(str, itertools.count()))
+def test_each_block_of_the_page_on_applications_prints_what_it_shows(code: str, shown: str, tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text(code, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert (done.stderr, done.stdout) == ("", shown)
+    assert shown
 
 
 def test_the_numbers_of_the_first_screen_are_those_of_the_results() -> None:
@@ -93,7 +116,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert set(re.findall(r"^::: (raskrank(?:_export)?\.\w+)$", text, re.MULTILINE)) == (
         public - errors - {"raskrank.__version__"} | {"raskrank.errors"}
     )
-    methods = {f"raskrank.Reranker.{name}" for name in vars(raskrank.Reranker) if not name.startswith("_")}
+    methods = {f"raskrank.Reranker.{name}" for name in dir(raskrank.Reranker) if not name.startswith("_")}
     assert set(re.findall(r"^::: (raskrank\.Reranker\.\w+)$", text, re.MULTILINE)) == methods
 
 

@@ -229,3 +229,18 @@ def test_what_sentence_transformers_saves_scores_as_it_does(tiny: Tiny, family: 
     scores = theirs.predict(list(PAIRS), apply_softmax=labels == 2, show_progress_bar=False)
     with Reranker.load(tmp_path / "bundle") as reranker:
         np.testing.assert_allclose(reranker.score_pairs(PAIRS), scores if labels == 1 else scores[:, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["camembert", "electra", "distilbert", "mpnet", "albert"])
+def test_a_smaller_vocabulary_scores_the_same(tiny: Tiny, family: Family, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(text for pair in PAIRS for text in pair) + "\n", "utf-8")
+    checkpoint = tiny.checkpoint(family)
+    report = loose_export(tiny, tmp_path / "small", checkpoint=checkpoint, precision="fp32", trim_vocab=[corpus])
+    vocabulary = report.manifest.vocabulary
+    assert vocabulary is not None
+    assert vocabulary.kept < vocabulary.of
+    width = json.loads((checkpoint / "config.json").read_text("utf-8")).get("embedding_size", report.manifest.hidden_size)
+    assert read_checkpoint(checkpoint).parameters - report.manifest.parameters == (vocabulary.of - vocabulary.kept) * width
+    with Reranker.load(tmp_path / "small") as small, Reranker.load(tiny.bundle(family, "fp32")) as whole:
+        np.testing.assert_array_equal(small.score_pairs(PAIRS), whole.score_pairs(PAIRS))

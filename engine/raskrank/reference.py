@@ -16,7 +16,9 @@ from raskrank.errors import Incompatible, InputError
 from raskrank.manifest import Manifest
 from raskrank.process import rayon
 from raskrank.reference_tokenizer import PROBES, ReferenceEncoder, tokenizer_json
+from raskrank.scored import Scored, best_window
 from raskrank.tokenizer import load_encoder
+from raskrank.windows import Windows
 
 Advance = Callable[[int], None]
 
@@ -39,10 +41,11 @@ class LazyReference:
         self._loaded: Reference | None = None
         self._lock = threading.Lock()
 
-    def logits(self, pairs: Sequence[tuple[str, str]]) -> Float32Array:
-        """float32 (n): PyTorch's logits of what the engine's own encoder makes of the pairs, in order."""
+    def score(self, pairs: Sequence[tuple[str, str]], windows: Windows | None) -> list[Scored]:
+        """What PyTorch gives for what the engine's own encoder makes of the pairs, in order. windows: as `Request` has them."""
         reference = self._load()
-        return _one_by_one(reference.backend, reference.encoder.encode(pairs), None)
+        encoded = reference.encoder.encode_windows(pairs, windows)
+        return [best_window(of_pair, _one_by_one(reference.backend, of_pair, None).tolist()) for of_pair in encoded]
 
     def expected_logits(self, pairs: Sequence[tuple[str, str]], encoder: PairEncoder, advance: Advance | None) -> Float32Array:
         """float32 (n): the logits that transformers and PyTorch give for the pairs, in order.

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from raskrank.checkpoint import Checkpoint
-from raskrank.checkpoint.families import OF_ARCHITECTURE
+from raskrank.checkpoint.families import OF_MODEL_TYPE
 from raskrank.checkpoint.files import is_file, read_json, read_whole
 from raskrank.encoding import EncodedPair, PairEncoder, kept_tokens
 from raskrank.errors import CheckpointError
@@ -155,7 +155,7 @@ def _load(checkpoint: Checkpoint) -> Any:
 @contextmanager
 def _complete(checkpoint: Checkpoint, stem: str) -> Iterator[Path]:
     """The checkpoint's folder, or one with its tokenizer's small files and the tokenizer.json that its pieces make."""
-    folder, pieces = checkpoint.folder, OF_ARCHITECTURE[checkpoint.architecture].vocabulary[0]
+    folder, pieces = checkpoint.folder, OF_MODEL_TYPE[checkpoint.model_type].vocabulary[0]
     if is_file(folder / TOKENIZER) or not pieces.endswith(PIECES):
         yield folder
         return

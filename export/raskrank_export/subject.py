@@ -71,7 +71,7 @@ def with_vocabulary(job: Job, subject: Subject, trimmed: Trimmed) -> Subject:
     """The same with the trimmed tokenizer, which may spell some samples otherwise."""
     checkpoint, kept = subject.checkpoint, len(trimmed.kept)
     encoder = PairEncoder(trimmed.tokenizer, subject.encoder.max_length)
-    dropped = (checkpoint.vocab_size - kept) * checkpoint.hidden_size
+    dropped = (checkpoint.vocab_size - kept) * checkpoint.numbers.get("embedding_size", checkpoint.hidden_size)
     return replace(
         subject,
         checkpoint=replace(checkpoint, vocab_size=kept, parameters=checkpoint.parameters - dropped),

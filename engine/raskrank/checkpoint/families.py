@@ -78,6 +78,7 @@ FAMILIES: tuple[Family, ...] = (
         architecture="DistilBertForSequenceClassification",
         model_type="distilbert",
         tensors="distilbert",
+        defaults={"num_hidden_layers": 6},
         spelling={
             "hidden_size": "dim",
             "num_hidden_layers": "n_layers",

@@ -46,16 +46,16 @@ class CrossEncoder:
         self._backend: BackendName | None = "torch" if checkpoint else backend
         if checkpoint:
             self.manifest = None
-            self._reranker = Reranker.load(bundle, backend="torch", checkpoint=checkpoint)
+            self.reranker = Reranker.load(bundle, backend="torch", checkpoint=checkpoint)
             config = read_checkpoint(checkpoint)
             self.parameters, self._vocab_size = config.parameters, config.vocab_size
             self._tokenizer_json = tokenizer_json(config)
         else:
             self.manifest, _ = read_manifest(folder)
-            self._reranker = Reranker.load(folder, threads=threads, backend=backend)
+            self.reranker = Reranker.load(folder, threads=threads, backend=backend)
             self.parameters, self._vocab_size = self.manifest.parameters, self.manifest.vocab_size
             self._tokenizer_json = (folder / TOKENIZER).read_bytes()
-        self.info = self._reranker.info()
+        self.info = self.reranker.info()
         self.name, self.license = self.info.name, self.info.license
         self.backend, self.runs, self.origin = self.info.backend, f"{self.info.backend} {self.info.precision}", str(folder)
         names = CHECKPOINT_FILES if checkpoint else BUNDLE_FILES
@@ -63,20 +63,20 @@ class CrossEncoder:
 
     def score(self, query: str, documents: Sequence[str]) -> Float32Array:
         """As `Reranker.score`."""
-        return self._reranker.score(query, documents)
+        return self.reranker.score(query, documents)
 
     def rank(self, query: str, documents: Sequence[str]) -> Ranking:
         try:
-            return Ranking(tuple(hit.index for hit in self._reranker.rank(query, documents)), 0)
+            return Ranking(tuple(hit.index for hit in self.reranker.rank(query, documents)), 0)
         except NonFiniteScore as error:
             # A score depends on its pair alone, so the others can be ranked by themselves.
             finite = [index for index in range(len(documents)) if index not in error.indices]
-            hits = self._reranker.rank(query, [documents[index] for index in finite])
+            hits = self.reranker.rank(query, [documents[index] for index in finite])
             return Ranking((*(finite[hit.index] for hit in hits), *error.indices), len(error.indices))
 
     def run(self, query: str, documents: Sequence[str]) -> None:
         with suppress(NonFiniteScore):
-            self._reranker.rank(query, documents)
+            self.reranker.rank(query, documents)
 
     def pair_lengths(self, query: str, documents: Sequence[str]) -> list[int]:
         """Tokens that the model reads of each pair, special tokens included and truncated as for scoring."""
@@ -101,7 +101,7 @@ class CrossEncoder:
         )
 
     def close(self) -> None:
-        self._reranker.close()
+        self.reranker.close()
 
     @cached_property
     def _encoder(self) -> PairEncoder:
