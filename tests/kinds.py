@@ -13,13 +13,16 @@ from raskrank.encoding import EncodedPair, PairEncoder
 
 # In-memory tokenizers of each kind, the embedded model's, and published ones.
 TINY: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+FURTHER: tuple[Family, ...] = ("camembert", "mpnet", "albert")  # the kinds of those in other layouts
 REAL = {
     "ms-marco-MiniLM-L-6-v2": "BertTokenizerFast",
     "bge-reranker-base-BAAI": "XLMRobertaTokenizerFast",
     "mmarco-mMiniLMv2-L12-H384-v1": "XLMRobertaTokenizerFast",
 }
 FAST = {"bert": "BertTokenizerFast", "xlm-roberta": "XLMRobertaTokenizerFast", "roberta": "RobertaTokenizerFast"}
-NAMES = (*TINY, "nano", *REAL)
+FAST |= {"camembert": "CamembertTokenizerFast", "mpnet": "MPNetTokenizerFast", "albert": "AlbertTokenizerFast"}
+NAMES = (*TINY, "nano", *REAL, *FURTHER)
+_DOUBLED = ("XLMRoberta", "Roberta", "Camembert", "MPNet")  # between query and document: </s></s>
 
 
 class Kind(NamedTuple):
@@ -75,7 +78,7 @@ def kind_of(folder: Path, class_name: str) -> Kind:
     import transformers
 
     fast = getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
-    bert = "XLM" not in class_name and "Roberta" not in class_name
+    bert = not class_name.startswith(_DOUBLED)
     return Kind((folder / "tokenizer.json").read_bytes(), fast, bert)
 
 

@@ -95,8 +95,8 @@ RANK = (
         (
             raskrank_export.export,
             "(model, output, *, precision='int8', revision=None, max_length=None, samples=None, "
-            "scheme=None, target='portable', "
-            "trim_vocab=(), trim_form=None, accept_license=None, thresholds=None, overwrite=False, progress=None)",
+            "scheme=None, target='portable', trim_vocab=(), trim_form=None, accept_license=None, relevant_label=None, "
+            "thresholds=None, overwrite=False, progress=None)",
         ),
     ],
 )

@@ -41,6 +41,7 @@ LAZY_PLACES = {
     "integrations/ray.py",
     "torch_backend.py",
     "reference_tokenizer.py",
+    "pieces.py",
     "loading.py",
     "integrations/sentence_transformers.py",
     "cli/export.py",

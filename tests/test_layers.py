@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.scoring",
         "raskrank.loading",
         "raskrank.reference raskrank.options",
-        "raskrank.reference_tokenizer raskrank.torch_backend raskrank.samples",
+        "raskrank.reference_tokenizer raskrank.torch_backend raskrank.samples raskrank.pieces",
         "raskrank.gate raskrank.running raskrank.settings raskrank.native_backend raskrank.onnx_backend raskrank.tokenizer "
         "raskrank.documents",
         "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights raskrank.cache",

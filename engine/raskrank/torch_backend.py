@@ -10,7 +10,8 @@ from raskrank.backend import Float32Array, Int64Array
 from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.files import is_folder
 from raskrank.checkpoint.layouts import STACKED, stored
-from raskrank.checkpoint.weights import expected_tensors, read_headers
+from raskrank.checkpoint.tensors import expected_tensors
+from raskrank.checkpoint.weights import read_headers
 from raskrank.errors import CheckpointError, InferenceError, NotACrossEncoder
 from raskrank.extras import need
 from raskrank.quoting import named, quoted
@@ -35,7 +36,7 @@ class TorchBackend:
         self.model = load_model(checkpoint)
         self.hidden_size = checkpoint.hidden_size
         self.groups = False  # PyTorch adds up a product in another order for another number of rows
-        self._token_types = checkpoint.type_vocab_size > 1
+        self._token_types, self._relevant = checkpoint.type_vocab_size > 1, checkpoint.relevant
 
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, threads: int = 1) -> Float32Array:  # noqa: ARG002
         import torch
@@ -46,7 +47,10 @@ class TorchBackend:
             feeds["token_type_ids"] = torch.from_numpy(token_type_ids)
         try:
             with torch.inference_mode():
-                result: Float32Array = self.model(**feeds).logits.reshape(-1).numpy()  # (B, 1) -> (B)
+                logits = self.model(**feeds).logits
+                if self._relevant is not None:
+                    logits = self._relevant.difference(logits)  # (B, 2) -> (B, 1)
+                result: Float32Array = logits.reshape(-1).numpy()
         except RuntimeError as error:
             raise InferenceError(f"PyTorch failed on a run of {' x '.join(map(str, ids.shape))} tokens") from error
         return result
@@ -100,7 +104,7 @@ def _renamed_weights(checkpoint: Checkpoint) -> "dict[str, Tensor]":
     from safetensors import safe_open
 
     headers, weights = read_headers(checkpoint.folder), {}
-    for name, _ in expected_tensors(checkpoint.architecture, checkpoint.config):
+    for name, _ in expected_tensors(checkpoint.architecture, checkpoint.numbers):
         place = stored(checkpoint.layout, name)
         with safe_open(headers[place.name].file, framework="pt") as file:
             tensor = file.get_tensor(place.name)

@@ -15,16 +15,20 @@ import numpy as np
 import onnx
 
 from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.labels import Relevant
 from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.onnx_backend import MAX_LENGTH
 from raskrank_export.encoder import Parts, find_encoder
+from raskrank_export.fuse_attention import fuse_attention
 from raskrank_export.passes import PASSES
 from raskrank_export.passes.drop_mask import MASK_INPUT
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.passes.hoist_first_token import hoist_first_token
 from raskrank_export.passes.merge_projections import merge_projections, unmerged
+from raskrank_export.prepare import prepare
+from raskrank_export.share import share_weights
 from raskrank_export.tensors import read_light, write_model
 
 if TYPE_CHECKING:
@@ -41,14 +45,18 @@ _FUSED = {
 _tracing = threading.Lock()
 
 
-def export_model(model: "PreTrainedModel", folder: Path) -> Path:
-    """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file."""
+def export_model(model: "PreTrainedModel", folder: Path, relevant: Relevant | None = None) -> Path:
+    """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file.
+
+    relevant: of two labels, whose logits become one.
+    """
     from optimum.exporters.onnx import onnx_export_from_model
 
     # Where optimum looks for a tokenizer to copy: not in the checkpoint, whose tokenizer is read already, nor on the hub.
     model.config._name_or_path = str(folder)
     with _quiet(), _same_random_numbers():
         try:
+            prepare(model, relevant)
             onnx_export_from_model(
                 model, folder, opset=OPSET, task="text-classification", do_validation=False, no_post_process=True
             )
@@ -84,11 +92,12 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     model = _fuse(file, checkpoint)
     kinds = Counter(node.op_type for node in model.graph.node)
     passes = {transform.__name__: transform(model) for transform in PASSES}
+    share_weights(model)
     if any(entry.name == MASK_INPUT for entry in model.graph.input):
         raise ExportError(
             f"{checkpoint.architecture}: the graph reads {MASK_INPUT} elsewhere than in attention, which is not known"
         )
-    activation = str(checkpoint.config["hidden_act"])
+    activation = checkpoint.hidden_act
     left = []
     if kinds[_FUSED.get(activation, "")] < checkpoint.layers and activation in _FUSED:
         left.append(f"fusion of {activation}: several operators in some layers")
@@ -101,7 +110,7 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
 
 def check_epsilons(model: onnx.ModelProto, checkpoint: Checkpoint) -> None:
     """Raises ParityError unless every layer normalization adds the checkpoint's epsilon: in logits it may drown in rounding."""
-    expected = np.float32(str(checkpoint.config["layer_norm_eps"]))
+    expected = np.float32(checkpoint.epsilon)
     for node in model.graph.node:
         if node.op_type == "LayerNormalization":
             found = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
@@ -136,6 +145,7 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
         ).model
     if not any(opset.domain == MICROSOFT for opset in model.opset_import):  # onnxruntime reads it without, onnx does not
         model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+    fuse_attention(model)
     found = Counter(node.op_type for node in model.graph.node)
     expected = {
         "MultiHeadAttention": checkpoint.layers,

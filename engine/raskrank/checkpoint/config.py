@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from raskrank.activation import Activation
 from raskrank.checkpoint.conversion import Origin, conversion
+from raskrank.checkpoint.families import OF_ARCHITECTURE, Family
 from raskrank.checkpoint.files import is_file, is_folder, read_json, require_utf8
-from raskrank.checkpoint.kinds import MODEL_TYPES, architecture_of
+from raskrank.checkpoint.kinds import architecture_of
+from raskrank.checkpoint.labels import Relevant, read_labels
 from raskrank.checkpoint.layouts import Layout, recognize
 from raskrank.checkpoint.model_card import front_matter
-from raskrank.checkpoint.tokenizer_options import check_options, stated_length
+from raskrank.checkpoint.score import activation_of
+from raskrank.checkpoint.suggestion import SUGGESTION
+from raskrank.checkpoint.tokenizer_options import check_options, has_tokenizer, stated_length
 from raskrank.checkpoint.weights import check_weights
 from raskrank.errors import CheckpointError
 from raskrank.quoting import named, quoted
@@ -26,6 +29,8 @@ CONFIGURATION = (
     "README.md",
 )
 
+# Of ALBERT, whose layers share their tensors, so that these do not tell how many there are. The largest published has 12.
+MAX_SHARED_LAYERS = 100
 # fmt: off
 # As transformers names them; its prelu and xielu have weights of their own.
 HIDDEN_ACTIVATIONS = frozenset({
@@ -33,27 +38,21 @@ HIDDEN_ACTIVATIONS = frozenset({
     "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "swish", "tanh",
 })
 # fmt: on
-_ACTIVATIONS: Mapping[str, Activation] = {
-    "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.Identity": "identity",
-    "torch.nn.modules.activation.Sigmoid": "sigmoid",
-    "torch.nn.Sigmoid": "sigmoid",
-    "torch.nn.modules.activation.Softplus": "softplus",
-    "torch.nn.Softplus": "softplus",
-    "torch.nn.modules.activation.Tanh": "tanh",
-    "torch.nn.Tanh": "tanh",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What a checkpoint's small files say: a cross-encoder with one logit."""
+    """What a checkpoint's small files say: a cross-encoder with one logit, or two."""
 
     folder: Path
     architecture: str  # "BertForSequenceClassification"
-    model_type: str  # "bert", "roberta" or "xlm-roberta"
+    model_type: str  # "bert", "xlm-roberta", "electra", ...: of FAMILIES
     layout: Layout  # what its tensors are called
     config: Mapping[str, object]  # known keys only, defaults filled: the arguments of transformers' config class
+    numbers: Mapping[str, int]  # the integers among them under BERT's names
+    hidden_act: str
+    epsilon: float  # of every LayerNorm
+    relevant: Relevant | None  # of two labels; None where there is one
     layers: int
     heads: int
     hidden_size: int
@@ -73,24 +72,27 @@ class Checkpoint(Configuration):
     parameters: int  # of the tensors that the architecture uses
 
 
-def read_checkpoint(folder: Path, origin: Origin | None = None) -> Checkpoint:
+def read_checkpoint(folder: Path, origin: Origin | None = None, relevant_label: str | int | None = None) -> Checkpoint:
     """Read `folder`'s configuration and safetensors headers; no weights, no code. origin: where it is from, for advice.
 
-    Raises as `read_configuration` does.
+    relevant_label: of two labels, the name or the index of the one that means relevant. Raises as `read_configuration` does.
     """
-    configuration = read_configuration(folder)
+    configuration = read_configuration(folder, relevant_label)
     origin = origin or Origin(str(folder))
-    if not is_file(folder / "tokenizer.json"):
-        raise CheckpointError(f"{origin.name} has no tokenizer.json. {conversion(folder, origin)}")
-    parameters = check_weights(folder, configuration.architecture, configuration.config, configuration.layout, origin)
+    family = OF_ARCHITECTURE[configuration.architecture]
+    if not has_tokenizer(folder, family):
+        names = " and ".join(family.vocabulary)
+        raise CheckpointError(f"{origin.name} has no tokenizer.json, nor {names}. {conversion(folder, origin)}")
+    parameters = check_weights(folder, configuration.architecture, configuration.numbers, configuration.layout, origin)
     return Checkpoint(**vars(configuration), parameters=parameters)
 
 
-def read_configuration(folder: Path) -> Configuration:
+def read_configuration(folder: Path, relevant_label: str | int | None = None) -> Configuration:
     """Read the files of CONFIGURATION in `folder`: all that tells what kind of model it is, and no weights.
 
-    Raises NotACrossEncoder for another kind of model (bi-encoder, causal or listwise, no classification head), and
-    CheckpointError for whatever else cannot be exported: files missing or broken, remote code, several labels, ...
+    relevant_label: as for `read_checkpoint`. Raises NotACrossEncoder for another kind of model (bi-encoder, causal or listwise,
+    no classification head), CheckpointError for whatever else cannot be exported (files missing or broken, remote code, several
+    labels, ...), and InputError for a label that is not there.
     """
     if not is_folder(folder):
         raise CheckpointError(f"{named(folder)} is not a folder. Give the folder that holds the model's config.json.")
@@ -104,55 +106,72 @@ def read_configuration(folder: Path) -> Configuration:
     card = read_json(folder / "config_sentence_transformers.json")
     tokenizer = read_json(folder / "tokenizer_config.json")
 
-    architecture = architecture_of(folder, written, card)
+    family = OF_ARCHITECTURE[architecture_of(folder, written, card)]
     check_options(folder / "tokenizer_config.json", tokenizer)
-    numbers = _numbers(folder / "config.json", written, MODEL_TYPES[architecture])
+    path = folder / "config.json"
+    relevant = read_labels(path, written, relevant_label)
+    numbers = _numbers(path, written, family) | {"num_labels": 1 if relevant is None else 2}
+    hidden_act, epsilon = _hidden_activation(path, written, family), _epsilon(path, written, family)
     license, languages = front_matter(folder / "README.md")
     return Configuration(
         folder=folder,
-        architecture=architecture,
-        model_type=MODEL_TYPES[architecture],
+        architecture=family.architecture,
+        model_type=family.model_type,
         layout=layout,
-        config={
-            **numbers,
-            "num_labels": 1,
-            "hidden_act": _hidden_activation(folder / "config.json", written),
-            "position_embedding_type": "absolute",
-            "layer_norm_eps": _epsilon(folder / "config.json", written),
-        },
+        config=_arguments(family, numbers, hidden_act, epsilon),
+        numbers=numbers,
+        hidden_act=hidden_act,
+        epsilon=epsilon,
+        relevant=relevant,
         layers=numbers["num_hidden_layers"],
         heads=numbers["num_attention_heads"],
         hidden_size=numbers["hidden_size"],
         vocab_size=numbers["vocab_size"],
-        type_vocab_size=numbers["type_vocab_size"],
-        max_length=_max_length(folder, architecture, numbers, tokenizer),
+        type_vocab_size=numbers.get("type_vocab_size", 1),
+        max_length=_max_length(folder, family, numbers, tokenizer),
         pad_id=numbers["pad_token_id"],
-        activation=_activation(folder, written, card),
+        activation=activation_of(folder, written, card, relevant),
         license=license,
         languages=languages,
     )
 
 
-def _numbers(path: Path, written: Mapping[str, object], model_type: str) -> dict[str, int]:
-    """The integers that give the model its shape, with transformers' defaults."""
+def _arguments(family: Family, numbers: Mapping[str, int], hidden_act: str, epsilon: float) -> dict[str, object]:
+    """What transformers' config class of the family is called with."""
+    arguments: dict[str, object] = {
+        **numbers,
+        "hidden_act": hidden_act,
+        "position_embedding_type": "absolute",
+        "layer_norm_eps": epsilon,
+    }
+    left_out = family.lacks | ({"layer_norm_eps"} if family.epsilon is not None else set())
+    return {family.spelled(name): value for name, value in arguments.items() if name not in left_out}
+
+
+def _numbers(path: Path, written: Mapping[str, object], family: Family) -> dict[str, int]:
+    """The integers that give the model its shape, with transformers' defaults, under BERT's names."""
     numbers: dict[str, int] = {}
     written = {**written}
-    if model_type == "bert" and written.get("pad_token_id", 0) is None:
-        written["pad_token_id"] = 0  # BERT computes the same without; RoBERTa's kinds count positions from it
-    for key, default, least in (
-        ("vocab_size", 50265 if model_type == "roberta" else 30522, 1),
+    if family.reserved_positions is not None and written.get("pad_token_id", 0) is None:
+        written["pad_token_id"] = 0  # they compute the same without; RoBERTa's kinds count positions from it
+    for name, default, least in (
+        ("vocab_size", 30522, 1),
         ("hidden_size", 768, 1),
         ("num_hidden_layers", 12, 1),
         ("num_attention_heads", 12, 1),
         ("intermediate_size", 3072, 1),
         ("max_position_embeddings", 512, 1),
         ("type_vocab_size", 2, 1),
-        ("pad_token_id", 0 if model_type == "bert" else 1, 0),
+        ("pad_token_id", 0, 0),
+        *((name, default, 1) for name, default in family.further.items()),
     ):
-        value = written.get(key, default)
+        if name in family.lacks:
+            continue
+        key = family.spelled(name)
+        value = written.get(key, family.defaults.get(name, default))
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise CheckpointError(f"{path}: {key} must be an integer of at least {least}, got {quoted(value)}.")
-        numbers[key] = value
+        numbers[name] = value
     if numbers["pad_token_id"] >= numbers["vocab_size"]:
         raise CheckpointError(
             f"{path}: pad_token_id {quoted(numbers['pad_token_id'])} is no token of a vocabulary of "
@@ -160,53 +179,41 @@ def _numbers(path: Path, written: Mapping[str, object], model_type: str) -> dict
         )
     if numbers["hidden_size"] % numbers["num_attention_heads"]:
         raise CheckpointError(
-            f"{path}: hidden_size {quoted(numbers['hidden_size'])} is no multiple of "
+            f"{path}: {family.spelled('hidden_size')} {quoted(numbers['hidden_size'])} is no multiple of "
             f"{quoted(numbers['num_attention_heads'])} heads."
+        )
+    if "num_hidden_groups" in numbers and not numbers["num_hidden_groups"] <= numbers["num_hidden_layers"] <= MAX_SHARED_LAYERS:
+        raise CheckpointError(
+            f"{path}: num_hidden_layers {quoted(numbers['num_hidden_layers'])} must lie between num_hidden_groups, "
+            f"{quoted(numbers['num_hidden_groups'])}, and {MAX_SHARED_LAYERS}."
         )
     return numbers
 
 
-def _epsilon(path: Path, written: Mapping[str, object]) -> float:
+def _epsilon(path: Path, written: Mapping[str, object], family: Family) -> float:
+    if family.epsilon is not None:
+        return family.epsilon
     value = written.get("layer_norm_eps", 1e-12)
     if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < 1:
         raise CheckpointError(f"{path}: layer_norm_eps must lie between 0 and 1, got {quoted(value)}.")
     return float(value)
 
 
-def _hidden_activation(path: Path, written: Mapping[str, object]) -> str:
-    value = written.get("hidden_act", "gelu")
+def _hidden_activation(path: Path, written: Mapping[str, object], family: Family) -> str:
+    key = family.spelled("hidden_act")
+    value = written.get(key, family.hidden_act)
     if not isinstance(value, str) or value not in HIDDEN_ACTIVATIONS:
-        raise CheckpointError(
-            f"{path}: hidden_act {quoted(value)} is not supported. Supported are {', '.join(sorted(HIDDEN_ACTIVATIONS))}."
-        )
+        known = ", ".join(sorted(HIDDEN_ACTIVATIONS))
+        raise CheckpointError(f"{path}: {key} {quoted(value)} is not supported. Supported are {known}. {SUGGESTION}")
     return value
 
 
-def _max_length(folder: Path, architecture: str, numbers: Mapping[str, int], tokenizer: Mapping[str, object]) -> int:
+def _max_length(folder: Path, family: Family, numbers: Mapping[str, int], tokenizer: Mapping[str, object]) -> int:
     """Tokens that fit. RoBERTa's kinds count positions from the one after the padding id."""
-    reserved = 0 if architecture.startswith("Bert") else numbers["pad_token_id"] + 1
+    reserved = numbers["pad_token_id"] + 1 if family.reserved_positions is None else family.reserved_positions
     usable = numbers["max_position_embeddings"] - reserved
     if (stated := stated_length(folder / "tokenizer_config.json", tokenizer)) is not None:
         usable = min(usable, stated)
     if usable < 1:
         raise CheckpointError(f"{folder / 'config.json'}: max_position_embeddings leaves no position for a token.")
     return usable
-
-
-def _activation(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> Activation:
-    """What turns the logit into the score, read in sentence-transformers' order, with its default for one label."""
-    stated = card.get("activation_fn")
-    if stated is None:
-        nested = written.get("sentence_transformers")
-        if isinstance(nested, dict) and "activation_fn" in nested:
-            stated = nested["activation_fn"]
-        else:
-            stated = written.get("sbert_ce_default_activation_function")
-    if stated is None:
-        return "sigmoid"
-    if not isinstance(stated, str) or stated not in _ACTIVATIONS:
-        raise CheckpointError(
-            f"{folder}: the score's activation {quoted(stated)} is not supported. Supported are those of "
-            f"{', '.join(get_args(Activation))}, in torch.nn: they keep the order of the logits."
-        )
-    return _ACTIVATIONS[stated]

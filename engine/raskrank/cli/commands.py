@@ -85,6 +85,12 @@ def _export(commands: Commands) -> None:
         "--accept-license", metavar="L", help="accept by its name a license that restricts use, such as cc-by-nc-4.0"
     )
     command.add_argument(
+        "--relevant-label",
+        metavar="L",
+        help="of a model with two labels, the name or the index of the one that means relevant (default: the one that "
+        "config.json calls so)",
+    )
+    command.add_argument(
         "--min-tau", metavar="T", type=float, help="lowest Kendall tau, -1 to 1, for int8; what falls below it is repaired"
     )
     command.add_argument("--max-drift", metavar="D", type=float, help="largest drift of a score, 0 to 1, for int8")

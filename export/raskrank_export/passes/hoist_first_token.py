@@ -10,7 +10,7 @@ ROW_WISE = {
     *("Add", "Sub", "Mul", "Div", "LayerNormalization", "MatMul"),
     *("Gelu", "FastGelu", "QuickGelu", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Softplus", "Tanh", "Erf"),
 }
-QUERY_SLOT, KEY_VALUE_SLOTS = 0, (1, 2)
+QUERY_SLOT, KEY_VALUE_SLOTS, ATTENTION_BIAS_SLOT = 0, (1, 2), 5
 
 
 def hoist_first_token(model: onnx.ModelProto) -> int:
@@ -67,26 +67,33 @@ class _Selector:
     def _rebuild(self, tensor: str) -> str:
         node, output = self.graph.producer(tensor), f"{tensor}/first"
         if node is None or tensor in self.whole or not self._passes(node):
-            bounds = [self.graph.add_initializer(f"first/{n}", np.array([n], np.int64)) for n in (0, 1)]
-            self.graph.append("Slice", [tensor, bounds[0], bounds[1], bounds[1]], [output])  # start 0, end 1, axis 1
-            return output
+            return self._first(tensor, output, axis=1)
         clone = onnx.NodeProto()
         clone.CopyFrom(node)
         clone.name, clone.output[0] = f"{node.name}/first", output
         if node.op_type == "MultiHeadAttention":
             self.attentions += 1
             clone.input[QUERY_SLOT] = self.select(node.input[QUERY_SLOT])
+            if bias := node.input[ATTENTION_BIAS_SLOT:]:  # (B, N, L, L)
+                clone.input[ATTENTION_BIAS_SLOT] = self._first(bias[0], f"{output}/bias", axis=2)
         else:
             for slot, name in enumerate(node.input):
                 clone.input[slot] = self.select(name)
         self.graph.graph.node.append(clone)
         return output
 
+    def _first(self, tensor: str, output: str, *, axis: int) -> str:
+        bounds = [self.graph.add_initializer(f"first/{n}", np.array([n], np.int64)) for n in (0, 1, axis)]
+        self.graph.append("Slice", [tensor, *bounds], [output])  # start 0, end 1
+        return output
+
     def _passes(self, node: onnx.NodeProto) -> bool:
+        if node.op_type == "MultiHeadAttention":
+            return True
         if "" in node.input:  # an input left out, which cannot be selected from
             return False
         if node.op_type == "MatMul":
             return self.graph.is_constant(node.input[1])
         if node.op_type == "LayerNormalization":
             return attribute(node, "axis", -1) == -1
-        return node.op_type in ROW_WISE or node.op_type == "MultiHeadAttention"
+        return node.op_type in ROW_WISE
