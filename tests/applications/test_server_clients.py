@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     file.write_text(KEY)
     with serving("--api-key-file", str(file)) as running:
         yield running
-    with warnings.catch_warnings(action="ignore"):  # the connections that these packages leave open, so that no later test hears
+    with warnings.catch_warnings(action="ignore"):  # of connections that these packages leave open, in no later test
         gc.collect()
 
 
