@@ -75,6 +75,7 @@ def test_the_numbers_of_the_first_screen_are_those_of_the_results() -> None:
     ours, torch, openvino = "Raskrank int8", "sentence-transformers torch", "OpenVINO int8 direct, streams"
     mixed, start = {name: seconds(vnni, "mixed-100", name) for name in (ours, torch)}, vnni["start"]
     first, resident = ({name: statistics.median(start[name][key]) for name in (ours, torch)} for key in ("first", "resident"))
+    alone = min(seconds(vnni, "pair", name) for name in vnni["workloads"]["pair"]["contenders"] if not name.startswith("Raskrank"))
     pair = max(
         seconds(result, "pair", ours) / seconds(result, "pair", name)
         for result in (avx2, amx)
@@ -89,10 +90,9 @@ def test_the_numbers_of_the_first_screen_are_those_of_the_results() -> None:
         f"{seconds(amx, 'mixed-100', torch) / seconds(amx, 'mixed-100', ours):.1f} on 16 cores of an Intel Xeon with AMX",
         f"by up to {pair:.1f} times",
         f"takes {seconds(vnni, 'mixed-100', openvino) / mixed[ours]:.1f} times as long",
+        f"{alone / seconds(vnni, 'pair', ours):.1f} times as long on one pair alone",
     ):
         assert claim in screen
-    best = min(seconds(vnni, "pair", name) for name in vnni["workloads"]["pair"]["contenders"])
-    assert best == pytest.approx(seconds(vnni, "pair", ours), rel=0.05)  # "level"
 
 
 def _result(machine: str) -> Any:
