@@ -27,7 +27,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
 
 # The second part is the group of dependencies, which the pip of Python 3.11 does not know yet.
 GROUP := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["applications"])
-$(APPLICATIONS)/.ready: PROJECT = '.[export-transformers5,langchain,llama-index,haystack]' $$($(PYTHON) -c '$(GROUP)')
+$(APPLICATIONS)/.ready: PROJECT = '.[export-transformers5,langchain,llama-index,haystack,bulk,ray,server]' $$($(PYTHON) -c '$(GROUP)')
 $(APPLICATIONS)/.ready: pyproject.toml constraints-applications.txt constraints-torch.txt
 	$(environment)
 
@@ -50,7 +50,7 @@ test: lint  ## ruff, mypy --strict and all tests but the slow ones and those of 
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not release'
 
 test-applications: $(APPLICATIONS)/.ready  ## beside what applications use, transformers 5 for the exporter among it
-	$(APPLICATIONS)/bin/mypy --implicit-reexport --cache-dir .mypy_cache/applications engine/raskrank/integrations  # with their types
+	$(APPLICATIONS)/bin/mypy --implicit-reexport --cache-dir .mypy_cache/applications engine/raskrank/integrations engine/raskrank/server  # with their types
 	RASKRANK_APPLICATIONS=require $(APPLICATIONS)/bin/python -m pytest $(BESIDE) -m 'not slow' tests/applications
 
 test-release: $(VENV)/.ready  ## the wheel in empty environments, and the demo
@@ -70,6 +70,7 @@ ATTACKS := \
 	'interrupts.py --steps opcode' \
 	'command_line.py --count 500' \
 	'export_kill.py --count 200' \
+	'score_kill.py --count 200' \
 	'calls.py --count 20000 --loads 900'
 soak: $(VENV)/.ready  ## the attacks of tests/attacks at length; under an hour on 2 cores
 	failed=0; for attack in $(ATTACKS); do \

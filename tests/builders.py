@@ -15,7 +15,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Family = Literal["bert", "xlm-roberta", "roberta", "camembert", "electra", "distilbert", "mpnet", "albert", "deberta-v2"]
+Family = Literal[
+    "bert", "xlm-roberta", "roberta", "camembert", "electra", "distilbert", "mpnet", "albert", "deberta-v2", "new", "jina-bert"
+]
 
 NORWEGIAN = (
     "Hvor mange innbyggere har Oslo?",
@@ -115,6 +117,8 @@ _ARCHITECTURES: Mapping[Family, str] = {
     "mpnet": "MPNetForSequenceClassification",
     "albert": "AlbertForSequenceClassification",
     "deberta-v2": "DebertaV2ForSequenceClassification",
+    "new": "NewForSequenceClassification",
+    "jina-bert": "JinaBertForSequenceClassification",
 }
 _TOKENIZER_FILES = ("tokenizer", "special_tokens_map", "vocab")
 _BERT_TOKENS = {name: f"[{name[:-6].upper()}]" for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")}
@@ -200,7 +204,12 @@ def albert_tokenizer() -> Tokenizer:
 
 def deberta_tokenizer() -> Tokenizer:
     """DeBERTa-v3's layout: [PAD]=0 [CLS] [SEP] [UNK]=3, [MASK] last; XLM-R's kind of pieces, and BERT's template."""
-    tokenizer = unigram_tokenizer(("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"))
+    specials = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+    vocabulary = json.loads(unigram_tokenizer((*specials, "[MASK]")).to_str())["model"]["vocab"]
+    tokenizer = Tokenizer(models.Unigram([(piece, score) for piece, score in vocabulary if piece != "[MASK]"], unk_id=3))
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    for token in (*specials, "[MASK]"):
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)])
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Strip(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
     )
@@ -254,7 +263,7 @@ def bytelevel_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-_TOKENIZERS: Mapping[Family, Callable[[], Tokenizer]] = {
+TOKENIZERS: Mapping[Family, Callable[[], Tokenizer]] = {
     "bert": wordpiece_tokenizer,
     "xlm-roberta": unigram_tokenizer,
     "roberta": bytelevel_tokenizer,
@@ -264,7 +273,11 @@ _TOKENIZERS: Mapping[Family, Callable[[], Tokenizer]] = {
     "mpnet": mpnet_tokenizer,
     "albert": albert_tokenizer,
     "deberta-v2": deberta_tokenizer,
+    "new": unigram_tokenizer,
+    "jina-bert": bytelevel_tokenizer,
 }
+# Of published code that is not run: transformers has no class for them.
+REIMPLEMENTED: tuple[Family, ...] = ("new", "jina-bert")
 # Two rows of their position embeddings are before the first token's, and its type is the only one.
 ROBERTA_LIKE: frozenset[Family] = frozenset({"xlm-roberta", "roberta", "camembert", "mpnet"})
 
@@ -304,7 +317,7 @@ def tiny_checkpoint(
     """
     roberta_like = family in ROBERTA_LIKE
     if tokenizer is None:
-        tokenizer = _TOKENIZERS[family]()
+        tokenizer = TOKENIZERS[family]()
     config: dict[str, object] = {
         "architectures": [_ARCHITECTURES[family]],
         "attention_probs_dropout_prob": 0.1,
@@ -331,7 +344,7 @@ def tiny_checkpoint(
     }
     if roberta_like:
         config |= {"bos_token_id": 0, "eos_token_id": 2}
-    config = _of_family(family, config)
+    config = _of_family(family, config, positions)
     save_tokenizer(folder, family, tokenizer, positions)
     _save_weights(folder / "model.safetensors", config, tokenizer, seed)
     write_json(folder / "config.json", config | dict(config_updates))
@@ -353,13 +366,50 @@ DEBERTA: dict[str, object] = {
 }
 
 
-def _of_family(family: Family, config: dict[str, object]) -> dict[str, object]:
+GTE: dict[str, object] = {
+    "auto_map": {
+        "AutoConfig": "configuration.NewConfig",
+        "AutoModel": "modeling.NewModel",
+        "AutoModelForSequenceClassification": "modeling.NewForSequenceClassification",
+    },
+    "layer_norm_eps": 1e-12,
+    "layer_norm_type": "layer_norm",
+    "logn_attention_clip1": False,
+    "logn_attention_scale": False,
+    "model_type": "new",
+    "pack_qkv": True,
+    "position_embedding_type": "rope",
+    "rope_scaling": {"factor": 8.0, "type": "ntk"},
+    "rope_theta": 20000,
+    "unpad_inputs": False,
+    "use_memory_efficient_attention": False,
+}
+JINA_BERT: dict[str, object] = {
+    "attn_implementation": None,
+    "auto_map": {
+        "AutoConfig": "configuration_bert.JinaBertConfig",
+        "AutoModel": "modeling_bert.JinaBertModel",
+        "AutoModelForMaskedLM": "modeling_bert.JinaBertForMaskedLM",
+        "AutoModelForSequenceClassification": "modeling_bert.JinaBertForSequenceClassification",
+    },
+    "emb_pooler": "mean",
+    "feed_forward_type": "geglu",
+    "model_type": "bert",
+    "position_embedding_type": "alibi",
+}
+
+
+def _of_family(family: Family, config: dict[str, object], positions: int) -> dict[str, object]:
     """config.json as the family's own class writes it."""
     if family == "electra":
         return config | {"embedding_size": int(str(config["hidden_size"])) // 2, "summary_type": "first"}
     if family == "albert":
         shared = {"num_hidden_groups": 1, "inner_group_num": 1, "hidden_act": "gelu_new", "classifier_dropout_prob": 0.1}
         return config | shared | {"embedding_size": int(str(config["hidden_size"])) // 2}
+    if family == "new":
+        return config | {"max_position_embeddings": positions, "type_vocab_size": 1, "pad_token_id": 1} | GTE
+    if family == "jina-bert":
+        return config | JINA_BERT
     if family == "deberta-v2":
         return {key: value for key, value in config.items() if key != "position_embedding_type"} | DEBERTA
     without = {key: value for key, value in config.items() if key not in ("type_vocab_size", "position_embedding_type")}
@@ -385,7 +435,7 @@ native_checkpoint = functools.partial(tiny_checkpoint, hidden=64, intermediate=1
 def save_tokenizer(folder: Path, family: Family, tokenizer: Tokenizer, length: int) -> None:
     """Write tokenizer.json, and beside it what makes transformers load the same; `length` is its model_max_length."""
     own: dict[Family, Mapping[str, object]] = {
-        **dict.fromkeys(("xlm-roberta", "roberta"), _ROBERTA_TOKENS),
+        **dict.fromkeys(("xlm-roberta", "roberta", "new", "jina-bert"), _ROBERTA_TOKENS),
         "camembert": _ROBERTA_TOKENS | {"additional_special_tokens": ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]},
         "mpnet": _MPNET_TOKENS,
         "albert": _ALBERT_TOKENS,
@@ -402,6 +452,8 @@ def save_tokenizer(folder: Path, family: Family, tokenizer: Tokenizer, length: i
         "mpnet": lowercased | {"tokenizer_class": "MPNetTokenizer"},
         "albert": {"tokenizer_class": "AlbertTokenizer", "do_lower_case": True, "keep_accents": False},
         "deberta-v2": {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False, "split_by_punct": False},
+        "new": {"tokenizer_class": "XLMRobertaTokenizer"},
+        "jina-bert": {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False, "trim_offsets": True},
     }
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -441,9 +493,17 @@ def _save_weights(path: Path, config: Mapping[str, Any], tokenizer: Tokenizer, s
     import transformers
     from safetensors.torch import save_file
 
+    from raskrank import reimplemented
+
     architecture = config["architectures"][0]
-    model_class = getattr(transformers, architecture)
-    model: Any = model_class(model_class.config_class.from_dict(dict(config)))
+    model: Any
+    if architecture in reimplemented.ARCHITECTURES:
+        scaling = config.get("rope_scaling")
+        own = {"num_labels": len(config["id2label"]), "rope_factor": scaling["factor"] if scaling else 1.0}
+        model = reimplemented.build(architecture, {**config, **own})
+    else:
+        model_class = getattr(transformers, architecture)
+        model = model_class(model_class.config_class.from_dict(dict(config)))
     model.eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -95,8 +95,8 @@ RANK = (
         (
             raskrank_export.export,
             "(model, output, *, precision='int8', revision=None, max_length=None, samples=None, "
-            "scheme=None, target='portable', "
-            "trim_vocab=(), trim_form=None, accept_license=None, thresholds=None, overwrite=False, progress=None)",
+            "scheme=None, target='portable', trim_vocab=(), trim_form=None, accept_license=None, relevant_label=None, "
+            "thresholds=None, overwrite=False, progress=None)",
         ),
     ],
 )
@@ -241,8 +241,10 @@ def public_objects() -> dict[str, object]:
                 continue
             found[f"{package.__name__}.{name}"] = value
             if inspect.isclass(value) and value.__module__.startswith("raskrank"):
-                members = {key: entry for key, entry in vars(value).items() if not key.startswith("_") and callable(entry)}
-                members |= {key: entry.__func__ for key, entry in vars(value).items() if isinstance(entry, classmethod)}
+                own = [kind for kind in value.__mro__[::-1] if kind.__module__.startswith("raskrank")]
+                entries = {key: entry for kind in own for key, entry in vars(kind).items() if not key.startswith("_")}
+                members = {key: entry for key, entry in entries.items() if callable(entry)}
+                members |= {key: entry.__func__ for key, entry in entries.items() if isinstance(entry, classmethod)}
                 found |= {f"{package.__name__}.{name}.{key}": entry for key, entry in members.items()}
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from builders import NORWEGIAN, PAIRS, ROBERTA_LIKE, Family, native_checkpoint
+from builders import NORWEGIAN, PAIRS, REIMPLEMENTED, ROBERTA_LIKE, Family, native_checkpoint, write_json
 from checkpoints import edit_json
 from conftest import Tiny
 from exporting import loose_export
@@ -20,6 +20,7 @@ from raskrank.activation import sigmoid
 from raskrank.checkpoint import read_checkpoint
 from raskrank.checkpoint.families import FAMILIES, OF_MODEL_TYPE
 from raskrank.errors import CheckpointError
+from raskrank.torch_backend import load_model
 
 KINDS: tuple[Family, ...] = get_args(Family)
 # What our own kernels do not know of the others; they run CamemBERT, which is RoBERTa's encoder.
@@ -29,6 +30,8 @@ UNKNOWN: dict[Family, str] = {
     "mpnet": "its MultiHeadAttention is used otherwise than they know",  # positions are added to scores
     "albert": "it has FastGelu where they have Gelu",
     "deberta-v2": "they do not know DebertaV2ForSequenceClassification",
+    "new": "they do not know NewForSequenceClassification",
+    "jina-bert": "they do not know JinaBertForSequenceClassification",
 }
 
 
@@ -37,17 +40,23 @@ def test_the_builders_know_every_family() -> None:
 
 
 def published_logits(checkpoint: Path, pairs: list[tuple[str, str]], length: int) -> list[float]:
-    """What transformers by itself gives, one pair a run, texts cut by its tokenizer."""
+    """What transformers by itself gives, one pair a run, texts cut by its tokenizer. Where it has no class: the reference."""
     import torch
     import transformers
 
     auto: Any = transformers
     tokenizer = auto.AutoTokenizer.from_pretrained(checkpoint)
-    model = auto.AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    found = read_checkpoint(checkpoint)
+    if found.model_type in REIMPLEMENTED:
+        model = load_model(found)
+    else:
+        model = auto.AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     logits = []
     with torch.inference_mode():
         for query, document in pairs:
             given = tokenizer([query], [document], truncation="longest_first", max_length=length, return_tensors="pt")
+            if "token_type_ids" in given and found.type_vocab_size == 1:
+                del given["token_type_ids"]
             logits.append(float(model(**given).logits[0, 0]))
     return logits
 
@@ -99,8 +108,8 @@ def test_mpnet_looks_its_distances_up(tiny: Tiny) -> None:
     assert not {"Log", "Less", "Abs"} & {node.op_type for node in model.graph.node}
 
 
-@pytest.mark.parametrize("dressed", KINDS)
-@pytest.mark.parametrize("worn", KINDS)
+@pytest.mark.parametrize("dressed", [kind for kind in KINDS if kind not in REIMPLEMENTED])
+@pytest.mark.parametrize("worn", [kind for kind in KINDS if kind not in REIMPLEMENTED])
 def test_no_family_passes_for_another(copy: Callable[..., Path], dressed: Family, worn: Family) -> None:
     ours, theirs = OF_MODEL_TYPE[dressed], OF_MODEL_TYPE[worn]
     folder = copy(dressed)
@@ -185,3 +194,53 @@ def test_no_code_of_a_checkpoint_is_run_and_no_pickle_is_read(tiny: Tiny, tmp_pa
         folders.append(str(folder))
     arguments = (str(tiny.samples), str(tmp_path), *folders)
     run_script(tmp_path, NO_CODE, *arguments, deadline=240, silent=False, warnings=())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("family", ["electra", "distilbert", "mpnet", "albert"])
+def test_weights_of_any_float_type_in_shards(copy: Callable[..., Path], family: Family, dtype: str) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = copy(family)
+    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    names, weight_map = sorted(weights), dict[str, str]()
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"model-{number:05}-of-00002.safetensors"
+        save_file({name: weights[name] for name in part}, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
+    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
+    checkpoint = read_checkpoint(folder)
+    assert checkpoint.parameters == sum(tensor.numel() for tensor in weights.values())
+    loaded = load_model(checkpoint).state_dict()
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+@pytest.mark.parametrize("family", ["camembert", "electra", "distilbert", "mpnet"])
+def test_what_sentence_transformers_saves_scores_as_it_does(tiny: Tiny, family: Family, labels: int, tmp_path: Path) -> None:
+    library: Any = pytest.importorskip("sentence_transformers")
+    folder = native_checkpoint(tmp_path / "made", family, labels=labels)
+    theirs = library.CrossEncoder(str(folder), device="cpu")
+    theirs.save_pretrained(str(tmp_path / "saved"))
+    label = "LABEL_1" if labels == 2 else None
+    loose_export(tiny, tmp_path / "bundle", checkpoint=tmp_path / "saved", precision="fp32", relevant_label=label)
+    scores = theirs.predict(list(PAIRS), apply_softmax=labels == 2, show_progress_bar=False)
+    with Reranker.load(tmp_path / "bundle") as reranker:
+        np.testing.assert_allclose(reranker.score_pairs(PAIRS), scores if labels == 1 else scores[:, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["camembert", "electra", "distilbert", "mpnet", "albert"])
+def test_a_smaller_vocabulary_scores_the_same(tiny: Tiny, family: Family, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(text for pair in PAIRS for text in pair) + "\n", "utf-8")
+    checkpoint = tiny.checkpoint(family)
+    report = loose_export(tiny, tmp_path / "small", checkpoint=checkpoint, precision="fp32", trim_vocab=[corpus])
+    vocabulary = report.manifest.vocabulary
+    assert vocabulary is not None
+    assert vocabulary.kept < vocabulary.of
+    width = json.loads((checkpoint / "config.json").read_text("utf-8")).get("embedding_size", report.manifest.hidden_size)
+    assert read_checkpoint(checkpoint).parameters - report.manifest.parameters == (vocabulary.of - vocabulary.kept) * width
+    with Reranker.load(tmp_path / "small") as small, Reranker.load(tiny.bundle(family, "fp32")) as whole:
+        np.testing.assert_array_equal(small.score_pairs(PAIRS), whole.score_pairs(PAIRS))

@@ -18,18 +18,21 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.__main__",
         "raskrank.cli",
         "raskrank_export",
-        "raskrank.measure raskrank.integrations",
+        "raskrank.integrations",
+        "raskrank.measure raskrank.bulk raskrank.server",
         "raskrank",  # the public names
         "raskrank.cascade",
-        "raskrank.reranker raskrank.info",
+        "raskrank.reranker",
+        "raskrank.session raskrank.info",
         "raskrank.verifying raskrank.wanted",
         "raskrank.scoring",
         "raskrank.loading",
         "raskrank.reference raskrank.options",
-        "raskrank.reference_tokenizer raskrank.torch_backend raskrank.samples",
+        "raskrank.reference_tokenizer raskrank.torch_backend raskrank.samples raskrank.pieces",
         "raskrank.gate raskrank.running raskrank.settings raskrank.native_backend raskrank.onnx_backend raskrank.tokenizer "
         "raskrank.documents",
-        "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights raskrank.cache",
+        "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights raskrank.cache "
+        "raskrank.reimplemented",
         "raskrank.manifest raskrank.scored raskrank.encoding raskrank.reading raskrank.terminal raskrank.settings_files",
         "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_classes raskrank.tokenizer_parts "
         "raskrank.prefixes raskrank.layout "

@@ -201,7 +201,7 @@ def test_pytorch_rescues_a_document_with_its_windows(tiny: Tiny, broken: Path) -
 @given(lengths=st.lists(st.integers(0, 20_000), max_size=300), most=st.integers(1, 600))
 def test_a_chunk_has_a_bounded_number_of_windows(lengths: list[int], most: int) -> None:
     pairs, request = [("q", "x" * length) for length in lengths], scoring.Request(windows=Windows(max_windows=most))
-    chunks = scoring._chunks(pairs, request, 512)
+    chunks = list(scoring._chunks(pairs, request, 512))
     assert [pair for chunk in chunks for pair in chunk] == pairs
     for chunk in chunks:
         windows = sum(min(most, 1 + len(document) // 512) for _, document in chunk)

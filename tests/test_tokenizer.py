@@ -241,6 +241,7 @@ def checkpoint_of(folder: Path) -> Checkpoint:
         numbers={},
         hidden_act="gelu",
         epsilon=1e-12,
+        relevant=None,
         layers=1,
         heads=1,
         hidden_size=1,

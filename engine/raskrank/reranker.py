@@ -1,55 +1,33 @@
 """The main path: check -> encode -> plan -> run -> collect -> rank."""
 
 import os
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
 
 from raskrank import texts, verifying
-from raskrank.activation import activate
 from raskrank.backend import Float32Array
-from raskrank.cache import ScoreCache
-from raskrank.errors import ForkError
 from raskrank.gate import Verification
-from raskrank.info import Info, describe
-from raskrank.loading import Loaded, load
+from raskrank.loading import load
 from raskrank.options import BackendName, Options, absolute_path_text, named_bundle
-from raskrank.process import memory
-from raskrank.process.fork import Owner
-from raskrank.process.until import Until
 from raskrank.ranking import Ranking
-from raskrank.reference import LazyReference
-from raskrank.running import Workers
 from raskrank.samples import as_pairs, read_samples
-from raskrank.scoring import Outcome, Pair, Request, Scorer
+from raskrank.scoring import Request
+from raskrank.session import Session
 from raskrank.texts import Limits
 from raskrank.wanted import Wanted
 from raskrank.windows import LongDocuments, as_windows
 
-Result = TypeVar("Result")
 
-
-class Reranker:
+class Reranker(Session):
     """A loaded cross-encoder. Make one with `Reranker.load`.
 
-    It may be used from several threads. Every score depends on its pair alone, bit for bit, whatever else is computed at the
-    same time. It belongs to the process that loaded it: after a fork its methods raise ForkError, and the child loads its own.
-    Pickling stores the arguments of `load` and which bundle they meant; unpickling loads that bundle again, with an empty score
-    cache. Use it as a context manager, or call `close`, to free its memory early.
+    It may be used from several threads and event loops, whose calls share its cores in turns. Every score depends on its pair
+    alone, bit for bit, whatever else is computed at the same time. It belongs to the process that loaded it: after a fork its
+    methods raise ForkError, and the child loads its own. Pickling stores the arguments of `load` and which bundle they meant;
+    unpickling loads that bundle again, with an empty score cache. Use it as a context manager, or call `close`, to free its
+    memory early.
     """
-
-    def __init__(self, options: Options, loaded: Loaded) -> None:
-        self._options, self._loaded = options, loaded
-        self._workers = Workers(loaded.backend.concurrency)
-        self._reference = LazyReference(loaded.manifest, options.checkpoint)
-        rescues = options.fallback == "torch" and loaded.backend.name != "torch"
-        identity = f"{loaded.manifest_sha256} {loaded.backend.name}"
-        self._cache = ScoreCache(options.cache_bytes, identity) if options.cache_bytes else None
-        self._scorer = Scorer(loaded, self._workers, self._reference if rescues else None, self._cache)
-        self._owner = Owner()
 
     @classmethod
     def load(
@@ -143,7 +121,8 @@ class Reranker:
 
         An answer is late by what is under way at the deadline: by one run of the longest pair or window at most, and that only
         where the machine is slower than it was, or by tokenizing about 8,000 characters for each core, or one document
-        (see `Limits`). With fallback="torch", what PyTorch has begun to rescue is finished.
+        (see `Limits`); and by some microseconds for each document, to check it and to list it. With fallback="torch", what
+        PyTorch has begun to rescue is finished.
 
         Raises InputError or LimitError before anything is computed; NonFiniteScore, InferenceError, ClosedError, ForkError.
         """
@@ -259,80 +238,9 @@ class Reranker:
         checked = self._checked(as_pairs(read_samples()) if pairs is None else pairs)
         return self._call(len(checked), lambda: verifying.verify(checked, self._loaded, self._reference, self._scorer))
 
-    @contextmanager
-    def progress(self, advance: Callable[[int], None]) -> Iterator[None]:
-        """A context manager: within its block, `advance` hears of every pair that this Reranker has scored, in any call.
-
-        advance: called with the number of pairs that are newly done, from worker threads; it should be quick. A pair that is
-            there twice, or that the cache knows, counts as every other. `verify` scores each pair twice.
-        """
-        before, self._scorer.advance = self._scorer.advance, advance
-        try:
-            yield
-        finally:
-            self._scorer.advance = before
-
-    def info(self) -> Info:
-        """What is loaded, on which machine it runs, and why so."""
-        return describe(self._options, self._loaded, rescued_pairs=self._scorer.rescued, cache=self._cache)
-
-    def close(self) -> None:
-        """Free the model and its threads, once calls in other threads have ended. A second close does nothing."""
-        if self._workers.close():
-            self._loaded.backend.close()
-            self._reference.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # A process that stands in another folder or environment still loads the same bundle.
-        return _reload, (replace(self._options, bundle=self._loaded.choice),)
-
-    def __repr__(self) -> str:
-        return f"<Reranker {self._loaded.name} on {self._loaded.backend.name}>"
-
-    def _with_query(self, query: object, documents: object) -> list[Pair]:
-        limits = self._options.limits
-        checked = texts.check_query(query, limits)
-        return [(checked, document) for document in texts.check_documents(documents, limits)]
-
-    def _checked(self, pairs: object) -> list[Pair]:
-        return texts.check_pairs(pairs, self._options.limits)
-
     def _rank(self, query: object, documents: object, wanted: Wanted) -> Ranking:
         outcome = self._outcome(self._with_query(query, documents), wanted.request)
         return wanted.ranking(outcome, self._scores(outcome.logits, raw=wanted.raw))
 
     def _score(self, query: object, documents: object, *, raw: bool, request: Request) -> Float32Array:
         return self._scores(self._outcome(self._with_query(query, documents), request).logits, raw=raw)
-
-    async def _aside(self, function: Callable[[], Result], until: Until) -> Result:
-        self._check_process()
-        return await self._workers.callers.call(function, until)
-
-    def _outcome(self, pairs: list[Pair], request: Request) -> Outcome:
-        return self._call(len(pairs) * request.most_windows, lambda: self._scorer.score(pairs, request))
-
-    def _scores(self, logits: Float32Array, *, raw: bool) -> Float32Array:
-        return logits if raw else activate(self._loaded.activation, logits)
-
-    def _call(self, runs: int, function: Callable[[], Result]) -> Result:
-        """`function()` for so many runs at most, which `close` waits for. Not a context manager: an interrupt in one could
-        leave the call open."""
-        self._check_process()
-        side_by_side = min(self._loaded.backend.concurrency, runs)
-        starting = self._workers.lacking(side_by_side)
-        memory.need(memory.for_call(side_by_side, self._loaded.backend.hidden_size, starting=starting), "a call")
-        return self._workers.call(function)
-
-    def _check_process(self) -> None:
-        if not self._owner.is_here:
-            raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
-
-
-def _reload(options: Options) -> Reranker:
-    return Reranker(options, load(options))

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -94,9 +94,12 @@ class Outcome:
 
     def ranking(self, scores: Float32Array, order: Iterable[int]) -> Ranking:
         """Hits in the order of these places. scores: float32 (n), of the logits."""
-        hits = [Ranked(place, float(scores[place]), bool(self.truncated[place]), self.spans[place]) for place in order]
+        places = list(order)
+        found = zip(
+            places, scores[places].tolist(), self.truncated[places].tolist(), [self.spans[i] for i in places], strict=True
+        )
         return Ranking(
-            hits,
+            map(Ranked._make, found),
             partial=not self.done.all(),
             tokens=self.tokens,
             tokenize_seconds=self.tokenize_seconds,
@@ -107,7 +110,8 @@ class Outcome:
 class _Chunk(NamedTuple):
     """A part of a call's pairs, ready to run. Places count from its first pair."""
 
-    keys: list[bytes]  # of all its pairs; none without a cache
+    pairs: int  # how many
+    keys: list[bytes]  # of all of them; none without a cache
     known: list[tuple[int, Scored]]  # from the cache
     encoded: list[tuple[int, list[EncodedPair]]]  # the windows of all others, or the pair alone
     seconds: float
@@ -163,8 +167,8 @@ class Scorer:
         chunks = _chunks(pairs, request, encoder.max_length, backend.concurrency)
         in_time = takewhile(lambda _: until.left() > 0, chunks)  # looked at before each is encoded
         with closing(ahead(lambda part: self._prepare(part, request, cache), in_time)) as prepared:
-            for part, chunk in zip(chunks, prepared, strict=False):
-                end = start + len(part)
+            for chunk in prepared:
+                end = start + chunk.pairs
                 self._complete(chunk, start, copies[start:end], outcome, until, cache)
                 start = end
         until.check()
@@ -177,7 +181,7 @@ class Scorer:
         new = [place for place, scored in enumerate(found) if scored is None]
         encoded = encoder.encode_windows([pairs[place] for place in new], request.windows)
         known = [(place, scored) for place, scored in enumerate(found) if scored is not None]
-        return _Chunk(keys, known, list(zip(new, encoded, strict=True)), time.perf_counter() - begin)
+        return _Chunk(len(pairs), keys, known, list(zip(new, encoded, strict=True)), time.perf_counter() - begin)
 
     def _complete(
         self,
@@ -224,18 +228,17 @@ class Scorer:
             logger.warning(message)
 
 
-def _chunks(pairs: Sequence[Pair], request: Request, max_length: int, cores: int = 1) -> list[Sequence[Pair]]:
+def _chunks(pairs: Sequence[Pair], request: Request, max_length: int, cores: int = 1) -> Iterator[Sequence[Pair]]:
     """The pairs in order, in parts that have about CHUNK_PAIRS windows at most, and with a deadline about as many characters
-    to read as DEADLINE_CHARS allows."""
-    if request.windows is None and not request.until.limited:
-        return [pairs[start : start + CHUNK_PAIRS] for start in range(0, len(pairs), CHUNK_PAIRS)]
+    to read as DEADLINE_CHARS allows. Each is made when it is asked for."""
     most_chars = DEADLINE_CHARS * cores if request.until.limited else math.inf
-    chunks, start, windows, chars = list[Sequence[Pair]](), 0, 0, 0
+    start, windows, chars = 0, 0, 0
     for place, (_, document) in enumerate(pairs):
         of_pair = min(request.most_windows, 1 + len(document) // max_length)  # a token has a character or more, mostly
         read = min(len(document), of_pair * max_length * CHARS_PER_TOKEN)
         if place > start and (windows + of_pair > CHUNK_PAIRS or chars + read > most_chars):
-            chunks.append(pairs[start:place])
+            yield pairs[start:place]
             start, windows, chars = place, 0, 0
         windows, chars = windows + of_pair, chars + read
-    return [*chunks, pairs[start:]] if pairs else []
+    if pairs:
+        yield pairs[start:]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raskrank import reimplemented
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.files import is_folder
@@ -20,7 +21,7 @@ from raskrank.settings import HUB_ID
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from torch.nn import Module
 
 # The log's level is one for the process: of two loads in threads the second would otherwise leave it changed.
 _loading = threading.Lock()
@@ -37,7 +38,7 @@ class TorchBackend:
         self.model = load_model(checkpoint)
         self.hidden_size = checkpoint.hidden_size
         self.groups = False  # PyTorch adds up a product in another order for another number of rows
-        self._token_types = checkpoint.type_vocab_size > 1
+        self._token_types, self._relevant = checkpoint.type_vocab_size > 1, checkpoint.relevant
 
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, threads: int = 1) -> Float32Array:  # noqa: ARG002
         import torch
@@ -48,7 +49,10 @@ class TorchBackend:
             feeds["token_type_ids"] = torch.from_numpy(token_type_ids)
         try:
             with torch.inference_mode():
-                result: Float32Array = self.model(**feeds).logits.reshape(-1).numpy()  # (B, 1) -> (B)
+                logits = self.model(**feeds).logits
+                if self._relevant is not None:
+                    logits = self._relevant.difference(logits)  # (B, 2) -> (B, 1)
+                result: Float32Array = logits.reshape(-1).numpy()
         except RuntimeError as error:
             raise InferenceError(f"PyTorch failed on a run of {' x '.join(map(str, ids.shape))} tokens") from error
         return result
@@ -57,13 +61,15 @@ class TorchBackend:
         del self.model
 
 
-def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
-    """The transformers model of a checkpoint in float32, ready to run.
+def load_model(checkpoint: Checkpoint) -> Any:
+    """The model of a checkpoint in float32, ready to run: transformers' own, or one of `reimplemented`.
 
     The class is chosen by name from a fixed list, the config built from known keys, and only safetensors are read, so nothing
     in the folder can run code. Raises as TorchBackend does.
     """
     need_exporter("PyTorch as a backend", "torch", "transformers", "safetensors")
+    if checkpoint.architecture in reimplemented.ARCHITECTURES:
+        return _reimplemented_model(checkpoint)
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -95,11 +101,24 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
         raise CheckpointError(
             f"{checkpoint.folder}: the shapes of {quoted(report['mismatched_keys'][:2])} differ from config.json"
         )
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
+
+
+def _reimplemented_model(checkpoint: Checkpoint) -> "Module":
+    import torch
+    from safetensors import SafetensorError
+
+    with torch.device("meta"):  # weights come from the file alone
+        model = reimplemented.build(checkpoint.architecture, checkpoint.config)
+    try:
+        model.load_state_dict(_renamed_weights(checkpoint), assign=True)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{checkpoint.folder}: PyTorch cannot load these weights: {named(error)}") from error
+    return model.eval()
 
 
 def _renamed_weights(checkpoint: Checkpoint) -> "dict[str, Tensor]":
-    """The weights of another layout under the names that transformers has for them, float32."""
+    """The weights of another layout under the names that its model has for them, float32."""
     import torch
     from safetensors import safe_open
 

@@ -20,7 +20,7 @@ class Windows:
 
     max_windows: of one document, at least 1. What lies behind the last of them is not read, and the document is `truncated`.
         It bounds the cost: a document of so many windows takes as long as so many documents that fill the model, and 32
-        characters at most are looked at for each token of them.
+        characters at most are looked at for each token of them, or 100,000 of a document if that is more.
     overlap: tokens at least that neighbouring windows share, so that an answer on the edge of one is whole in the other; at
         least 0, and no more than half a window is shared. Windows begin and end between words where the tokenizer knows words.
     """

@@ -48,6 +48,7 @@ def export(
     trim_vocab: Sequence[str | Path] = (),
     trim_form: Form | None = None,
     accept_license: str | None = None,
+    relevant_label: str | int | None = None,
     thresholds: Thresholds | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -75,6 +76,9 @@ def export(
         that they use, and single characters. A text whose pieces are all kept scores bit for bit as without.
     trim_form: which fields of those files to read. Default: as `raskrank rank` does.
     accept_license: "cc-by-nc-4.0", where that is the model's license: one that restricts use has to be accepted by its name.
+    relevant_label: of a checkpoint with two labels, the name or the index of the one that means relevant. The softmax of two
+        logits is the sigmoid of their difference, which becomes the bundle's one logit. Default: the label that config.json
+        calls "relevant"; where it calls none so, the export is refused.
     thresholds: how much may differ; they are recorded in the manifest. Default: `Thresholds()`.
     overwrite: replace a bundle at `output`; processes that have loaded the old one keep it. Default: it is refused.
     progress: hears of each step. Default: nobody does.
@@ -92,6 +96,7 @@ def export(
         trim_vocab=trim_vocab,
         trim_form=trim_form,
         accept_license=accept_license,
+        relevant_label=relevant_label,
         thresholds=thresholds,
     )
     with bundle_folder(Path(output), overwrite=overwrite) as folder, _as_export_errors(options.model):

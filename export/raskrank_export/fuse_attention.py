@@ -110,8 +110,16 @@ def _scores(graph: GraphEditor, unpadded: Unpadded, tensor: str) -> _Scores | No
             if (inner := _scores(graph, unpadded, name)) is not None:
                 if unpadded.value(other) == 0:
                     return inner
-                return None if inner.bias else inner._replace(bias=other)
+                return None if inner.bias or not _is_whole(graph, other) else inner._replace(bias=other)
     return None
+
+
+def _is_whole(graph: GraphEditor, bias: str) -> bool:
+    """Whether a bias has a row for each query, as the operator wants it: one row for all of them is spread only by an Add."""
+    if bias in graph.initializers:
+        dims = graph.initializers[bias].dims
+        return len(dims) == 4 and dims[2] == dims[3]
+    return graph.producer(bias, "Expand") is not None
 
 
 def _factor(graph: GraphEditor, node: onnx.NodeProto) -> float | None:

@@ -58,7 +58,7 @@ def make_graph(backend: TorchBackend, checkpoint: Checkpoint, folder: Path) -> L
     Its large tensors are read from `folder`, which must stay until the graph is saved.
     """
     if checkpoint.architecture not in WRITERS:
-        file = export_model(backend.model, folder)
+        file = export_model(backend.model, folder, checkpoint.relevant)
         backend.close()
         gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
         return lean_graph(file, checkpoint)

@@ -53,7 +53,8 @@ def padded_logits(model: Any, checkpoint: Checkpoint, run: Sequence[EncodedPair]
     if checkpoint.type_vocab_size > 1:
         feeds["token_type_ids"] = types
     with torch.inference_mode():
-        found: npt.NDArray[np.floating[Any]] = model(
-            **{name: torch.from_numpy(ids) for name, ids in feeds.items()}
-        ).logits.numpy()
-    return found.reshape(-1)  # (B, 1) -> (B)
+        logits = model(**{name: torch.from_numpy(ids) for name, ids in feeds.items()}).logits
+        if checkpoint.relevant is not None:
+            logits = checkpoint.relevant.difference(logits)  # (B, 2) -> (B, 1)
+        found: npt.NDArray[np.floating[Any]] = logits.reshape(-1).numpy()
+    return found

@@ -2,14 +2,32 @@
 
 from typing import TYPE_CHECKING, Any
 
+from raskrank.checkpoint.labels import Relevant
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def prepare(model: Any) -> None:
-    """Change `model`, one of transformers', which is of no use for anything but tracing then."""
+def prepare(model: Any, relevant: Relevant | None) -> None:
+    """Change `model`, one of transformers', which is of no use for anything but tracing then.
+
+    relevant: of two labels; the head gets one logit, their difference.
+    """
+    if relevant is not None:
+        _fold_labels(model, relevant)
     if model.config.model_type == "mpnet":
         _look_up_buckets(model.mpnet.encoder, model.config.max_position_embeddings)
+
+
+def _fold_labels(model: Any, relevant: Relevant) -> None:
+    """The difference of two rows of the last layer is the row of their difference."""
+    import torch
+
+    head = model.classifier if isinstance(model.classifier, torch.nn.Linear) else model.classifier.out_proj
+    with torch.no_grad():
+        for values in (head.weight, head.bias):
+            values.data = relevant.difference(values.data[None])[0]  # (2, ...) -> (1, ...)
+    head.out_features = model.config.num_labels = 1
 
 
 def _look_up_buckets(encoder: Any, positions: int) -> None:

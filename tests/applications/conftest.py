@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # importing litellm fetches prices unless this is set
+
 
 class ModuleOrSkipped(pytest.Module):
     """A file of tests that is skipped where a package which it imports at its top is not installed."""

@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from raskrank.activation import Activation
 from raskrank.checkpoint.conversion import Origin, conversion
 from raskrank.checkpoint.families import OF_ARCHITECTURE, Family
 from raskrank.checkpoint.files import is_file, is_folder, read_json, require_utf8
 from raskrank.checkpoint.kinds import architecture_of
+from raskrank.checkpoint.labels import Relevant, read_labels
 from raskrank.checkpoint.layouts import Layout, recognize
 from raskrank.checkpoint.model_card import front_matter
-from raskrank.checkpoint.tokenizer_options import check_options, stated_length
+from raskrank.checkpoint.score import activation_of
+from raskrank.checkpoint.suggestion import SUGGESTION
+from raskrank.checkpoint.tokenizer_options import check_options, has_tokenizer, stated_length
 from raskrank.checkpoint.weights import check_weights
 from raskrank.errors import CheckpointError
 from raskrank.quoting import named, quoted
@@ -36,21 +38,11 @@ HIDDEN_ACTIVATIONS = frozenset({
     "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "swish", "tanh",
 })
 # fmt: on
-_ACTIVATIONS: Mapping[str, Activation] = {
-    "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.Identity": "identity",
-    "torch.nn.modules.activation.Sigmoid": "sigmoid",
-    "torch.nn.Sigmoid": "sigmoid",
-    "torch.nn.modules.activation.Softplus": "softplus",
-    "torch.nn.Softplus": "softplus",
-    "torch.nn.modules.activation.Tanh": "tanh",
-    "torch.nn.Tanh": "tanh",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What a checkpoint's small files say: a cross-encoder with one logit."""
+    """What a checkpoint's small files say: a cross-encoder with one logit, or two."""
 
     folder: Path
     architecture: str  # "BertForSequenceClassification"
@@ -60,6 +52,7 @@ class Configuration:
     numbers: Mapping[str, int]  # the integers among them under BERT's names
     hidden_act: str
     epsilon: float  # of every LayerNorm
+    relevant: Relevant | None  # of two labels; None where there is one
     layers: int
     heads: int
     hidden_size: int
@@ -79,24 +72,27 @@ class Checkpoint(Configuration):
     parameters: int  # of the tensors that the architecture uses
 
 
-def read_checkpoint(folder: Path, origin: Origin | None = None) -> Checkpoint:
+def read_checkpoint(folder: Path, origin: Origin | None = None, relevant_label: str | int | None = None) -> Checkpoint:
     """Read `folder`'s configuration and safetensors headers; no weights, no code. origin: where it is from, for advice.
 
-    Raises as `read_configuration` does.
+    relevant_label: of two labels, the name or the index of the one that means relevant. Raises as `read_configuration` does.
     """
-    configuration = read_configuration(folder)
+    configuration = read_configuration(folder, relevant_label)
     origin = origin or Origin(str(folder))
-    if not is_file(folder / "tokenizer.json"):
-        raise CheckpointError(f"{origin.name} has no tokenizer.json. {conversion(folder, origin)}")
+    family = OF_ARCHITECTURE[configuration.architecture]
+    if not has_tokenizer(folder, family):
+        names = " and ".join(family.vocabulary)
+        raise CheckpointError(f"{origin.name} has no tokenizer.json, nor {names}. {conversion(folder, origin)}")
     parameters = check_weights(folder, configuration.architecture, configuration.numbers, configuration.layout, origin)
     return Checkpoint(**vars(configuration), parameters=parameters)
 
 
-def read_configuration(folder: Path) -> Configuration:
+def read_configuration(folder: Path, relevant_label: str | int | None = None) -> Configuration:
     """Read the files of CONFIGURATION in `folder`: all that tells what kind of model it is, and no weights.
 
-    Raises NotACrossEncoder for another kind of model (bi-encoder, causal or listwise, no classification head), and
-    CheckpointError for whatever else cannot be exported: files missing or broken, remote code, several labels, ...
+    relevant_label: as for `read_checkpoint`. Raises NotACrossEncoder for another kind of model (bi-encoder, causal or listwise,
+    no classification head), CheckpointError for whatever else cannot be exported (files missing or broken, remote code, several
+    labels, ...), and InputError for a label that is not there.
     """
     if not is_folder(folder):
         raise CheckpointError(f"{named(folder)} is not a folder. Give the folder that holds the model's config.json.")
@@ -113,7 +109,8 @@ def read_configuration(folder: Path) -> Configuration:
     family = OF_ARCHITECTURE[architecture_of(folder, written, card)]
     check_options(folder / "tokenizer_config.json", tokenizer)
     path = folder / "config.json"
-    numbers = _numbers(path, written, family)
+    relevant = read_labels(path, written, relevant_label)
+    numbers = _numbers(path, written, family) | {"num_labels": 1 if relevant is None else 2}
     hidden_act, epsilon = _hidden_activation(path, written, family), _epsilon(path, written, family)
     license, languages = front_matter(folder / "README.md")
     return Configuration(
@@ -126,6 +123,7 @@ def read_configuration(folder: Path) -> Configuration:
         numbers=numbers,
         hidden_act=hidden_act,
         epsilon=epsilon,
+        relevant=relevant,
         layers=numbers["num_hidden_layers"],
         heads=numbers["num_attention_heads"],
         hidden_size=numbers["hidden_size"],
@@ -133,7 +131,7 @@ def read_configuration(folder: Path) -> Configuration:
         type_vocab_size=numbers.get("type_vocab_size", 1),
         max_length=_max_length(folder, family, numbers, tokenizer),
         pad_id=numbers["pad_token_id"],
-        activation=_activation(folder, written, card),
+        activation=activation_of(folder, written, card, relevant),
         license=license,
         languages=languages,
     )
@@ -153,7 +151,7 @@ def _arguments(family: Family, numbers: Mapping[str, int], hidden_act: str, epsi
 
 def _numbers(path: Path, written: Mapping[str, object], family: Family) -> dict[str, int]:
     """The integers that give the model its shape, with transformers' defaults, under BERT's names."""
-    numbers: dict[str, int] = {"num_labels": 1}
+    numbers: dict[str, int] = {}
     written = {**written}
     if family.reserved_positions is not None and written.get("pad_token_id", 0) is None:
         written["pad_token_id"] = 0  # they compute the same without; RoBERTa's kinds count positions from it
@@ -206,9 +204,8 @@ def _hidden_activation(path: Path, written: Mapping[str, object], family: Family
     key = family.spelled("hidden_act")
     value = written.get(key, family.hidden_act)
     if not isinstance(value, str) or value not in HIDDEN_ACTIVATIONS:
-        raise CheckpointError(
-            f"{path}: {key} {quoted(value)} is not supported. Supported are {', '.join(sorted(HIDDEN_ACTIVATIONS))}."
-        )
+        known = ", ".join(sorted(HIDDEN_ACTIVATIONS))
+        raise CheckpointError(f"{path}: {key} {quoted(value)} is not supported. Supported are {known}. {SUGGESTION}")
     return value
 
 
@@ -221,22 +218,3 @@ def _max_length(folder: Path, family: Family, numbers: Mapping[str, int], tokeni
     if usable < 1:
         raise CheckpointError(f"{folder / 'config.json'}: max_position_embeddings leaves no position for a token.")
     return usable
-
-
-def _activation(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> Activation:
-    """What turns the logit into the score, read in sentence-transformers' order, with its default for one label."""
-    stated = card.get("activation_fn")
-    if stated is None:
-        nested = written.get("sentence_transformers")
-        if isinstance(nested, dict) and "activation_fn" in nested:
-            stated = nested["activation_fn"]
-        else:
-            stated = written.get("sbert_ce_default_activation_function")
-    if stated is None:
-        return "sigmoid"
-    if not isinstance(stated, str) or stated not in _ACTIVATIONS:
-        raise CheckpointError(
-            f"{folder}: the score's activation {quoted(stated)} is not supported. Supported are those of "
-            f"{', '.join(get_args(Activation))}, in torch.nn: they keep the order of the logits."
-        )
-    return _ACTIVATIONS[stated]

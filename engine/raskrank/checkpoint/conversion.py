@@ -18,8 +18,11 @@ class Origin(NamedTuple):
     revision: str | None = None
 
 
-def conversion(folder: Path, origin: Origin) -> str:
-    """How to get a checkpoint with tokenizer.json and safetensors from one that transformers can load."""
+def conversion(folder: Path, origin: Origin, *, pickled: bool = False) -> str:
+    """How to get a checkpoint with tokenizer.json and safetensors from one that transformers can load.
+
+    pickled: its weights are; transformers reads them with weights_only=True, which calls nothing that a pickle names.
+    """
     target = Path(origin.name).resolve().name + "-converted"
     given = json.dumps(origin.name, ensure_ascii=False)
     if origin.revision is not None:
@@ -34,7 +37,8 @@ def conversion(folder: Path, origin: Origin) -> str:
             *(f"shutil.copy({json.dumps(file, ensure_ascii=False)}, target)" for file in kept),
         ]
     )
+    safely = ", which reads a pickle's numbers and runs none of its code," if pickled else ""
     return (
-        "Where you trust it, and transformers can load it, let that write the missing file: "
+        f"Where you trust it, and transformers can load it, let that{safely} write the missing file: "
         f"python -c {shlex.quote(program)} and then: raskrank export {shlex.quote(f'./{target}')} OUTPUT"
     )

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from raskrank.checkpoint import deberta
+from raskrank.checkpoint import deberta, gte, jina_bert
 
 # Whose tensors a family has: two families of one kind compute the same.
-Tensors = Literal["bert", "roberta", "electra", "distilbert", "mpnet", "albert", "deberta"]
+Tensors = Literal["bert", "roberta", "electra", "distilbert", "mpnet", "albert", "deberta", "gte", "jina-bert"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class Family:
     lacks: frozenset[str] = frozenset()  # keys of BERT that this one has not
     further: Mapping[str, int] = field(default_factory=dict)  # numbers that BERT has not, with transformers' defaults
     hidden_act: str = "gelu"  # default
+    # The files that transformers makes a fast tokenizer of where there is no tokenizer.json: all of them together.
+    vocabulary: tuple[str, ...] = ("vocab.txt",)
     epsilon: float | None = None  # of every LayerNorm, where config.json does not state it
     # Further arguments of the config class, checked: of config.json's path, what is written there, and the numbers.
     arguments: Callable[[Path, Mapping[str, object], Mapping[str, int]], dict[str, object]] | None = None
@@ -37,6 +39,7 @@ class Family:
 
 
 _PADDED = {"pad_token_id": 1}
+_WITHOUT_POSITIONS = frozenset({"position_embedding_type"})
 _PLAIN = frozenset({"type_vocab_size", "position_embedding_type"})
 FAMILIES: tuple[Family, ...] = (
     Family(architecture="BertForSequenceClassification", model_type="bert", tensors="bert"),
@@ -46,6 +49,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors="roberta",
         reserved_positions=None,
         defaults=_PADDED | {"vocab_size": 50265},
+        vocabulary=("vocab.json", "merges.txt"),
     ),
     Family(
         architecture="XLMRobertaForSequenceClassification",
@@ -53,6 +57,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors="roberta",
         reserved_positions=None,
         defaults=_PADDED,
+        vocabulary=("sentencepiece.bpe.model",),
     ),
     Family(
         architecture="CamembertForSequenceClassification",
@@ -60,6 +65,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors="roberta",
         reserved_positions=None,
         defaults=_PADDED,
+        vocabulary=("sentencepiece.bpe.model",),
     ),
     Family(
         architecture="ElectraForSequenceClassification",
@@ -72,6 +78,7 @@ FAMILIES: tuple[Family, ...] = (
         architecture="DistilBertForSequenceClassification",
         model_type="distilbert",
         tensors="distilbert",
+        defaults={"num_hidden_layers": 6},
         spelling={
             "hidden_size": "dim",
             "num_hidden_layers": "n_layers",
@@ -98,6 +105,7 @@ FAMILIES: tuple[Family, ...] = (
         defaults={"vocab_size": 30000, "hidden_size": 4096, "num_attention_heads": 64, "intermediate_size": 16384},
         further={"embedding_size": 128, "num_hidden_groups": 1, "inner_group_num": 1},
         hidden_act="gelu_new",
+        vocabulary=("spiece.model",),
     ),
     Family(
         architecture="DebertaV2ForSequenceClassification",
@@ -106,7 +114,25 @@ FAMILIES: tuple[Family, ...] = (
         defaults=deberta.DEFAULTS,
         lacks=_PLAIN,
         further={"position_buckets": -1},
+        vocabulary=("spm.model",),
         arguments=deberta.arguments,
+    ),
+    Family(
+        architecture="NewForSequenceClassification",
+        model_type="new",
+        tensors="gte",
+        defaults=gte.DEFAULTS,
+        lacks=_WITHOUT_POSITIONS,
+        vocabulary=("sentencepiece.bpe.model",),
+        arguments=gte.arguments,
+    ),
+    Family(
+        architecture="JinaBertForSequenceClassification",
+        model_type="jina-bert",
+        tensors="jina-bert",
+        lacks=_WITHOUT_POSITIONS,
+        vocabulary=("vocab.json", "merges.txt"),
+        arguments=jina_bert.arguments,
     ),
 )
 OF_ARCHITECTURE: Mapping[str, Family] = {family.architecture: family for family in FAMILIES}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from raskrank.checkpoint.families import OF_ARCHITECTURE, OF_MODEL_TYPE
 from raskrank.checkpoint.files import is_file, parse_json
-from raskrank.checkpoint.weights import SUGGESTION
+from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
 
@@ -17,12 +17,18 @@ _DECODERS = frozenset({
 })
 _HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining", "ForTokenClassification", "ForQuestionAnswering")
 # fmt: on
+_UNSUPPORTED = {
+    "is_decoder": SUGGESTION,
+    "add_cross_attention": SUGGESTION,
+    "pruned_heads": SUGGESTION,
+    "quantization_config": "Export from the checkpoint in float that it was made from; int8 is made here.",
+}
 # Notes that transformers leaves in a config; none of them chooses code, nor is it read.
 _HARMLESS_PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_attn_implementation_autoset", "_num_labels"})
 
 
 def architecture_of(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> str:
-    """transformers' class for this cross-encoder with one logit, a key of OF_ARCHITECTURE.
+    """transformers' class for this cross-encoder, a key of OF_ARCHITECTURE.
 
     written: config.json. card: config_sentence_transformers.json, {} where there is none.
 
@@ -61,7 +67,7 @@ def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mappi
     others = [name for name in modules if name != "Transformer"]
     if others:
         raise CheckpointError(
-            f"{folder / 'modules.json'} lists {named(', '.join(others))}: only a lone Transformer is supported."
+            f"{folder / 'modules.json'} lists {named(', '.join(others))}: only a lone Transformer is supported. {SUGGESTION}"
         )
 
 
@@ -79,7 +85,9 @@ def _refuse_code(path: Path, values: Mapping[str, object]) -> None:
     while waiting:
         for key, value in waiting.pop().items():
             if key == "auto_map":
-                raise CheckpointError(f"{path} has auto_map: the model would need remote code, which is never run.")
+                raise CheckpointError(
+                    f"{path} has auto_map: the model would need remote code, which is never run. {SUGGESTION}"
+                )
             if key.endswith("_implementation") or (key.startswith("_") and key not in _HARMLESS_PRIVATE_KEYS):
                 raise CheckpointError(
                     f"{path} has {quoted(key)}, which can choose code to run. Remove the key, if it is yours."
@@ -120,20 +128,14 @@ def _architecture(path: Path, written: Mapping[str, object]) -> str:
 
 def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
     path = folder / "config.json"
-    # As in transformers, id2label goes before num_labels, and without either there are two.
-    labels = written.get("id2label")
-    if labels is not None and not isinstance(labels, dict):
-        raise CheckpointError(f"{path}: id2label must be an object, got {quoted(labels)}.")
-    count = written.get("num_labels") if labels is None else len(labels)
-    if count is None:
-        count = 2
-    if count != 1 or not isinstance(count, int) or isinstance(count, bool):
-        raise CheckpointError(f"{path}: the head has {quoted(count)} labels. A reranker has one (num_labels 1).")
     if written.get("position_embedding_type", "absolute") != "absolute":
         value = quoted(written["position_embedding_type"])
-        raise CheckpointError(f"{path}: position_embedding_type {value} is not supported, only 'absolute'.")
-    for key in ("is_decoder", "add_cross_attention", "pruned_heads", "quantization_config"):
+        raise CheckpointError(f"{path}: position_embedding_type {value} is not supported, only 'absolute'. {SUGGESTION}")
+    for key, advice in _UNSUPPORTED.items():
         if written.get(key):
-            raise CheckpointError(f"{path}: {key} is set, which is not supported.")
+            raise CheckpointError(f"{path}: {key} is set, which is not supported. {advice}")
     if card.get("default_prompt_name") is not None:
-        raise CheckpointError(f"{folder / 'config_sentence_transformers.json'}: a default prompt is not supported.")
+        raise CheckpointError(
+            f"{folder / 'config_sentence_transformers.json'}: a default prompt is not supported. Set default_prompt_name to "
+            "null, and put the prompt in front of the queries yourself."
+        )

@@ -124,6 +124,43 @@ def _deberta(numbers: Numbers) -> Shapes:
         yield from _norm(f"{layer}.output.LayerNorm", hidden)
 
 
+def _gte(numbers: Numbers) -> Shapes:
+    hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
+    yield from _linear("classifier", numbers["num_labels"], hidden)
+    yield from _linear("new.pooler.dense", hidden, hidden)
+    yield from _words_and_types("new", numbers)
+    for index in range(numbers["num_hidden_layers"]):
+        layer = f"new.encoder.layer.{index}"
+        yield from _linear(f"{layer}.attention.qkv_proj", 3 * hidden, hidden)
+        yield from _linear(f"{layer}.attention.o_proj", hidden, hidden)
+        yield from _norm(f"{layer}.attn_ln", hidden)
+        yield f"{layer}.mlp.up_gate_proj.weight", (2 * inner, hidden)
+        yield from _linear(f"{layer}.mlp.down_proj", hidden, inner)
+        yield from _norm(f"{layer}.mlp_ln", hidden)
+
+
+def _jina_bert(numbers: Numbers) -> Shapes:
+    hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
+    yield from _linear("classifier", numbers["num_labels"], hidden)
+    yield from _linear("bert.pooler.dense", hidden, hidden)
+    yield from _words_and_types("bert", numbers)
+    for index in range(numbers["num_hidden_layers"]):
+        layer = f"bert.encoder.layer.{index}"
+        for part in ("query", "key", "value"):
+            yield from _linear(f"{layer}.attention.self.{part}", hidden, hidden)
+        yield from _linear(f"{layer}.attention.output.dense", hidden, hidden)
+        yield from _norm(f"{layer}.attention.output.LayerNorm", hidden)
+        yield f"{layer}.mlp.gated_layers.weight", (2 * inner, hidden)
+        yield from _linear(f"{layer}.mlp.wo", hidden, inner)
+        yield from _norm(f"{layer}.mlp.layernorm", hidden)
+
+
+def _words_and_types(base: str, numbers: Numbers) -> Shapes:
+    yield f"{base}.embeddings.word_embeddings.weight", (numbers["vocab_size"], numbers["hidden_size"])
+    yield f"{base}.embeddings.token_type_embeddings.weight", (numbers["type_vocab_size"], numbers["hidden_size"])
+    yield from _norm(f"{base}.embeddings.LayerNorm", numbers["hidden_size"])
+
+
 _SHAPES: Mapping[Tensors, Callable[[Numbers], Shapes]] = {
     "bert": _bert,
     "roberta": _roberta,
@@ -132,6 +169,8 @@ _SHAPES: Mapping[Tensors, Callable[[Numbers], Shapes]] = {
     "mpnet": _mpnet,
     "albert": _albert,
     "deberta": _deberta,
+    "gte": _gte,
+    "jina-bert": _jina_bert,
 }
 
 

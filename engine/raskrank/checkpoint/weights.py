@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from raskrank.checkpoint.conversion import Origin, conversion
 from raskrank.checkpoint.files import decode_json, is_file, read_bytes, read_json
 from raskrank.checkpoint.layouts import STACKED, Layout, stored
+from raskrank.checkpoint.suggestion import SUGGESTION, original
 from raskrank.checkpoint.tensors import after_last_layer, expected_tensors, is_head
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
@@ -16,10 +17,6 @@ from raskrank.quoting import named, quoted
 # A model of 24 layers has a header of 50 kB; safetensors itself stops at 100 MB.
 MAX_HEADER_BYTES = 16 * 2**20
 
-SUGGESTION = (
-    "Use a cross-encoder, such as BAAI/bge-reranker-base; for many languages, Norwegian among them, "
-    "BAAI/bge-reranker-v2-m3 or the small cross-encoder/mmarco-mMiniLMv2-L12-H384-v1."
-)
 _FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 # The weights files that transformers turns into safetensors without other frameworks.
 _CONVERTIBLE = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -90,12 +87,18 @@ def read_headers(folder: Path, origin: Origin | None = None) -> dict[str, Header
         return _read_header(single)
     if not is_file(index):
         origin = origin or Origin(str(folder))
+        exports = [path.relative_to(folder).as_posix() for pattern in ("*.onnx", "*/*.onnx") for path in folder.glob(pattern)]
+        if exports:
+            raise CheckpointError(
+                f"{origin.name} has no model.safetensors, only {named(', '.join(sorted(exports)))}: an export by others, which "
+                f"cannot be compared with the weights it was made from. Raskrank makes its own: {original(folder)}."
+            )
         patterns = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
         others = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
         there = f", only {named(', '.join(others))}" if others else ""
         # A hub's pickles are not downloaded, so that there may be one.
         convertible = not others or any(is_file(folder / name) for name in _CONVERTIBLE)
-        advice = conversion(folder, origin) if convertible else "Ask whoever made it for safetensors."
+        advice = conversion(folder, origin, pickled=True) if convertible else "Ask whoever made it for safetensors."
         raise CheckpointError(
             f"{origin.name} has no model.safetensors{there}. Only safetensors are read, because pickles can run code. {advice}"
         )

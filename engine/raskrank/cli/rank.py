@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from raskrank import license
-from raskrank.cli.shared import choose, form_of, progress_bar
+from raskrank.cli.shared import choose, form_of, progress_bar, windows_of
 from raskrank.documents import TITLE_FIELD, Document, read_documents
-from raskrank.errors import InputError, NonFiniteScore
+from raskrank.errors import NonFiniteScore
 from raskrank.extras import need_exporter
 from raskrank.ranking import Ranked
 from raskrank.reranker import Reranker
@@ -24,7 +24,7 @@ UNSCORED = "–"  # in the place of a score
 def run(arguments: argparse.Namespace) -> int:
     if arguments.backend == "torch":
         need_exporter("--backend torch")
-    windows = _windows(arguments)
+    windows = windows_of(arguments)
     name, documents = read_documents(arguments.file, form_of(arguments))
     if any(document.untold_title for document in documents):
         say(f'note: "{TITLE_FIELD}" is not ranked; --title-field {TITLE_FIELD} puts it in front of each text')
@@ -67,16 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             say(f"{name} holds no document")
     return 0
-
-
-def _windows(arguments: argparse.Namespace) -> Windows | None:
-    """None where a document that is too long is cut."""
-    asked = {name: value for name in ("max_windows", "overlap") if (value := getattr(arguments, name)) is not None}
-    if arguments.long_documents == "windows":
-        return Windows(**asked)
-    for name in asked:
-        raise InputError(f"--{name.replace('_', '-')}: there are windows only with --long-documents windows")
-    return None
 
 
 def _ranking_json(hits: Sequence[Ranked], documents: Sequence[Document]) -> str:

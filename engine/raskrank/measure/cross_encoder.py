@@ -15,6 +15,7 @@ from raskrank.measure.contender import Contender, Ranking
 from raskrank.measure.fresh import FreshProcess, fresh_process
 from raskrank.options import BackendName
 from raskrank.process import rayon
+from raskrank.reference_tokenizer import tokenizer_json
 from raskrank.reranker import Reranker
 from raskrank.tokenizer import load_encoder, read_tokenizer
 
@@ -48,10 +49,12 @@ class CrossEncoder:
             self.reranker = Reranker.load(bundle, backend="torch", checkpoint=checkpoint)
             config = read_checkpoint(checkpoint)
             self.parameters, self._vocab_size = config.parameters, config.vocab_size
+            self._tokenizer_json = tokenizer_json(config)
         else:
             self.manifest, _ = read_manifest(folder)
             self.reranker = Reranker.load(folder, threads=threads, backend=backend)
             self.parameters, self._vocab_size = self.manifest.parameters, self.manifest.vocab_size
+            self._tokenizer_json = (folder / TOKENIZER).read_bytes()
         self.info = self.reranker.info()
         self.name, self.license = self.info.name, self.info.license
         self.backend, self.runs, self.origin = self.info.backend, f"{self.info.backend} {self.info.precision}", str(folder)
@@ -80,7 +83,7 @@ class CrossEncoder:
         return [len(pair.input_ids) for pair in self._encoder.encode([(query, document) for document in documents])]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        tokenizer = read_tokenizer((self.folder / TOKENIZER).read_bytes(), self.folder)
+        tokenizer = read_tokenizer(self._tokenizer_json, self.folder)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -102,5 +105,4 @@ class CrossEncoder:
 
     @cached_property
     def _encoder(self) -> PairEncoder:
-        data = (self.folder / TOKENIZER).read_bytes()
-        return load_encoder(data, self.info.max_length, self._vocab_size, self.folder, parallel=rayon.usable())
+        return load_encoder(self._tokenizer_json, self.info.max_length, self._vocab_size, self.folder, parallel=rayon.usable())

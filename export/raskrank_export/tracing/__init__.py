@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raskrank.checkpoint.labels import Relevant
 from raskrank.errors import ExportError
 from raskrank.extras import EXPORT_5, exporter
 from raskrank_export.prepare import prepare
@@ -40,11 +41,11 @@ def makers() -> tuple[str, ...]:
     return _MAKERS[route()]
 
 
-def export_model(model: "PreTrainedModel", folder: Path) -> Path:
+def export_model(model: "PreTrainedModel", folder: Path, relevant: Relevant | None = None) -> Path:
     """Trace `model`, which is of no other use then, into `folder`. Returns the path of the fp32 ONNX file.
 
-    Its inputs are input_ids and, where the model has several, token_type_ids; optimum's file has attention_mask too. Raises
-    ExportError where the exporter fails.
+    relevant: of two labels, whose logits become one. The file's inputs are input_ids and, where the model has several,
+    token_type_ids; optimum's file has attention_mask too. Raises ExportError where the exporter fails.
     """
     if route() == "optimum":
         from raskrank_export.tracing.optimum import trace
@@ -52,7 +53,7 @@ def export_model(model: "PreTrainedModel", folder: Path) -> Path:
         from raskrank_export.tracing.exported import trace
     with quiet(), _same_random_numbers():
         try:
-            prepare(model)
+            prepare(model, relevant)
             return trace(model, folder, OPSET)
         except OSError:
             raise  # a full disk, which the writer of the bundle explains

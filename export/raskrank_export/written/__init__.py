@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import onnx
 
 from raskrank.checkpoint import Checkpoint
+from raskrank.reimplemented import GTE, JINA_BERT
 from raskrank_export.tensors import Spill
-from raskrank_export.written import deberta
+from raskrank_export.written import deberta, gte, jina_bert
 from raskrank_export.written.writer import GraphWriter
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # By architecture: adds all nodes from the ids to the logits, and returns the logits' name.
 WRITERS: Mapping[str, Callable[[GraphWriter, Checkpoint], str]] = {
     "DebertaV2ForSequenceClassification": deberta.write,
+    GTE: gte.write,
+    JINA_BERT: jina_bert.write,
 }
 
 

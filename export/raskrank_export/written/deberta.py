@@ -35,7 +35,7 @@ def write(writer: GraphWriter, checkpoint: Checkpoint) -> str:
         attended = writer.add_norm(attended, rows, f"{layer}.attention.output.LayerNorm", epsilon)
         inner = writer.gelu(writer.linear(attended, f"{layer}.intermediate.dense"))
         state = writer.add_norm(writer.linear(inner, f"{layer}.output.dense"), attended, f"{layer}.output.LayerNorm", epsilon)
-    return writer.dense(writer.gelu(writer.dense(writer.first(state), "pooler.dense")), "classifier")
+    return writer.logit(writer.gelu(writer.dense(writer.first(state), "pooler.dense")), checkpoint.relevant)
 
 
 def buckets(distances: npt.NDArray[np.int64], count: int, farthest: int) -> npt.NDArray[np.int64]:
@@ -87,13 +87,7 @@ class _Attention:
         keys = self._of_distances(f"{module}/K", weights[1], biases[1], 1.0)
         queries = self._of_distances(f"{module}/Q", weights[0], biases[0], self.scale)
         weights[0], biases[0] = weights[0] * np.float32(self.scale), biases[0] * np.float32(self.scale)
-        if rows == state:
-            merged = writer.product(state, f"{module}/qkv", np.concatenate(weights), np.concatenate(biases))
-            parts = writer.split(merged, [self.hidden] * 3, [f"{module}/{name}" for name in "qkv"])
-        else:
-            query = writer.product(rows, f"{module}/q", weights[0], biases[0])
-            merged = writer.product(state, f"{module}/kv", np.concatenate(weights[1:]), np.concatenate(biases[1:]))
-            parts = [query, *writer.split(merged, [self.hidden] * 2, [f"{module}/{name}" for name in "kv"])]
+        parts = writer.projections(module, weights, biases, state, rows)
         q, k, v = map(self._in_heads, parts)  # (B, N, L or 1, D), (B, N, L, D) twice
         scores = writer.node("MatMul", [q, self._turned(k)], f"{module}/content")  # (B, N, L or 1, L)
         bias = self._pairwise if rows == state else self._of_first

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from raskrank.backend import INPUT_IDS, LOGITS, TOKEN_TYPE_IDS
+from raskrank.checkpoint.labels import Relevant
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.tensors import Spill
 
@@ -50,6 +51,9 @@ class GraphWriter:
         self._nodes.append(helper.make_node(op_type, inputs, [output], output, None, domain, None, **attributes))
         return output
 
+    def loop(self, inputs: Sequence[str], outputs: Sequence[str], body: onnx.GraphProto) -> None:
+        self._nodes.append(helper.make_node("Loop", inputs, outputs, outputs[-1], body=body))
+
     def linear(self, source: str, module: str) -> str:
         """source @ weight + bias, of a module of the checkpoint; the bias may be missing. (B, L, K) -> (B, L, M)"""
         bias = self.array(f"{module}.bias") if f"{module}.bias" in self.weights else None
@@ -83,6 +87,47 @@ class GraphWriter:
         table = self.constant(f"{module}.weight", self.array(f"{module}.weight"))
         return self.node("Gather", [table, ids], module, axis=0)
 
+    def words_and_types(self, base: str, types: int, epsilon: float) -> str:
+        """BERT's embeddings without positions, normalized. types: how many there are; of a lone one no id is read."""
+        words = self.embedding(f"{base}.word_embeddings", INPUT_IDS)
+        if types > 1:
+            added = self.embedding(f"{base}.token_type_embeddings", TOKEN_TYPE_IDS)
+        else:
+            added = self.constant(f"{base}.token_type", self.array(f"{base}.token_type_embeddings.weight")[0])
+        return self.add_norm(words, added, f"{base}.LayerNorm", epsilon)
+
+    def projections(
+        self, module: str, weights: Sequence[Array], biases: Sequence[Array], state: str, rows: str
+    ) -> tuple[str, str, str]:
+        """Query of `rows`, key and value of `state`, (B, L or 1, H): of one product where those are the same.
+
+        weights, biases: of the three, (H, H) and (H).
+        """
+        width, names = len(weights[0]), [f"{module}/{part}" for part in "qkv"]
+        if rows == state:
+            merged = self.product(state, f"{module}/qkv", np.concatenate(weights), np.concatenate(biases))
+            query, key, value = self.split(merged, [width] * 3, names)
+        else:
+            query = self.product(rows, names[0], weights[0], biases[0])
+            merged = self.product(state, f"{module}/kv", np.concatenate(weights[1:]), np.concatenate(biases[1:]))
+            key, value = self.split(merged, [width] * 2, names[1:])
+        return query, key, value
+
+    def attention(self, query: str, key: str, value: str, output: str, *, heads: int, bias: str = "") -> str:
+        """softmax(query @ key / sqrt(D) + bias) @ value, (B, L or 1, H). bias: (1, N, L or 1, L), or nothing."""
+        inputs = [query, key, value, "", "", bias] if bias else [query, key, value]
+        return self.node("MultiHeadAttention", inputs, output, domain=MICROSOFT, num_heads=heads)
+
+    def gated(self, source: str, up: str, down: str, *, inner: int, gate_first: bool) -> str:
+        """down(gelu(gate) * rest), gate and rest being the halves of `up`. (B, L, H) -> (B, L, H)"""
+        halves = self.split(self.linear(source, up), [inner, inner], [f"{up}/first", f"{up}/second"])
+        gate, rest = halves if gate_first else halves[::-1]
+        return self.linear(self.node("Mul", [self.gelu(gate), rest], f"{up}/gated"), down)
+
+    def pooled(self, state: str, pooler: str) -> str:
+        """BERT's pooler: dense and tanh of the first token. (B, L, H) -> (B, H)"""
+        return self.node("Tanh", [self.dense(self.first(state), pooler)], f"{pooler}/tanh")
+
     def first_row(self, source: str) -> str:
         """(B, L, H) -> (B, 1, H): what a head reads that reads the first token alone."""
         return self.node("Slice", [source, self.integers(0), self.integers(1), self.integers(1)], f"{source}/first")
@@ -93,7 +138,18 @@ class GraphWriter:
 
     def dense(self, source: str, module: str) -> str:
         """(B, K) -> (B, M), left in fp32 as every head is."""
-        inputs = [source, *(self.constant(f"{module}.{part}", self.array(f"{module}.{part}")) for part in ("weight", "bias"))]
+        return self._gemm(source, module, self.array(f"{module}.weight"), self.array(f"{module}.bias"))
+
+    def logit(self, source: str, relevant: Relevant | None) -> str:
+        """(B, H) -> (B, 1), by the checkpoint's "classifier". relevant: of two labels, whose difference is the logit."""
+        weight, bias = self.array("classifier.weight"), self.array("classifier.bias")  # (labels, H), (labels)
+        if relevant is not None:
+            weight = weight[[relevant.place]] - weight[[relevant.other]]
+            bias = bias[[relevant.place]] - bias[[relevant.other]]
+        return self._gemm(source, "classifier", weight, bias)
+
+    def _gemm(self, source: str, module: str, weight: Array, bias: Array) -> str:
+        inputs = [source, self.constant(f"{module}.weight", weight), self.constant(f"{module}.bias", bias)]
         return self.node("Gemm", inputs, module, transB=1)
 
     def length(self) -> str:
