@@ -25,7 +25,7 @@ from raskrank.errors import ExportError, InputError, ParityError
 from raskrank.gate import check, failures
 from raskrank.manifest import Precision
 from raskrank.parity import NO_ORDER, Parity, compare
-from raskrank_export import ExportReport, Thresholds, columns, export, exporter, graph, integers
+from raskrank_export import ExportReport, Thresholds, columns, export, graph, integers
 from raskrank_export.passes import PASSES
 from raskrank_export.quantize import EMBEDDING_MAX
 
@@ -280,7 +280,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[onnx.ModelProt
             change(lean.model)
             return lean
 
-        monkeypatch.setattr(exporter, "lean_graph", lean_graph)
+        monkeypatch.setattr(graph, "lean_graph", lean_graph)
 
     return spoilt
 
