@@ -90,9 +90,9 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], type[RaskrankError], str]] =
     ),
     "pickle only": (_pickle_only, CheckpointError, r"no model\.safetensors, only pytorch_model\.bin"),
     "architecture": (
-        _config(architectures=["DebertaV2ForSequenceClassification"], model_type="deberta-v2"),
+        _config(architectures=["RoFormerForSequenceClassification"], model_type="roformer"),
         CheckpointError,
-        "DebertaV2ForSequenceClassification is not supported",
+        "RoFormerForSequenceClassification is not supported",
     ),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), CheckpointError, r"no tokenizer\.json"),
     "remote code": (_config(auto_map={"AutoModel": "evil.Model"}), CheckpointError, "auto_map"),
