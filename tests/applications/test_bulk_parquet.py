@@ -151,6 +151,7 @@ def test_a_file_that_breaks_in_the_middle_leaves_what_is_done(tmp_path: Path, ca
     assert states(out) == before
 
 
+@pytest.mark.slow
 def test_one_row_group_that_is_far_larger_than_what_is_held(tmp_path: Path) -> None:
     rng = random.Random(1)
 

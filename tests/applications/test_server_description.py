@@ -44,7 +44,7 @@ def test_the_server_does_what_it_says(server: Server, tmp_path: Path) -> None:
         f"{server.url}/openapi.json",
     ]
     done = subprocess.run(
-        [*command, "--checks", "all", "--max-examples", "60", "--no-color"],
+        [*command, "--checks", "all", "--max-examples", "30", "--no-color"],
         cwd=tmp_path,
         capture_output=True,
         encoding="utf-8",
