@@ -129,5 +129,7 @@ def _assigned() -> int:
     need("a Scorer without threads", "ray", "ray")
     import ray
 
-    found = ray.get_runtime_context().get_assigned_resources() if ray.is_initialized() else {}
-    return cores.whole(found.get("CPU", 1))
+    if not ray.is_initialized():
+        return cores.whole(1)
+    context: Any = ray.get_runtime_context()  # its methods have no types
+    return cores.whole(context.get_assigned_resources().get("CPU", 1))
