@@ -5,7 +5,7 @@
 Graphs of published width with seeded weights, int8 by rows, in onnxruntime on one thread. Each figure is of a fresh process:
 seconds of CPU of the fastest run, which what else runs on the machine changes least, and MB that runs take at most beside what
 is loaded. --whole lets JinaBERT's queries attend all at once instead of in blocks, which takes gigabytes at 8,192 tokens.
-Memory is read from /proc, so that this runs on Linux. ModernBERT, whose attention is mostly local, has a study of its own.
+Memory is read from /proc, so that this runs on Linux.
 """
 
 import argparse
