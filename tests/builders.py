@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Family = Literal["bert", "xlm-roberta", "roberta"]
+Family = Literal["bert", "xlm-roberta", "roberta", "modernbert", "ettin"]  # the last two are made by modernbert.py
 
 NORWEGIAN = (
     "Hvor mange innbyggere har Oslo?",
@@ -105,7 +105,7 @@ PAIRS = (
 ALPHABET = string.ascii_letters + string.digits + "æøåÆØÅéüö.,:;!?-()%/'\""
 SPREAD = 2.0  # standard deviation of the logits over PAIRS, about that of a trained reranker over mixed pairs
 
-_ARCHITECTURES: Mapping[Family, str] = {
+_ARCHITECTURES: Mapping[str, str] = {
     "bert": "BertForSequenceClassification",
     "roberta": "RobertaForSequenceClassification",
     "xlm-roberta": "XLMRobertaForSequenceClassification",

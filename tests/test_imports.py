@@ -19,6 +19,7 @@ FILES = {file.relative_to(ENGINE).as_posix(): file for file in sorted(ENGINE.rgl
 HEAVY = {"huggingface_hub", "onnx", "optimum", "pandas", "raskrank_export", "safetensors", "scipy", "torch", "transformers"}
 LAZY_PLACES = {
     "torch_backend.py",
+    "torch_modules.py",
     "reference_tokenizer.py",
     "loading.py",
     "cli/export.py",

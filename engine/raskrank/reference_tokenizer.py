@@ -19,7 +19,12 @@ from raskrank.tokenizer_parts import differing_parts
 from raskrank.torch_backend import quiet
 
 # As transformers' AutoTokenizer chooses where no class is named.
-_BY_MODEL_TYPE: Mapping[str, str] = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}
+_BY_MODEL_TYPE: Mapping[str, str] = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "modernbert": "PreTrained",
+}
 # transformers' own classes that read tokenizer.json. A name that is not among them may stand for code in the folder.
 # fmt: off
 _OWN = frozenset({
@@ -28,6 +33,8 @@ _OWN = frozenset({
     "RoFormer", "Roberta", "Splinter", "SqueezeBert", "T5", "XLMRoberta", "XLNet",
 })
 # fmt: on
+# transformers 5's name for a tokenizer that is nothing but its tokenizer.json.
+_RENAMED = {"TokenizersBackend": "PreTrained"}
 CONFIG = "tokenizer_config.json"
 # Beside the sample pairs: nothing at all, and where options of tokenizers differ: case, accents, Chinese, control characters.
 PROBES: tuple[tuple[str, str], ...] = (
@@ -127,7 +134,7 @@ def _class_name(checkpoint: Checkpoint) -> str:
     stated = next((value for file in (CONFIG, "config.json") if (value := _stated(folder / file)) is not None), None)
     if stated is None:
         return f"{_BY_MODEL_TYPE[checkpoint.model_type]}TokenizerFast"
-    stem = str(stated).removesuffix("Fast").removesuffix("Tokenizer")
+    stem = _RENAMED.get(str(stated), str(stated).removesuffix("Fast").removesuffix("Tokenizer"))
     if stem not in _OWN:
         raise CheckpointError(
             f"{folder / CONFIG}: tokenizer_class {str(stated)[:64]!r} is none of transformers' own that read {TOKENIZER}; for "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raskrank.backend import Float32Array, Int64Array
-from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint import Checkpoint, modernbert
 from raskrank.checkpoint.files import is_folder
 from raskrank.checkpoint.layouts import STACKED, stored
 from raskrank.checkpoint.weights import expected_tensors, read_headers
@@ -18,7 +18,7 @@ from raskrank.settings import HUB_ID
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from torch.nn import Module
 
 # The log's level is one for the process: of two loads in threads the second would otherwise leave it changed.
 _loading = threading.Lock()
@@ -30,9 +30,10 @@ class TorchBackend:
     name = "torch"
     concurrency = min_share = 1  # PyTorch spreads one run over the cores itself
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Raises NotACrossEncoder or CheckpointError if the weights do not fit, MissingExtra without PyTorch."""
-        self.model = load_model(checkpoint)
+    def __init__(self, checkpoint: Checkpoint, *, plain: bool = False) -> None:
+        """plain: as for `load_model`. Raises NotACrossEncoder or CheckpointError if the weights do not fit, MissingExtra
+        without PyTorch."""
+        self.model = load_model(checkpoint, plain=plain)
         self.hidden_size = checkpoint.hidden_size
         self.groups = False  # PyTorch adds up a product in another order for another number of rows
         self._token_types = checkpoint.type_vocab_size > 1
@@ -55,8 +56,10 @@ class TorchBackend:
         del self.model
 
 
-def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
-    """The transformers model of a checkpoint in float32, ready to run.
+def load_model(checkpoint: Checkpoint, *, plain: bool = False) -> "Module":
+    """The transformers model of a checkpoint in float32, ready to run; with its head, where that lies in modules of its own.
+
+    plain: with attention that can also be run in float64; of 8,192 tokens it takes gigabytes.
 
     The class is chosen by name from a fixed list, the config built from known keys, and only safetensors are read, so nothing
     in the folder can run code. Raises as TorchBackend does.
@@ -66,9 +69,11 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     import transformers
     from safetensors import SafetensorError
 
-    model_class = getattr(transformers, checkpoint.architecture)
+    with quiet():
+        model_class = getattr(transformers, checkpoint.architecture)
     config = model_class.config_class(**checkpoint.config)
-    config._attn_implementation = "eager"  # the exporter fuses attention itself; eager is its plain form
+    # The exporter fuses the attention of traced models itself; eager is its plain form. ModernBERT is not traced.
+    config._attn_implementation = "sdpa" if checkpoint.model_type == modernbert.MODEL_TYPE and not plain else "eager"
     with quiet():
         try:
             renamed = None if checkpoint.layout == "transformers" else _renamed_weights(checkpoint)
@@ -91,6 +96,15 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
         raise CheckpointError(
             f"{checkpoint.folder}: the shapes of {quoted(report['mismatched_keys'][:2])} differ from config.json"
         )
+    if checkpoint.head is not None:
+        from raskrank.torch_modules import with_head
+
+        try:
+            model = with_head(model, checkpoint.folder, checkpoint.head)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{checkpoint.folder}: the weights of its modules cannot be loaded: {named(error)}"
+            ) from error
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -132,12 +146,15 @@ def local_checkpoint(model: str, revision: str | None) -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers' log at errors only while a checkpoint or tokenizer loads: what it warns of is checked here and raised."""
+    """transformers' log at errors only while a checkpoint or tokenizer loads: what it warns of is checked here and raised. What
+    importing its classes makes PyTorch warn of is not for a user to change."""
     import logging as levels
+    import warnings
 
     from transformers.utils import logging
 
-    with _loading:
+    with _loading, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         level = logging.get_verbosity()
         logging.set_verbosity(levels.ERROR)
         try:

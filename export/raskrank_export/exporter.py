@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from raskrank import bundle, cpu
+from raskrank.checkpoint.modules import weights_files
 from raskrank.documents import Form
 from raskrank.errors import BundleError, ExportError, InferenceError
 from raskrank.gate import Thresholds
@@ -19,7 +20,7 @@ from raskrank_export import subject
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.describe import make_manifest, make_recipe
 from raskrank_export.encoder import Parts
-from raskrank_export.graph import LeanGraph, check_epsilons, export_model, lean_graph, save
+from raskrank_export.graph import LeanGraph, check_epsilons, lean_graph, make_graph, save
 from raskrank_export.job import Job, check_options
 from raskrank_export.judging import Judgement, judge_fp32, judge_trimmed, score_with_pytorch
 from raskrank_export.ladder import climb
@@ -113,7 +114,7 @@ def export(
 def _to_onnx(job: Job, whole: Subject, torch_backend: TorchBackend) -> LeanGraph:
     """The fp32 graph, saved in the job's folder. Its weights are read from the scratch folder, and PyTorch's are freed."""
     with job.clock.step("export to ONNX"):
-        file = export_model(torch_backend.model, job.scratch)
+        file = make_graph(torch_backend.model, whole.checkpoint, job.scratch)
         torch_backend.close()
         gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
         graph = lean_graph(file, whole.checkpoint)
@@ -209,7 +210,7 @@ def _report(
         climb=climbed,
         left=graph.left,
         onnxruntime_alone=_why_onnxruntime(graph, manifest),
-        checkpoint_bytes=sum(file.stat().st_size for file in kept.source.folder.glob("*.safetensors")),
+        checkpoint_bytes=sum(file.stat().st_size for file in weights_files(kept.source.folder)),
         bundle_bytes=sum(file.stat().st_size for file in job.folder.iterdir()),
         peak_memory_bytes=_peak_memory(),
         seconds=job.clock.seconds,

@@ -1,4 +1,5 @@
-"""From a PyTorch model to the graph of a bundle: optimum's export, onnxruntime's fusions, then our passes."""
+"""From a PyTorch model to the graph of a bundle: optimum's export and onnxruntime's fusions, or a graph of our own; then our
+passes."""
 
 import contextlib
 import io
@@ -15,12 +16,14 @@ import numpy as np
 import onnx
 
 from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.modernbert import MODEL_TYPE as MODERNBERT
 from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.onnx_backend import MAX_LENGTH
+from raskrank_export import modernbert
 from raskrank_export.encoder import Parts, find_encoder
-from raskrank_export.passes import PASSES
+from raskrank_export.passes import MODERNBERT_PASSES, PASSES
 from raskrank_export.passes.drop_mask import MASK_INPUT
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.passes.hoist_first_token import hoist_first_token
@@ -28,7 +31,7 @@ from raskrank_export.passes.merge_projections import merge_projections, unmerged
 from raskrank_export.tensors import read_light, write_model
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch.nn import Module
 
 OPSET = 18  # the newest that optimum's exporter writes through PyTorch's TorchScript path
 # What onnxruntime makes of activations that PyTorch's exporter spells out; the others are one or two operators as they are.
@@ -41,10 +44,19 @@ _FUSED = {
 _tracing = threading.Lock()
 
 
-def export_model(model: "PreTrainedModel", folder: Path) -> Path:
-    """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file."""
-    from optimum.exporters.onnx import onnx_export_from_model
+def make_graph(model: "Module", checkpoint: Checkpoint, folder: Path) -> Path:
+    """Write the fp32 ONNX file of `model`, which was loaded from `checkpoint`, into `folder`. Returns its path."""
+    if checkpoint.model_type == MODERNBERT:
+        return modernbert.write_graph(model, checkpoint, folder)
+    return export_model(model, folder)
 
+
+def export_model(model: "Module", folder: Path) -> Path:
+    """Trace `model`, of transformers, with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file."""
+    from optimum.exporters.onnx import onnx_export_from_model
+    from transformers import PreTrainedModel
+
+    assert isinstance(model, PreTrainedModel)
     # Where optimum looks for a tokenizer to copy: not in the checkpoint, whose tokenizer is read already, nor on the hub.
     model.config._name_or_path = str(folder)
     with _quiet(), _same_random_numbers():
@@ -76,19 +88,20 @@ class LeanGraph(NamedTuple):
 
 
 def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
-    """The fused graph of an export after every pass.
+    """The graph of `make_graph` after every pass.
 
     Its large tensors are read from `file`'s folder, which must stay until the graph is saved. Raises ExportError if
     onnxruntime did not fuse every attention and norm.
     """
-    model = _fuse(file, checkpoint)
+    own = checkpoint.model_type == MODERNBERT
+    model = read_light(file) if own else _fuse(file, checkpoint)
     kinds = Counter(node.op_type for node in model.graph.node)
-    passes = {transform.__name__: transform(model) for transform in PASSES}
+    passes = {transform.__name__: transform(model) for transform in (MODERNBERT_PASSES if own else PASSES)}
     if any(entry.name == MASK_INPUT for entry in model.graph.input):
         raise ExportError(
             f"{checkpoint.architecture}: the graph reads {MASK_INPUT} elsewhere than in attention, which is not known"
         )
-    activation = str(checkpoint.config["hidden_act"])
+    activation = checkpoint.hidden_act
     left = []
     if kinds[_FUSED.get(activation, "")] < checkpoint.layers and activation in _FUSED:
         left.append(f"fusion of {activation}: several operators in some layers")
@@ -101,14 +114,15 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
 
 def check_epsilons(model: onnx.ModelProto, checkpoint: Checkpoint) -> None:
     """Raises ParityError unless every layer normalization adds the checkpoint's epsilon: in logits it may drown in rounding."""
-    expected = np.float32(str(checkpoint.config["layer_norm_eps"]))
+    expected = {np.float32(epsilon) for epsilon in checkpoint.epsilons}
     for node in model.graph.node:
         if node.op_type == "LayerNormalization":
             found = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
-            if np.float32(found) != expected:
+            if np.float32(found) not in expected:
+                own = " and ".join(f"{epsilon:.3g}" for epsilon in sorted(checkpoint.epsilons))
                 raise ParityError(
-                    f"{node.output[0]} in the ONNX graph has the epsilon {found:.3g}, the checkpoint {expected:.3g}. Nothing "
-                    f"was written; {ADVICE['fp32']}"
+                    f"{node.output[0]} in the ONNX graph has the epsilon {found:.3g}, the checkpoint {own}. Nothing was "
+                    f"written; {ADVICE['fp32']}"
                 )
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import get_args
 
 from raskrank.activation import Activation
+from raskrank.checkpoint import modernbert, modules
 from raskrank.checkpoint.conversion import Origin, conversion
-from raskrank.checkpoint.files import is_file, is_folder, read_json, require_utf8
-from raskrank.checkpoint.kinds import MODEL_TYPES, architecture_of
+from raskrank.checkpoint.files import is_file, is_folder, read_json, require_integers, require_utf8
+from raskrank.checkpoint.kinds import ENCODER_TYPES, MODEL_TYPES, architecture_of
 from raskrank.checkpoint.layouts import Layout, recognize
 from raskrank.checkpoint.model_card import front_matter
+from raskrank.checkpoint.modules import NORM_EPSILON, Head
 from raskrank.checkpoint.tokenizer_options import check_options, stated_length
 from raskrank.checkpoint.weights import check_weights
 from raskrank.errors import CheckpointError
@@ -20,7 +22,8 @@ from raskrank.quoting import named, quoted
 CONFIGURATION = (
     "config.json",
     "tokenizer_config.json",
-    "modules.json",
+    modules.MODULES,
+    modules.ENCODER_OPTIONS,
     "config_sentence_transformers.json",
     "adapter_config.json",
     "README.md",
@@ -51,7 +54,7 @@ class Configuration:
 
     folder: Path
     architecture: str  # "BertForSequenceClassification"
-    model_type: str  # "bert", "roberta" or "xlm-roberta"
+    model_type: str  # "bert", "roberta", "xlm-roberta" or "modernbert"
     layout: Layout  # what its tensors are called
     config: Mapping[str, object]  # known keys only, defaults filled: the arguments of transformers' config class
     layers: int
@@ -64,6 +67,18 @@ class Configuration:
     activation: Activation
     license: str | None  # as the model card spells it, "apache-2.0"
     languages: tuple[str, ...]  # as the model card lists them
+    head: Head | None = None  # behind the encoder, where it lies in modules of sentence-transformers
+
+    @property
+    def hidden_act(self) -> str:
+        """The activation of its layers, as transformers names it."""
+        return str(self.config.get("hidden_activation", self.config.get("hidden_act")))
+
+    @property
+    def epsilons(self) -> frozenset[float]:
+        """What its layer normalizations add."""
+        own = float(str(self.config.get("norm_eps", self.config.get("layer_norm_eps"))))
+        return frozenset({own} if self.head is None else {own, NORM_EPSILON})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +97,9 @@ def read_checkpoint(folder: Path, origin: Origin | None = None) -> Checkpoint:
     origin = origin or Origin(str(folder))
     if not is_file(folder / "tokenizer.json"):
         raise CheckpointError(f"{origin.name} has no tokenizer.json. {conversion(folder, origin)}")
-    parameters = check_weights(folder, configuration.architecture, configuration.config, configuration.layout, origin)
+    parameters = check_weights(
+        folder, configuration.architecture, configuration.config, configuration.layout, origin, configuration.head
+    )
     return Checkpoint(**vars(configuration), parameters=parameters)
 
 
@@ -106,53 +123,64 @@ def read_configuration(folder: Path) -> Configuration:
 
     architecture = architecture_of(folder, written, card)
     check_options(folder / "tokenizer_config.json", tokenizer)
-    numbers = _numbers(folder / "config.json", written, MODEL_TYPES[architecture])
+    model_type = (MODEL_TYPES | ENCODER_TYPES)[architecture]
+    numbers = _numbers(folder / "config.json", written, model_type)
+    config = _config(folder / "config.json", written, model_type, numbers)
+    head = modules.read_head(folder, numbers["hidden_size"]) if architecture in ENCODER_TYPES else None
     license, languages = front_matter(folder / "README.md")
     return Configuration(
         folder=folder,
         architecture=architecture,
-        model_type=MODEL_TYPES[architecture],
+        model_type=model_type,
         layout=layout,
-        config={
-            **numbers,
-            "num_labels": 1,
-            "hidden_act": _hidden_activation(folder / "config.json", written),
-            "position_embedding_type": "absolute",
-            "layer_norm_eps": _epsilon(folder / "config.json", written),
-        },
+        config=config,
         layers=numbers["num_hidden_layers"],
         heads=numbers["num_attention_heads"],
         hidden_size=numbers["hidden_size"],
         vocab_size=numbers["vocab_size"],
-        type_vocab_size=numbers["type_vocab_size"],
-        max_length=_max_length(folder, architecture, numbers, tokenizer),
+        type_vocab_size=numbers.get("type_vocab_size", 1),
+        max_length=_max_length(folder, model_type, numbers, tokenizer, head),
         pad_id=numbers["pad_token_id"],
         activation=_activation(folder, written, card),
         license=license,
         languages=languages,
+        head=head,
     )
+
+
+def _config(path: Path, written: Mapping[str, object], model_type: str, numbers: Mapping[str, int]) -> Mapping[str, object]:
+    """The arguments of transformers' config class."""
+    if model_type == modernbert.MODEL_TYPE:
+        return modernbert.read_config(path, written, numbers)
+    return {
+        **numbers,
+        "num_labels": 1,
+        "hidden_act": _hidden_activation(path, written),
+        "position_embedding_type": "absolute",
+        "layer_norm_eps": _epsilon(path, written),
+    }
 
 
 def _numbers(path: Path, written: Mapping[str, object], model_type: str) -> dict[str, int]:
     """The integers that give the model its shape, with transformers' defaults."""
-    numbers: dict[str, int] = {}
     written = {**written}
     if model_type == "bert" and written.get("pad_token_id", 0) is None:
         written["pad_token_id"] = 0  # BERT computes the same without; RoBERTa's kinds count positions from it
-    for key, default, least in (
-        ("vocab_size", 50265 if model_type == "roberta" else 30522, 1),
-        ("hidden_size", 768, 1),
-        ("num_hidden_layers", 12, 1),
-        ("num_attention_heads", 12, 1),
-        ("intermediate_size", 3072, 1),
-        ("max_position_embeddings", 512, 1),
-        ("type_vocab_size", 2, 1),
-        ("pad_token_id", 0 if model_type == "bert" else 1, 0),
-    ):
-        value = written.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise CheckpointError(f"{path}: {key} must be an integer of at least {least}, got {quoted(value)}.")
-        numbers[key] = value
+    if model_type == modernbert.MODEL_TYPE:
+        numbers = modernbert.read_numbers(path, written)
+    else:
+        numbers = require_integers(
+            path,
+            written,
+            vocab_size=(50265 if model_type == "roberta" else 30522, 1),
+            hidden_size=(768, 1),
+            num_hidden_layers=(12, 1),
+            num_attention_heads=(12, 1),
+            intermediate_size=(3072, 1),
+            max_position_embeddings=(512, 1),
+            type_vocab_size=(2, 1),
+            pad_token_id=(0 if model_type == "bert" else 1, 0),
+        )
     if numbers["pad_token_id"] >= numbers["vocab_size"]:
         raise CheckpointError(
             f"{path}: pad_token_id {quoted(numbers['pad_token_id'])} is no token of a vocabulary of "
@@ -182,12 +210,16 @@ def _hidden_activation(path: Path, written: Mapping[str, object]) -> str:
     return value
 
 
-def _max_length(folder: Path, architecture: str, numbers: Mapping[str, int], tokenizer: Mapping[str, object]) -> int:
+def _max_length(
+    folder: Path, model_type: str, numbers: Mapping[str, int], tokenizer: Mapping[str, object], head: Head | None
+) -> int:
     """Tokens that fit. RoBERTa's kinds count positions from the one after the padding id."""
-    reserved = 0 if architecture.startswith("Bert") else numbers["pad_token_id"] + 1
-    usable = numbers["max_position_embeddings"] - reserved
-    if (stated := stated_length(folder / "tokenizer_config.json", tokenizer)) is not None:
-        usable = min(usable, stated)
+    reserved = numbers["pad_token_id"] + 1 if model_type in ("roberta", "xlm-roberta") else 0
+    stated = stated_length(folder / "tokenizer_config.json", tokenizer)
+    allowed = modules.stated_length(folder) if head else None
+    usable = min(
+        [numbers["max_position_embeddings"] - reserved, *(length for length in (stated, allowed) if length is not None)]
+    )
     if usable < 1:
         raise CheckpointError(f"{folder / 'config.json'}: max_position_embeddings leaves no position for a token.")
     return usable

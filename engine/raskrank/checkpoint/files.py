@@ -1,12 +1,12 @@
 """Read a checkpoint's small files: whole, up to a limit, and with an error that says what to do."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from raskrank.errors import CheckpointError
-from raskrank.quoting import named
+from raskrank.quoting import named, quoted
 
 # The largest published config is 30 kB, tokenizer_config 1.2 MB, index 60 kB: room, and no parsing of a disk image.
 MAX_JSON_BYTES = 16 * 2**20
@@ -42,6 +42,17 @@ def read_json(path: Path, *, required: bool = False) -> dict[str, object]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not valid: it holds a JSON {type(value).__name__}, not an object.")
     return value
+
+
+def require_integers(path: Path, values: Mapping[str, object], **expected: tuple[int, int]) -> dict[str, int]:
+    """Those keys of the object in `path`. expected: the default and the least of each. Raises CheckpointError."""
+    numbers: dict[str, int] = {}
+    for key, (default, least) in expected.items():
+        value = values.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise CheckpointError(f"{path}: {key} must be an integer of at least {least}, got {quoted(value)}.")
+        numbers[key] = value
+    return numbers
 
 
 def parse_json(path: Path) -> object:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from raskrank.checkpoint.files import is_file, parse_json
+from raskrank.checkpoint import modernbert
+from raskrank.checkpoint.modules import MODULES, has_head, module_types
 from raskrank.checkpoint.weights import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
@@ -12,7 +13,10 @@ MODEL_TYPES = {
     "BertForSequenceClassification": "bert",
     "RobertaForSequenceClassification": "roberta",
     "XLMRobertaForSequenceClassification": "xlm-roberta",
+    modernbert.CLASSIFIER: modernbert.MODEL_TYPE,
 }
+# Encoders that are read with a head in modules of sentence-transformers.
+ENCODER_TYPES = {modernbert.ENCODER: modernbert.MODEL_TYPE}
 _ARCHITECTURES = {model_type: architecture for architecture, model_type in MODEL_TYPES.items()}
 # fmt: off
 _DECODERS = frozenset({
@@ -27,7 +31,8 @@ _HARMLESS_PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_attn_impl
 
 
 def architecture_of(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> str:
-    """transformers' class for this cross-encoder with one logit, a key of MODEL_TYPES.
+    """transformers' class for this cross-encoder with one logit, a key of MODEL_TYPES; of an encoder whose head lies in modules
+    of sentence-transformers, of ENCODER_TYPES.
 
     written: config.json. card: config_sentence_transformers.json, {} where there is none.
 
@@ -35,7 +40,11 @@ def architecture_of(folder: Path, written: Mapping[str, object], card: Mapping[s
     """
     _refuse_other_kinds(folder, written, card)
     _refuse_code(folder / "config.json", written)
-    architecture = _architecture(folder / "config.json", written)
+    if has_head(folder, card):
+        architecture = _encoder(folder / "config.json", written)
+    else:
+        architecture = _architecture(folder / "config.json", written)
+        _refuse_other_labels(folder / "config.json", written)
     _refuse_unsupported(folder, written, card)
     return architecture
 
@@ -52,7 +61,9 @@ def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mappi
                 raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({named(name)}). {SUGGESTION}")
             if name.endswith("ForConditionalGeneration"):
                 raise NotACrossEncoder(f"{folder} is a model that generates text ({named(name)}). {SUGGESTION}")
-    modules = _module_types(folder / "modules.json")
+    if has_head(folder, card):
+        return
+    modules = module_types(folder)
     saved_as = str(card.get("model_type", "CrossEncoder"))
     if "Pooling" in modules or saved_as == "SentenceTransformer":
         listed = named(", ".join(modules) or saved_as)
@@ -65,17 +76,7 @@ def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mappi
         )
     others = [name for name in modules if name != "Transformer"]
     if others:
-        raise CheckpointError(
-            f"{folder / 'modules.json'} lists {named(', '.join(others))}: only a lone Transformer is supported."
-        )
-
-
-def _module_types(path: Path) -> list[str]:
-    """Class names from sentence-transformers' modules.json, "Transformer", "Pooling", ...; empty without the file."""
-    modules = parse_json(path) if is_file(path) else []
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise CheckpointError(f"{path} is not valid: a list of objects was expected.")
-    return [str(module.get("type")).rpartition(".")[2] for module in modules]
+        raise CheckpointError(f"{folder / MODULES} lists {named(', '.join(others))}: only a lone Transformer is supported.")
 
 
 def _refuse_code(path: Path, values: Mapping[str, object]) -> None:
@@ -118,8 +119,19 @@ def _architecture(path: Path, written: Mapping[str, object]) -> str:
     return _ARCHITECTURES[kind]  # roberta's class computes what xlm-roberta's does
 
 
-def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
-    path = folder / "config.json"
+def _encoder(path: Path, written: Mapping[str, object]) -> str:
+    """As `_architecture`, of an encoder with a head in modules."""
+    names, kind = _names(written), written.get("model_type")
+    for architecture, model_type in ENCODER_TYPES.items():
+        if names == [architecture] and kind == model_type:
+            return architecture
+    found = named(", ".join(names)) or quoted(kind)
+    raise CheckpointError(
+        f"{path}: {found} with a head in {MODULES} is not supported. Supported are {', '.join(ENCODER_TYPES)}."
+    )
+
+
+def _refuse_other_labels(path: Path, written: Mapping[str, object]) -> None:
     # As in transformers, id2label goes before num_labels, and without either there are two.
     labels = written.get("id2label")
     if labels is not None and not isinstance(labels, dict):
@@ -129,7 +141,13 @@ def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mappi
         count = 2
     if count != 1 or not isinstance(count, int) or isinstance(count, bool):
         raise CheckpointError(f"{path}: the head has {quoted(count)} labels. A reranker has one (num_labels 1).")
-    if written.get("position_embedding_type", "absolute") != "absolute":
+
+
+def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
+    path = folder / "config.json"
+    # ModernBERT has none, whatever its config says: "sans_pos" in those that were trained without transformers.
+    modern = written.get("model_type") == modernbert.MODEL_TYPE
+    if not modern and written.get("position_embedding_type", "absolute") != "absolute":
         value = quoted(written["position_embedding_type"])
         raise CheckpointError(f"{path}: position_embedding_type {value} is not supported, only 'absolute'.")
     for key in ("is_decoder", "add_cross_attention", "pruned_heads", "quantization_config"):

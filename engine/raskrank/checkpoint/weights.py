@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raskrank.checkpoint import modernbert
 from raskrank.checkpoint.conversion import Origin, conversion
 from raskrank.checkpoint.files import decode_json, is_file, read_bytes, read_json
 from raskrank.checkpoint.layouts import STACKED, Layout, stored
+from raskrank.checkpoint.modules import Head
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
 
@@ -33,12 +35,27 @@ class Header(NamedTuple):
 
 
 def check_weights(
-    folder: Path, architecture: str, numbers: Mapping[str, Any], layout: Layout = "transformers", origin: Origin | None = None
+    folder: Path,
+    architecture: str,
+    numbers: Mapping[str, Any],
+    layout: Layout = "transformers",
+    origin: Origin | None = None,
+    head: Head | None = None,
 ) -> int:
-    """The number of parameters, once every tensor that the architecture uses is there, in float and in its shape."""
+    """The number of parameters, once every tensor that the architecture uses is there, in float and in its shape.
+
+    head: what lies in modules of sentence-transformers, if anything does.
+    """
     tensors = _renamed(read_headers(folder, origin), folder) if layout == "transformers" else read_headers(folder, origin)
+    further = re.compile(rf"(?:^|\.)(?:encoder\.layer|layers)\.{numbers['num_hidden_layers']}\.")
+    if any(further.search(name) for name in tensors):
+        raise CheckpointError(
+            f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
+        )
+    if head is not None:
+        tensors |= head_headers(folder, head)
     parameters, used = 0, set()
-    for ours, shape in expected_tensors(architecture, numbers):
+    for ours, shape in expected_tensors(architecture, numbers, head):
         name, third = stored(layout, ours)
         if third is not None:
             shape = (STACKED * shape[0], *shape[1:])
@@ -46,7 +63,7 @@ def check_weights(
             continue
         used.add(name)
         if name not in tensors:
-            if name.startswith("classifier.") or ".pooler." in name:
+            if name.startswith(("classifier.", "head.")) or ".pooler." in name:
                 raise NotACrossEncoder(
                     f"{folder}: the weights have no classification head ({named(name)} is missing), though config.json says "
                     f"{architecture}. {SUGGESTION}"
@@ -60,15 +77,11 @@ def check_weights(
                 f"{folder}: the weights do not fit config.json: {name} has shape {quoted(found)}, expected {quoted(shape)}."
             )
         parameters += math.prod(shape)
-    further = f"encoder.layer.{numbers['num_hidden_layers']}."
-    if any(further in name for name in tensors):
+    # Where code which is not run stands for the layout, a tensor too many means that it would compute something else.
+    exact = layout if layout != "transformers" else "modules" if head is not None else None
+    if exact is not None and (unknown := sorted(tensors.keys() - used)):
         raise CheckpointError(
-            f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
-        )
-    # Of a layout that stands for code which is not run, a tensor too many means that the code would compute something else.
-    if layout != "transformers" and (unknown := sorted(tensors.keys() - used)):
-        raise CheckpointError(
-            f"{folder}: {named(unknown[0])} and {len(unknown) - 1} more tensors are not part of the {layout} layout."
+            f"{folder}: {named(unknown[0])} and {len(unknown) - 1} more tensors are not part of the {exact} layout."
         )
     return parameters
 
@@ -82,8 +95,18 @@ def _renamed(tensors: Mapping[str, Header], folder: Path) -> dict[str, Header]:
     return renamed
 
 
-def expected_tensors(architecture: str, numbers: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+def expected_tensors(
+    architecture: str, numbers: Mapping[str, Any], head: Head | None = None
+) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name as in transformers, and shape, the head first. Lazy: a hostile layer count ends at the first that is missing."""
+    if head is not None:
+        yield from head.tensors()
+    if architecture == modernbert.CLASSIFIER:
+        yield from modernbert.classifier_tensors(numbers)
+        return
+    if architecture == modernbert.ENCODER:
+        yield from modernbert.encoder_tensors(numbers)
+        return
     hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
     bert = architecture.startswith("Bert")
     base = "bert" if bert else "roberta"
@@ -112,6 +135,12 @@ def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int
 def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.weight", (size,)
     yield f"{name}.bias", (size,)
+
+
+def head_headers(folder: Path, head: Head) -> dict[str, Header]:
+    """Each tensor of the modules that make the head, by the module's folder and its name there."""
+    files = {module.folder: folder / module.folder / "model.safetensors" for module in head.modules}
+    return {f"{path}/{name}": header for path, file in files.items() for name, header in _read_header(file).items()}
 
 
 def read_headers(folder: Path, origin: Origin | None = None) -> dict[str, Header]:

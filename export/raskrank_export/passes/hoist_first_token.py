@@ -11,6 +11,7 @@ ROW_WISE = {
     *("Gelu", "FastGelu", "QuickGelu", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Softplus", "Tanh", "Erf"),
 }
 QUERY_SLOT, KEY_VALUE_SLOTS = 0, (1, 2)
+UNMASKED = 5  # inputs of an attention that has no mask of its own for each query
 
 
 def hoist_first_token(model: onnx.ModelProto) -> int:
@@ -72,7 +73,9 @@ class _Selector:
             return output
         clone = onnx.NodeProto()
         clone.CopyFrom(node)
-        clone.name, clone.output[0] = f"{node.name}/first", output
+        clone.name = f"{node.name}/first"
+        for place, name in enumerate(node.output):
+            clone.output[place] = self.done[name] = f"{name}/first"
         if node.op_type == "MultiHeadAttention":
             self.attentions += 1
             clone.input[QUERY_SLOT] = self.select(node.input[QUERY_SLOT])
@@ -89,4 +92,10 @@ class _Selector:
             return self.graph.is_constant(node.input[1])
         if node.op_type == "LayerNormalization":
             return attribute(node, "axis", -1) == -1
-        return node.op_type in ROW_WISE or node.op_type == "MultiHeadAttention"
+        if node.op_type == "Split":
+            return attribute(node, "axis", 0) == -1 and len(node.input) == 2 and self.graph.is_constant(node.input[1])
+        if node.op_type == "RotaryEmbedding":  # counts positions from the first row's, where they are one number
+            return all(map(self.graph.is_constant, node.input[1:])) and self.graph.constant(node.input[1]).shape == (1,)
+        if node.op_type == "MultiHeadAttention":
+            return len(node.input) <= UNMASKED
+        return node.op_type in ROW_WISE
