@@ -7,6 +7,8 @@ from typing import Literal
 
 from raskrank.checkpoint import CONFIGURATION, Checkpoint, Configuration, read_checkpoint, read_configuration, registry
 from raskrank.checkpoint.conversion import Origin
+from raskrank.checkpoint.files import read_json
+from raskrank.checkpoint.modules import has_head, module_folders
 from raskrank.checkpoint.weights import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.extras import need
@@ -66,16 +68,25 @@ def resolve(model: str, *, revision: str | None = None, accepted_license: str | 
     folder = _download(model, revision, CONFIGURATION)
     # The hub's cache keeps each commit in a folder of its name.
     commit = folder.name if _COMMIT.fullmatch(folder.name) else None
+    modules = _modules(folder)
+    if modules:
+        _download(model, revision, tuple(f"{name}/config.json" for name in modules), commit, left=())
     configuration = read_configuration(folder)
     _check_license(model, configuration.license, accepted_license)
     source = ResolvedSource(folder=folder, name=model, revision=commit, known=known, asked_revision=revision)
     if known is not None:
         _check_facts(source, known, configuration)
-    for files in (TOKENIZER_FILES, WEIGHTS_FILES):
-        _download(model, revision, files, commit)
-        if not (folder / "tokenizer.json").is_file():
-            break  # `read` says so, without the weights
+    _download(model, revision, TOKENIZER_FILES, commit)
+    if (folder / "tokenizer.json").is_file():  # else `read` says so, without the weights
+        _download(model, revision, WEIGHTS_FILES, commit)
+        if modules:
+            _download(model, revision, tuple(f"{name}/model.safetensors" for name in modules), commit, left=())
     return source
+
+
+def _modules(folder: Path) -> list[str]:
+    """Folders beside the encoder that its head lies in, where it lies in modules of sentence-transformers."""
+    return module_folders(folder) if has_head(folder, read_json(folder / "config_sentence_transformers.json")) else []
 
 
 def read(source: ResolvedSource, *, accepted_license: str | None = None) -> Checkpoint:
@@ -126,8 +137,17 @@ def _path_kind(model: str) -> Literal["folder", "file", "nothing"]:
         return "nothing"
 
 
-def _download(model: str, revision: str | None, files: tuple[str, ...], commit: str | None = None) -> Path:
-    """The folder in the hub's cache, with those of `files` that the model has. commit: what the revision was found to be."""
+def _download(
+    model: str,
+    revision: str | None,
+    files: tuple[str, ...],
+    commit: str | None = None,
+    *,
+    left: tuple[str, ...] = HUB_FILES_LEFT,
+) -> Path:
+    """The folder in the hub's cache, with those of `files` that the model has, without those of `left`. commit: what the
+    revision was found to be.
+    """
     need("downloading from the hub", "export", "huggingface_hub")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -141,9 +161,7 @@ def _download(model: str, revision: str | None, files: tuple[str, ...], commit: 
 
     asked = model if revision is None else f"{model} at {quoted(revision)}"
     try:
-        return Path(
-            snapshot_download(model, revision=commit or revision, allow_patterns=[*files], ignore_patterns=[*HUB_FILES_LEFT])
-        )
+        return Path(snapshot_download(model, revision=commit or revision, allow_patterns=[*files], ignore_patterns=[*left]))
     except GatedRepoError as error:
         raise CheckpointError(
             f"{asked} is gated: accept its terms on the hub, then log in with `hf auth login` or set HF_TOKEN."

@@ -10,6 +10,7 @@ from raskrank.quoting import quoted
 
 MODEL_TYPE = "modernbert"
 CLASSIFIER, ENCODER = "ModernBertForSequenceClassification", "ModernBertModel"
+PARTS = ("model.", "head.", "classifier.")  # what the names of the classifier's tensors start with
 # Those that a graph can spell, by transformers' names.
 ACTIVATIONS = frozenset({
     "gelu", "gelu_python", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "sigmoid",
