@@ -1,11 +1,13 @@
 """Local attention in blocks beside the same with a mask over all keys: time and memory of a pair, by its tokens.
 
     python -m benchmarks.studies.local [--size base|17m|32m|68m|400m] [--tokens 512 2048 8192] [--blocks]
+        [--whole-blocks 4]
 
 The graph is that of a ModernBERT of published width with seeded weights, int8 by rows, in onnxruntime on one thread. Each
 figure is of a fresh process: seconds of CPU of the fastest run, which what else runs on the machine changes least, and MB that
 runs take at most beside what is loaded. --blocks leaves out the mask over all keys, which takes gigabytes at 8,192 tokens.
-Memory is read from /proc, so that this runs on Linux.
+--whole-blocks N: up to so many blocks' tokens are one block, as the pass has it by default; 0 shows what blocks of short pairs
+cost. Memory is read from /proc, so that this runs on Linux.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.modernbert import CLASSIFIER, MODEL_TYPE, classifier_tensors
 from raskrank.manifest import MODEL
 from raskrank.onnx_backend import OnnxBackend
+from raskrank_export.passes.local_attention import WHOLE_BLOCKS
 
 SIZES = {  # layers, hidden size, heads, intermediate size
     "17m": (7, 256, 4, 384),
@@ -76,12 +79,13 @@ def checkpoint(size: str) -> Checkpoint:
     )
 
 
-def write_graphs(size: str, folder: Path) -> None:
+def write_graphs(size: str, folder: Path, whole_blocks: int) -> None:
     """int8 graphs with local attention in blocks, and with a mask, into folders of their names."""
     import torch
 
     from raskrank_export import graph, modernbert
     from raskrank_export.passes import MODERNBERT_PASSES
+    from raskrank_export.passes.local_attention import local_attention
     from raskrank_export.quantization import Quantization
     from raskrank_export.quantize import quantize
     from raskrank_export.tensors import read_light
@@ -94,10 +98,12 @@ def write_graphs(size: str, folder: Path) -> None:
     }
     model: Any = SimpleNamespace(state_dict=lambda: weights)
     plain = modernbert.write_graph(model, described, folder / "plain")
-    for name, passes in (("blocks", MODERNBERT_PASSES), ("mask", MODERNBERT_PASSES[:-1])):
+    for name in ("blocks", "mask"):
         made = read_light(plain)
-        for transform in passes:
+        for transform in MODERNBERT_PASSES[:-1]:
             transform(made)
+        if name == "blocks":
+            local_attention(made, whole_blocks=whole_blocks)
         quantize(made, Quantization(scheme="row"))
         (folder / name).mkdir()
         graph.save(made, folder / name)
@@ -128,6 +134,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
     parser.add_argument("--blocks", action="store_true", help="blocks alone")
+    parser.add_argument("--whole-blocks", type=int, default=WHOLE_BLOCKS)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:
@@ -135,7 +142,7 @@ def main() -> None:
         return
     print(f"{'':8} {'tokens':>7} {'seconds':>9} {'ms a token':>11} {'MB of runs':>11}")
     with tempfile.TemporaryDirectory() as scratch:
-        write_graphs(options.size, Path(scratch))
+        write_graphs(options.size, Path(scratch), options.whole_blocks)
         for tokens in options.tokens:
             for name in ("blocks",) if options.blocks else ("blocks", "mask"):
                 command = [sys.executable, "-m", "benchmarks.studies.local", "--measure", f"{scratch}/{name}"]

@@ -13,7 +13,7 @@ from raskrank_export.spelling import spelled
 MASK_SLOT = 5  # MultiHeadAttention: query, key, value, bias, key_padding_mask, attention_bias
 # A smaller block would have more keys for each query than its window is wide, and a small product for each.
 LEAST_BLOCK = 16
-# Blocks of half a window are measured to be slower than full attention below so many of them (benchmarks/studies/local.py).
+# A pair of up to so many blocks' tokens is one block: measured to be quicker (`benchmarks.studies.local --whole-blocks 0`).
 WHOLE_BLOCKS = 4
 _LENGTH = r"Gather\(Shape\(input_ids\), 1, axis=0\)"
 _COLUMNS = rf"Range\(0, {_LENGTH}, 1\)"
@@ -23,11 +23,13 @@ _WINDOW = re.compile(
 )
 
 
-def local_attention(model: onnx.ModelProto) -> int:
+def local_attention(model: onnx.ModelProto, *, whole_blocks: int = WHOLE_BLOCKS) -> int:
     """Rewrite every MultiHeadAttention whose mask hides the keys more than a distance away. Returns the layers changed.
 
     A pair's tokens are cut into blocks as long as that distance, and each block's queries meet the keys from one block before
     it to one after: O(L) and no longer O(L^2). Short pairs are one block. Exact: the keys that are left out had no weight.
+
+    whole_blocks: as WHOLE_BLOCKS says.
     """
     graph = GraphEditor(model)
     blocks = dict[int, _Blocks]()
@@ -36,7 +38,7 @@ def local_attention(model: onnx.ModelProto) -> int:
         if (half := window(graph, attention)) is None:
             continue
         if half not in blocks:
-            blocks[half] = _Blocks(graph, half, attention.input[0])
+            blocks[half] = _Blocks(graph, half, attention.input[0], whole_blocks)
         blocks[half].rewrite(attention)
         changed += 1
     graph.finish()
@@ -57,12 +59,12 @@ class _Blocks:
     With B pairs of L tokens: N blocks of S queries, each with W keys. Indices beyond the text are those of its ends, masked.
     """
 
-    def __init__(self, graph: GraphEditor, half: int, state: str) -> None:
+    def __init__(self, graph: GraphEditor, half: int, state: str, whole_blocks: int) -> None:
         """state: any tensor (B, L, H) of the graph."""
         self.graph, self.name = graph, f"local/{half}"
         self.length = self.op("Gather", "length", [self.op("Shape", "ids", ["input_ids"]), self.numbers(1)], axis=0)
         block = max(half, LEAST_BLOCK)
-        short = self.op("LessOrEqual", "short", [self.length, self.numbers(WHOLE_BLOCKS * block)])
+        short = self.op("LessOrEqual", "short", [self.length, self.numbers(whole_blocks * block)])
         size = self.op("Where", "size", [short, self.length, self.numbers(block)])  # S
         reach = self.op("Where", "reach", [short, self.numbers(0), self.numbers(half)])
         width = self.op("Add", "width", [size, self.op("Add", "sides", [reach, reach])])  # W
