@@ -16,16 +16,21 @@ from builders import PAIRS, Family, write_json
 from checkpoints import drop_tensors, edit_json
 from conftest import LOOSE, Tiny
 from modernbert import CLASSIFIER, as_transformers_5, edit_module, modernbert_checkpoint, modular_checkpoint
+from processes import run_script
 from published import GTE, MODERNBERT, MODERNBERT_PARAMETERS
 from raskrank import Reranker
 from raskrank.checkpoint import read_checkpoint
 from raskrank.checkpoint.modernbert import classifier_tensors, encoder_tensors
 from raskrank.checkpoint.modules import Dense, Head, Norm
 from raskrank.checkpoint.registry import known, known_models
+from raskrank.encoding import EncodedPair
 from raskrank.errors import CheckpointError, Incompatible, NotACrossEncoder, ParityError
+from raskrank.gate import MIN_ROUNDING
 from raskrank.torch_backend import TorchBackend, quiet
 from raskrank_export import export, modernbert
 from raskrank_export.graph import LeanGraph, lean_graph, make_graph
+from raskrank_export.progress import Silent
+from raskrank_export.rounding import fp32_rounding
 
 # One block, its neighbours, several; with a window of 16 tokens and blocks of 16, whole up to 64.
 LENGTHS = (1, 2, 15, 16, 17, 63, 64, 65, 79, 80, 81, 127, 128)
@@ -160,6 +165,17 @@ def test_the_reference_of_modules_is_what_sentence_transformers_computes(tmp_pat
         np.testing.assert_allclose(reranker.score_pairs(PAIRS), expected, rtol=0, atol=EXACT)
 
 
+def test_what_fp32_rounds_is_measured(tiny: Tiny) -> None:
+    # Not with attention that misreads its mask in float64, which gave differences of whole logits.
+    families: tuple[Family, ...] = ("modernbert", "ettin")
+    for family in families:
+        checkpoint = read_checkpoint(tiny.checkpoint(family))
+        backend, lengths = TorchBackend(checkpoint), (5, 40, 100)
+        encoded = [EncodedPair(ids_of(length, 1)[0], np.zeros(length, np.int64), False) for length in lengths]
+        logits = np.array([backend.logits(pair.input_ids[None], pair.token_type_ids[None])[0] for pair in encoded])
+        assert MIN_ROUNDING <= fp32_rounding(checkpoint, encoded, logits, Silent()) < EXACT
+
+
 # Its graph
 
 
@@ -275,6 +291,38 @@ def test_a_graph_of_another_layout_fails_the_gate(
     with pytest.raises(ParityError, match="Nothing was written"):
         export(tiny.checkpoint("modernbert"), tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE, precision="fp32")
     assert not (tmp_path / "bundle").exists()
+
+
+TRAPS = ("pytorch_model.bin", "modeling_own.py", "2_Dense/pytorch_model.bin", "2_Dense/dense.py")
+EXPORT = """
+    import os, sys
+    opened = set()
+    def hook(event, arguments):
+        if event == "open" and isinstance(arguments[0], str):
+            opened.add(os.path.realpath(arguments[0]))
+        assert event != "pickle.find_class", "a pickle is read"
+    sys.addaudithook(hook)
+    from raskrank.cli.main import main
+
+    checkpoint, samples, bundle, *traps = sys.argv[1:]
+    assert main(["export", checkpoint, bundle, "--min-tau", "-1", "--max-drift", "1", "--samples", samples]) == 0
+    assert os.path.realpath(os.path.join(checkpoint, "config.json")) in opened  # else the hook sees nothing
+    assert not opened & {os.path.realpath(os.path.join(checkpoint, trap)) for trap in traps}
+    assert "sentence_transformers" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("family", ["modernbert", "ettin"])
+def test_no_code_and_no_pickle_of_a_checkpoint_is_opened(
+    folder: Callable[[Family], Path], tiny: Tiny, tmp_path: Path, family: Family
+) -> None:
+    checkpoint = folder(family)
+    (checkpoint / "2_Dense").mkdir(exist_ok=True)
+    for trap in TRAPS:
+        (checkpoint / trap).write_bytes(b"not to be opened")
+    arguments = (str(checkpoint), str(tiny.samples), str(tmp_path / "bundle"))
+    run_script(tmp_path, EXPORT, *arguments, *TRAPS, deadline=200, silent=False, warnings=())
+    assert (tmp_path / "bundle" / "manifest.json").is_file()
 
 
 # Refused
