@@ -1,13 +1,14 @@
 """Local attention in blocks beside the same with a mask over all keys: time and memory of a pair, by its tokens.
 
     python -m benchmarks.studies.local [--size base|17m|32m|68m|400m] [--tokens 512 2048 8192] [--blocks]
-        [--whole-blocks 4]
+        [--whole-blocks 4] [--optimum]
 
 The graph is that of a ModernBERT of published width with seeded weights, int8 by rows, in onnxruntime on one thread. Each
 figure is of a fresh process: seconds of CPU of the fastest run, which what else runs on the machine changes least, and MB that
 runs take at most beside what is loaded. --blocks leaves out the mask over all keys, which takes gigabytes at 8,192 tokens.
 --whole-blocks N: up to so many blocks' tokens are one block, as the pass has it by default; 0 shows what blocks of short pairs
-cost. Memory is read from /proc, so that this runs on Linux.
+cost. --optimum puts what optimum exports of transformers' own class beside it, and our graph in fp32. Memory is read from
+/proc, so that this runs on Linux.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from raskrank import cpu
 from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.modernbert import CLASSIFIER, MODEL_TYPE, classifier_tensors
 from raskrank.manifest import MODEL
-from raskrank.onnx_backend import OnnxBackend
+from raskrank.onnx_backend import make_session, session_options
 from raskrank_export.passes.local_attention import WHOLE_BLOCKS
 
 SIZES = {  # layers, hidden size, heads, intermediate size
@@ -79,8 +80,8 @@ def checkpoint(size: str) -> Checkpoint:
     )
 
 
-def write_graphs(size: str, folder: Path, whole_blocks: int) -> None:
-    """int8 graphs with local attention in blocks, and with a mask, into folders of their names."""
+def write_graphs(size: str, folder: Path, names: set[str], whole_blocks: int) -> None:
+    """Graphs into folders of their names: in int8 with local attention in "blocks" and with a "mask", in "fp32", "optimum"."""
     import torch
 
     from raskrank_export import graph, modernbert
@@ -98,27 +99,42 @@ def write_graphs(size: str, folder: Path, whole_blocks: int) -> None:
     }
     model: Any = SimpleNamespace(state_dict=lambda: weights)
     plain = modernbert.write_graph(model, described, folder / "plain")
-    for name in ("blocks", "mask"):
+    if "optimum" in names:
+        _write_optimum(described, weights, folder / "optimum")
+    for name in names - {"optimum"}:
         made = read_light(plain)
         for transform in MODERNBERT_PASSES[:-1]:
             transform(made)
-        if name == "blocks":
+        if name != "mask":
             local_attention(made, whole_blocks=whole_blocks)
-        quantize(made, Quantization(scheme="row"))
+        if name != "fp32":
+            quantize(made, Quantization(scheme="row"))
         (folder / name).mkdir()
         graph.save(made, folder / name)
 
 
+def _write_optimum(described: Checkpoint, weights: Any, folder: Path) -> None:
+    from transformers import ModernBertConfig, ModernBertForSequenceClassification
+
+    from raskrank_export.graph import export_model
+
+    settings: dict[str, Any] = dict(described.config)
+    model: Any = ModernBertForSequenceClassification(ModernBertConfig(**settings, num_labels=1, attn_implementation="eager"))
+    model.load_state_dict(weights)
+    export_model(model.eval(), folder)
+
+
 def measure(folder: Path, tokens: int) -> None:
     """Print the seconds of the fastest run and the MB that runs took, in this process."""
-    backend = OnnxBackend((folder / MODEL).read_bytes(), folder, ("input_ids",), concurrency=1, hidden_size=1, groups=True)
+    session = make_session((folder / MODEL).read_bytes(), session_options(folder, threads=1))
     ids = np.random.default_rng(0).integers(0, 50000, (1, tokens))
+    feeds = {item.name: np.ones_like(ids) if item.name == "attention_mask" else ids for item in session.get_inputs()}
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     loaded = status("VmRSS")
     seconds = list[float]()
     while len(seconds) < 2 or (sum(seconds) < LEAST_SECONDS and len(seconds) < 5):
         start = time.process_time()
-        backend.logits(ids, ids)
+        session.run(None, feeds)
         seconds.append(time.process_time() - start)
     print(min(seconds), (status("VmHWM") - loaded) / 1e3)
 
@@ -133,7 +149,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
-    parser.add_argument("--blocks", action="store_true", help="blocks alone")
+    parser.add_argument("--blocks", action="store_true", help="without the mask over all keys")
+    parser.add_argument("--optimum", action="store_true")
     parser.add_argument("--whole-blocks", type=int, default=WHOLE_BLOCKS)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -141,10 +158,11 @@ def main() -> None:
         measure(options.measure, options.tokens[0])
         return
     print(f"{'':8} {'tokens':>7} {'seconds':>9} {'ms a token':>11} {'MB of runs':>11}")
+    names = ["blocks", *([] if options.blocks else ["mask"]), *(["fp32", "optimum"] if options.optimum else [])]
     with tempfile.TemporaryDirectory() as scratch:
-        write_graphs(options.size, Path(scratch), options.whole_blocks)
+        write_graphs(options.size, Path(scratch), {*names}, options.whole_blocks)
         for tokens in options.tokens:
-            for name in ("blocks",) if options.blocks else ("blocks", "mask"):
+            for name in names:
                 command = [sys.executable, "-m", "benchmarks.studies.local", "--measure", f"{scratch}/{name}"]
                 command += ["--tokens", str(tokens)]
                 found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
