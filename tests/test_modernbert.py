@@ -440,6 +440,13 @@ def test_chains_that_are_refused(folder: Callable[[Family], Path], index: int, c
         read_checkpoint(ettin)
 
 
+def test_pickled_modules_are_refused_with_the_way_out(folder: Callable[[Family], Path]) -> None:
+    ettin = folder("ettin")
+    (ettin / "2_Dense" / "model.safetensors").rename(ettin / "2_Dense" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"is missing\. Only safetensors are read.*CrossEncoder\(.*save_pretrained\("):
+        read_checkpoint(ettin)
+
+
 def test_what_was_not_saved_as_a_cross_encoder_is_a_bi_encoder(folder: Callable[[Family], Path]) -> None:
     ettin = folder("ettin")
     for card in ({"model_type": "SentenceTransformer"}, {}):

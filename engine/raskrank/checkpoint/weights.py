@@ -53,7 +53,7 @@ def check_weights(
             f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
         )
     if head is not None:
-        tensors |= head_headers(folder, head)
+        tensors |= head_headers(folder, head, origin)
     parameters, used = 0, set()
     for ours, shape in expected_tensors(architecture, numbers, head):
         name, third = stored(layout, ours)
@@ -140,9 +140,14 @@ def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.bias", (size,)
 
 
-def head_headers(folder: Path, head: Head) -> dict[str, Header]:
-    """Each tensor of the modules that make the head, by the module's folder and its name there."""
+def head_headers(folder: Path, head: Head, origin: Origin | None = None) -> dict[str, Header]:
+    """Each tensor of the modules that make the head, by the module's folder and its name there. origin: for advice."""
     files = {module.folder: folder / module.folder / "model.safetensors" for module in head.modules}
+    if missing := next((file for file in files.values() if not is_file(file)), None):
+        origin = origin or Origin(str(folder))
+        raise CheckpointError(
+            f"{missing} is missing. Only safetensors are read, because pickles can run code. {conversion(folder, origin)}"
+        )
     return {f"{path}/{name}": header for path, file in files.items() for name, header in _read_header(file).items()}
 
 
