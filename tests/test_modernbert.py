@@ -28,7 +28,7 @@ from raskrank.errors import CheckpointError, Incompatible, NotACrossEncoder, Par
 from raskrank.gate import MIN_ROUNDING
 from raskrank.torch_backend import TorchBackend, quiet
 from raskrank_export import export, modernbert
-from raskrank_export.graph import LeanGraph, lean_graph, make_graph
+from raskrank_export.graph import LeanGraph, lean_graph, make_graph, save
 from raskrank_export.progress import Silent
 from raskrank_export.rounding import fp32_rounding
 
@@ -220,6 +220,33 @@ def test_the_graph_of_modules_is_exact(tmp_path: Path, pooling: str) -> None:
         expected = backend.logits(ids, ids)
         np.testing.assert_allclose(run(plain, ids)[:, 0], expected, rtol=0, atol=EXACT)
         np.testing.assert_allclose(run(lean.model, ids)[:, 0], expected, rtol=0, atol=EXACT)
+
+
+@pytest.mark.slow
+def test_long_texts_are_exact(tmp_path: Path) -> None:
+    # As the smallest Ettin.
+    sizes: dict[str, Any] = {"num_hidden_layers": 7, "hidden_size": 256, "intermediate_size": 384, "local_attention": 128}
+    checkpoint = modernbert_checkpoint(tmp_path / "checkpoint", max_position_embeddings=8192, **sizes)
+    backend, plain, lean = graphs(checkpoint, tmp_path / "plain")
+    (tmp_path / "lean").mkdir()
+    save(lean.model, tmp_path / "lean")
+    for length in (256, 257, 2048, 8191, 8192):
+        ids = ids_of(length, 1)
+        expected = backend.logits(ids, ids)
+        np.testing.assert_allclose(run(tmp_path / "lean" / "model.onnx", ids)[:, 0], expected, rtol=0, atol=1e-4)
+        if length < 8000:  # a mask over all keys takes gigabytes
+            np.testing.assert_allclose(run(plain, ids)[:, 0], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_published_width_is_exported(tiny: Tiny, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {key: value for key, value in MODERNBERT[GTE].items() if key != "vocab_size"}
+    checkpoint = modernbert_checkpoint(tmp_path / "gte", **sizes, vocab_size=50368, local_attention=128)
+    report = export(checkpoint, tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE, max_length=2048)
+    assert report.manifest.parameters == 149_605_633
+    assert report.manifest.recipe.passes == {"hoist_first_token": 1, "merge_projections": 22, "local_attention": 14}
+    assert report.fp32_parity.max_logit_difference < 1e-4
+    assert report.bundle_bytes < 1.06 * report.manifest.parameters
 
 
 def test_local_attention_is_computed_in_blocks(tmp_path: Path) -> None:
