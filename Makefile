@@ -1,25 +1,39 @@
 # make demo · make test · make docs · make peers: each sets up what it needs in .venv, with pip and the package index alone.
+# Frameworks, clients and servers that Raskrank is tested beside have an environment of their own, .venv-applications.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+APPLICATIONS := .venv-applications
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP = $(@D)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-release test-all test-versions soak docs peers bench bench-suite constraints lint clean
+.PHONY: demo test test-applications test-release test-all test-versions soak docs peers bench bench-suite constraints lint clean
 
 # Every file is checked against its digest. torch by itself: of its builds pip shall take the one for CPUs alone, where an index
 # or a folder of wheels has it. The last line adds this project, and what torch needs beside that on another system.
-$(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --require-hashes --no-deps --requirement constraints.txt
-	$(PIP) download --quiet --no-deps --dest $(VENV)/wheels $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints-torch.txt)
-	$(PIP) install --quiet --require-hashes --no-deps --no-index --find-links $(VENV)/wheels --requirement constraints-torch.txt
-	rm -r $(VENV)/wheels
-	$(PIP) install --quiet --no-build-isolation --editable '.[export,compare,bi-encoder,dev,bench,docs]'
+define environment
+	$(PYTHON) -m venv $(@D)
+	$(PIP) install --quiet --require-hashes --no-deps --requirement $(word 2,$^)
+	$(PIP) download --quiet --no-deps --dest $(@D)/wheels $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints-torch.txt)
+	$(PIP) install --quiet --require-hashes --no-deps --no-index --find-links $(@D)/wheels --requirement constraints-torch.txt
+	rm -r $(@D)/wheels
+	$(PIP) install --quiet --no-build-isolation --editable $(PROJECT)
 	touch $@
+endef
 
-constraints: $(VENV)/.ready  ## write the files of constraints anew from the packages of .venv, with the digests of their files
-	$(BIN)/python tests/constraints.py
+$(VENV)/.ready: PROJECT = '.[export,compare,bi-encoder,dev,bench,docs]'
+$(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
+	$(environment)
+
+# The second part is the group of dependencies, which the pip of Python 3.11 does not know yet.
+GROUP := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["applications"])
+$(APPLICATIONS)/.ready: PROJECT = '.[langchain,llama-index,haystack,bulk,ray,server]' $$($(PYTHON) -c '$(GROUP)')
+$(APPLICATIONS)/.ready: pyproject.toml constraints-applications.txt constraints-torch.txt
+	$(environment)
+
+constraints: $(VENV)/.ready $(APPLICATIONS)/.ready  ## write the files of constraints anew, from what both environments have
+	$(BIN)/python tests/constraints.py constraints.txt
+	$(APPLICATIONS)/bin/python tests/constraints.py constraints-applications.txt
 
 demo: $(VENV)/.ready  ## checkpoint -> int8 bundle -> parity -> ranking -> speed, offline
 	$(BIN)/python benchmarks/demo.py
@@ -35,10 +49,14 @@ BESIDE := -n logical --maxprocesses 4 --dist loadfile
 test: lint  ## ruff, mypy --strict and all tests but the slow ones and those of a release
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not release'
 
+test-applications: $(APPLICATIONS)/.ready  ## beside the frameworks, clients and servers that applications use
+	$(APPLICATIONS)/bin/mypy --implicit-reexport --cache-dir .mypy_cache/applications engine/raskrank/integrations engine/raskrank/server  # with their types
+	RASKRANK_APPLICATIONS=require $(APPLICATIONS)/bin/python -m pytest $(BESIDE) -m 'not slow' tests/applications
+
 test-release: $(VENV)/.ready  ## the wheel in empty environments, and the demo
 	$(BIN)/python -m pytest -m release
 
-test-all: test test-release  ## also the tests that build checkpoints of hundreds of megabytes
+test-all: test test-applications test-release  ## also the tests that build checkpoints of hundreds of megabytes
 	$(BIN)/python -m pytest -m 'slow and not release'
 
 test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntime and tokenizers that it supports
@@ -52,6 +70,7 @@ ATTACKS := \
 	'interrupts.py --steps opcode' \
 	'command_line.py --count 500' \
 	'export_kill.py --count 200' \
+	'score_kill.py --count 200' \
 	'calls.py --count 20000 --loads 900'
 soak: $(VENV)/.ready  ## the attacks of tests/attacks at length; under an hour on 2 cores
 	failed=0; for attack in $(ATTACKS); do \
@@ -72,4 +91,4 @@ bench-suite: $(VENV)/.ready  ## pytest-benchmark, to compare commits: BENCH=--be
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only $(BENCH)
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(APPLICATIONS) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,7 +6,7 @@ import math
 import shutil
 import string
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,21 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Family = Literal["bert", "xlm-roberta", "roberta", "modernbert", "ettin"]  # the last two are made by modernbert.py
+Family = Literal[
+    "bert",
+    "xlm-roberta",
+    "roberta",
+    "camembert",
+    "electra",
+    "distilbert",
+    "mpnet",
+    "albert",
+    "deberta-v2",
+    "new",
+    "jina-bert",
+    "modernbert",  # this and the next are made by modernbert.py
+    "ettin",
+]
 
 NORWEGIAN = (
     "Hvor mange innbyggere har Oslo?",
@@ -109,6 +123,14 @@ _ARCHITECTURES: Mapping[str, str] = {
     "bert": "BertForSequenceClassification",
     "roberta": "RobertaForSequenceClassification",
     "xlm-roberta": "XLMRobertaForSequenceClassification",
+    "camembert": "CamembertForSequenceClassification",
+    "electra": "ElectraForSequenceClassification",
+    "distilbert": "DistilBertForSequenceClassification",
+    "mpnet": "MPNetForSequenceClassification",
+    "albert": "AlbertForSequenceClassification",
+    "deberta-v2": "DebertaV2ForSequenceClassification",
+    "new": "NewForSequenceClassification",
+    "jina-bert": "JinaBertForSequenceClassification",
 }
 _TOKENIZER_FILES = ("tokenizer", "special_tokens_map", "vocab")
 _BERT_TOKENS = {name: f"[{name[:-6].upper()}]" for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")}
@@ -121,9 +143,19 @@ _ROBERTA_TOKENS = {
     "cls_token": "<s>",
     "mask_token": {"content": "<mask>", "single_word": False, "lstrip": True, "rstrip": False, "normalized": False},
 }
+_MPNET_TOKENS = _ROBERTA_TOKENS | {"unk_token": "[UNK]"}
+_ALBERT_TOKENS = {
+    "bos_token": "[CLS]",
+    "eos_token": "[SEP]",
+    "unk_token": "<unk>",
+    "sep_token": "[SEP]",
+    "pad_token": "<pad>",
+    "cls_token": "[CLS]",
+    "mask_token": {"content": "[MASK]", "single_word": False, "lstrip": True, "rstrip": False, "normalized": False},
+}
 
 
-def wordpiece_tokenizer() -> Tokenizer:
+def wordpiece_tokenizer(specials: Sequence[str] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")) -> Tokenizer:
     """BERT's layout: [PAD]=0 [UNK] [CLS] [SEP] [MASK]; lowercased, accents kept; [CLS] A [SEP] B [SEP], B of type 1."""
     normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     splitter = pre_tokenizers.BertPreTokenizer()
@@ -133,39 +165,97 @@ def wordpiece_tokenizer() -> Tokenizer:
             for start, piece in _substrings(word):
                 counts[piece if start == 0 else "##" + piece] += 1
     alphabet = sorted({mark + character.lower() for mark in ("", "##") for character in ALPHABET})
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces = [*specials, *alphabet, *_best(counts, 600, without=alphabet)]
     tokenizer = Tokenizer(models.WordPiece({piece: id for id, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    if "[CLS]" in specials:
+        _join_as_bert(tokenizer)
+    return tokenizer
+
+
+def mpnet_tokenizer() -> Tokenizer:
+    """MPNet's layout: <s>=0 <pad>=1 </s>=2 [UNK]=3 <mask>; BERT's pieces; <s> A </s></s> B </s>, every type 0."""
+    tokenizer = wordpiece_tokenizer(("<s>", "<pad>", "</s>", "[UNK]", "<mask>"))
+    tokenizer.post_processor = processors.RobertaProcessing(
+        sep=("</s>", 2), cls=("<s>", 0), trim_offsets=True, add_prefix_space=False
     )
     return tokenizer
 
 
-def unigram_tokenizer() -> Tokenizer:
+def camembert_tokenizer() -> Tokenizer:
+    """CamemBERT's layout: XLM-R's, whose first ids are not used: <pad>=1 <unk>=3 <s>=5 </s>=6."""
+    specials = ("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>")
+    return unigram_tokenizer(specials)
+
+
+def _join_as_bert(tokenizer: Tokenizer) -> None:
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+
+
+def albert_tokenizer() -> Tokenizer:
+    """ALBERT's layout: <pad>=0 <unk> [CLS] [SEP] [MASK]; XLM-R's kind of pieces without accents, and BERT's template."""
+    tokenizer = unigram_tokenizer(("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"), unk_id=1)
+    quotes = [normalizers.Replace(quote, '"') for quote in ("``", "''")]
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            *quotes,
+            normalizers.NFKD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
+    _join_as_bert(tokenizer)
+    return tokenizer
+
+
+def deberta_tokenizer() -> Tokenizer:
+    """DeBERTa-v3's layout: [PAD]=0 [CLS] [SEP] [UNK]=3, [MASK] last; XLM-R's kind of pieces, and BERT's template."""
+    specials = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+    vocabulary = json.loads(unigram_tokenizer((*specials, "[MASK]")).to_str())["model"]["vocab"]
+    tokenizer = Tokenizer(models.Unigram([(piece, score) for piece, score in vocabulary if piece != "[MASK]"], unk_id=3))
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    for token in (*specials, "[MASK]"):
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Strip(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always")])
+    _join_as_bert(tokenizer)
+    return tokenizer
+
+
+def unigram_tokenizer(specials: Sequence[str] = ("<s>", "<pad>", "</s>", "<unk>"), unk_id: int = 3) -> Tokenizer:
     """XLM-R's layout: <s>=0 <pad>=1 </s>=2 <unk>=3, <mask> last; <s> A </s></s> B </s>, every type 0."""
     counts = Counter(piece for text in SENTENCES for word in text.split() for _, piece in _substrings("\u2581" + word))
     alphabet = sorted({"\u2581", *ALPHABET})
     chosen = [*alphabet, *_best(counts, 600, without=alphabet)]
     total = counts.total()
     scores = {piece: round(math.log(max(counts[piece], 0.1) / total), 4) for piece in chosen}
-    specials = ["<s>", "<pad>", "</s>", "<unk>"]
     vocabulary = [(token, 0.0) for token in specials]
     vocabulary += sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
-    tokenizer = Tokenizer(models.Unigram([*vocabulary, ("<mask>", 0.0)], unk_id=3))
+    vocabulary += [] if "[MASK]" in specials else [("<mask>", 0.0)]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=unk_id))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    if "[MASK]" in specials:
+        return tokenizer
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True, normalized=False)])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[(token, specials.index(token)) for token in ("<s>", "</s>")],
     )
     return tokenizer
 
@@ -187,6 +277,25 @@ def bytelevel_tokenizer() -> Tokenizer:
         sep=("</s>", 2), cls=("<s>", 0), trim_offsets=True, add_prefix_space=False
     )
     return tokenizer
+
+
+TOKENIZERS: Mapping[Family, Callable[[], Tokenizer]] = {
+    "bert": wordpiece_tokenizer,
+    "xlm-roberta": unigram_tokenizer,
+    "roberta": bytelevel_tokenizer,
+    "camembert": camembert_tokenizer,
+    "electra": wordpiece_tokenizer,
+    "distilbert": wordpiece_tokenizer,
+    "mpnet": mpnet_tokenizer,
+    "albert": albert_tokenizer,
+    "deberta-v2": deberta_tokenizer,
+    "new": unigram_tokenizer,
+    "jina-bert": bytelevel_tokenizer,
+}
+# Of published code that is not run: transformers has no class for them.
+REIMPLEMENTED: tuple[Family, ...] = ("new", "jina-bert")
+# Two rows of their position embeddings are before the first token's, and its type is the only one.
+ROBERTA_LIKE: frozenset[Family] = frozenset({"xlm-roberta", "roberta", "camembert", "mpnet"})
 
 
 def _substrings(word: str) -> Iterator[tuple[int, str]]:
@@ -222,10 +331,9 @@ def tiny_checkpoint(
     `positions` is the number of usable tokens, specials included; RoBERTa's kinds get their two rows more.
     `config_updates` are written over config.json after the weights are made, so they may contradict them.
     """
-    roberta_like = family != "bert"
+    roberta_like = family in ROBERTA_LIKE
     if tokenizer is None:
-        makers = {"bert": wordpiece_tokenizer, "xlm-roberta": unigram_tokenizer, "roberta": bytelevel_tokenizer}
-        tokenizer = makers[family]()
+        tokenizer = TOKENIZERS[family]()
     config: dict[str, object] = {
         "architectures": [_ARCHITECTURES[family]],
         "attention_probs_dropout_prob": 0.1,
@@ -252,10 +360,88 @@ def tiny_checkpoint(
     }
     if roberta_like:
         config |= {"bos_token_id": 0, "eos_token_id": 2}
+    config = _of_family(family, config, positions)
     save_tokenizer(folder, family, tokenizer, positions)
     _save_weights(folder / "model.safetensors", config, tokenizer, seed)
     write_json(folder / "config.json", config | dict(config_updates))
     return folder
+
+
+DEBERTA: dict[str, object] = {
+    "layer_norm_eps": 1e-07,
+    "max_relative_positions": -1,
+    "norm_rel_ebd": "layer_norm",
+    "pooler_dropout": 0,
+    "pooler_hidden_act": "gelu",
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "position_buckets": 16,  # so that tiny pairs have distances with a bucket of their own and others that share one
+    "relative_attention": True,
+    "share_att_key": True,
+    "type_vocab_size": 0,
+}
+
+
+GTE: dict[str, object] = {
+    "auto_map": {
+        "AutoConfig": "configuration.NewConfig",
+        "AutoModel": "modeling.NewModel",
+        "AutoModelForSequenceClassification": "modeling.NewForSequenceClassification",
+    },
+    "layer_norm_eps": 1e-12,
+    "layer_norm_type": "layer_norm",
+    "logn_attention_clip1": False,
+    "logn_attention_scale": False,
+    "model_type": "new",
+    "pack_qkv": True,
+    "position_embedding_type": "rope",
+    "rope_scaling": {"factor": 8.0, "type": "ntk"},
+    "rope_theta": 20000,
+    "unpad_inputs": False,
+    "use_memory_efficient_attention": False,
+}
+JINA_BERT: dict[str, object] = {
+    "attn_implementation": None,
+    "auto_map": {
+        "AutoConfig": "configuration_bert.JinaBertConfig",
+        "AutoModel": "modeling_bert.JinaBertModel",
+        "AutoModelForMaskedLM": "modeling_bert.JinaBertForMaskedLM",
+        "AutoModelForSequenceClassification": "modeling_bert.JinaBertForSequenceClassification",
+    },
+    "emb_pooler": "mean",
+    "feed_forward_type": "geglu",
+    "model_type": "bert",
+    "position_embedding_type": "alibi",
+}
+
+
+def _of_family(family: Family, config: dict[str, object], positions: int) -> dict[str, object]:
+    """config.json as the family's own class writes it."""
+    if family == "electra":
+        return config | {"embedding_size": int(str(config["hidden_size"])) // 2, "summary_type": "first"}
+    if family == "albert":
+        shared = {"num_hidden_groups": 1, "inner_group_num": 1, "hidden_act": "gelu_new", "classifier_dropout_prob": 0.1}
+        return config | shared | {"embedding_size": int(str(config["hidden_size"])) // 2}
+    if family == "new":
+        return config | {"max_position_embeddings": positions, "type_vocab_size": 1, "pad_token_id": 1} | GTE
+    if family == "jina-bert":
+        return config | JINA_BERT
+    if family == "deberta-v2":
+        return {key: value for key, value in config.items() if key != "position_embedding_type"} | DEBERTA
+    without = {key: value for key, value in config.items() if key not in ("type_vocab_size", "position_embedding_type")}
+    if family == "mpnet":
+        return without | {"relative_attention_num_buckets": 32}
+    if family == "distilbert":
+        names = {
+            "hidden_size": "dim",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
+            "intermediate_size": "hidden_dim",
+            "hidden_act": "activation",
+        }
+        named = {names.get(key, key): value for key, value in without.items() if key != "layer_norm_eps"}
+        return named | {"sinusoidal_pos_embds": False, "seq_classif_dropout": 0.2}
+    return config
 
 
 # Of widths that our own kernels run, with two groups of channels in a product.
@@ -264,11 +450,26 @@ native_checkpoint = functools.partial(tiny_checkpoint, hidden=64, intermediate=1
 
 def save_tokenizer(folder: Path, family: Family, tokenizer: Tokenizer, length: int) -> None:
     """Write tokenizer.json, and beside it what makes transformers load the same; `length` is its model_max_length."""
-    tokens: dict[str, object] = dict(_BERT_TOKENS if family == "bert" else _ROBERTA_TOKENS)
+    own: dict[Family, Mapping[str, object]] = {
+        **dict.fromkeys(("xlm-roberta", "roberta", "new", "jina-bert"), _ROBERTA_TOKENS),
+        "camembert": _ROBERTA_TOKENS | {"additional_special_tokens": ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]},
+        "mpnet": _MPNET_TOKENS,
+        "albert": _ALBERT_TOKENS,
+    }
+    tokens = dict(own.get(family, _BERT_TOKENS))
+    lowercased: dict[str, object] = {"do_lower_case": True, "strip_accents": False}
     specific: dict[Family, dict[str, object]] = {
-        "bert": {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": False},
+        "bert": lowercased | {"tokenizer_class": "BertTokenizer"},
         "xlm-roberta": {"tokenizer_class": "XLMRobertaTokenizer"},
         "roberta": {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False, "trim_offsets": True},
+        "camembert": {"tokenizer_class": "CamembertTokenizer"},
+        "electra": lowercased | {"tokenizer_class": "ElectraTokenizer"},
+        "distilbert": lowercased | {"tokenizer_class": "DistilBertTokenizer"},
+        "mpnet": lowercased | {"tokenizer_class": "MPNetTokenizer"},
+        "albert": {"tokenizer_class": "AlbertTokenizer", "do_lower_case": True, "keep_accents": False},
+        "deberta-v2": {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False, "split_by_punct": False},
+        "new": {"tokenizer_class": "XLMRobertaTokenizer"},
+        "jina-bert": {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False, "trim_offsets": True},
     }
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -309,10 +510,18 @@ def _save_weights(path: Path, config: Mapping[str, Any], tokenizer: Tokenizer, s
     from safetensors.torch import save_file
     from transformers.modeling_utils import no_init_weights
 
+    from raskrank import reimplemented
+
     architecture = config["architectures"][0]
-    model_class = getattr(transformers, architecture)
-    with no_init_weights():
-        model: Any = model_class(model_class.config_class.from_dict(dict(config)))
+    model: Any
+    if architecture in reimplemented.ARCHITECTURES:
+        scaling = config.get("rope_scaling")
+        own = {"num_labels": len(config["id2label"]), "rope_factor": scaling["factor"] if scaling else 1.0}
+        model = reimplemented.build(architecture, {**config, **own})
+    else:
+        model_class = getattr(transformers, architecture)
+        with no_init_weights():
+            model = model_class(model_class.config_class.from_dict(dict(config)))
     model.eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -328,7 +537,7 @@ def _save_weights(path: Path, config: Mapping[str, Any], tokenizer: Tokenizer, s
 
 def _fill(name: str, parameter: "Tensor", generator: "Generator") -> None:
     """Variances that keep tokens apart through the layers: at transformers' 0.02 every pair scores the same."""
-    if "LayerNorm.weight" in name:
+    if name.endswith(".weight") and parameter.dim() == 1:  # of a LayerNorm
         parameter.normal_(1.0, 0.1, generator=generator)
     elif name.endswith(".bias"):
         parameter.normal_(0.0, 0.1, generator=generator)
@@ -336,8 +545,10 @@ def _fill(name: str, parameter: "Tensor", generator: "Generator") -> None:
         parameter.normal_(0.0, 1.0, generator=generator)
     elif "_embeddings" in name:
         parameter.normal_(0.0, 0.5, generator=generator)
+    elif "relative_attention_bias" in name:
+        parameter.normal_(0.0, 1.0, generator=generator)
     else:
-        gain = 1.5 if ".query." in name or ".key." in name else 1.0
+        gain = 1.5 if any(part in name for part in (".query", ".key", ".q_lin.", ".k_lin.", ".attn.q.", ".attn.k.")) else 1.0
         parameter.normal_(0.0, gain / math.sqrt(parameter.shape[1]), generator=generator)
 
 
@@ -348,8 +559,9 @@ def _logits(model: Any, tokenizer: Tokenizer, config: Mapping[str, Any]) -> Iter
     longest = int(config["max_position_embeddings"]) - 2
     for query, document in PAIRS:
         encoding = tokenizer.encode(query, document)
+        types = {"token_type_ids": torch.tensor([encoding.type_ids[:longest]])} if "type_vocab_size" in config else {}
         yield model(
             input_ids=torch.tensor([encoding.ids[:longest]]),
             attention_mask=torch.tensor([encoding.attention_mask[:longest]]),
-            token_type_ids=torch.tensor([encoding.type_ids[:longest]]),
+            **types,
         ).logits

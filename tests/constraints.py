@@ -1,11 +1,14 @@
 """Write the files of constraints anew: the packages of this environment, pinned, with the SHA-256 of each of their files.
 
     make constraints
+    PYTHON tests/constraints.py constraints.txt|constraints-applications.txt    that of the environment which runs this
 
 The digests are those that the package index states for all files of a version, whatever system they are for, and that of the
-file which pip takes here, which may come from elsewhere (PyTorch's own index for CPUs).
+file which pip takes here, which may come from elsewhere (PyTorch's own index for CPUs). torch is one for all environments: its
+file is written with constraints.txt.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from typing import Any
 from pip._internal.models.index import PyPI  # the index's address, as pip has it
 from pip._vendor.packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 
+MAIN = "constraints.txt"
 ROOT = Path(__file__).parents[1]
 HEADER = """\
 # Versions that were tested together, with the SHA-256 of their files. `make` installs them, and `make constraints` writes them.
@@ -26,15 +30,19 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
 def main() -> None:
-    versions = installed()
+    parser = argparse.ArgumentParser(description="Write a file of constraints from the packages of this environment.")
+    parser.add_argument("file", choices=[MAIN, "constraints-applications.txt"])
+    file, versions = parser.parse_args().file, installed()
     here = taken_here(versions)
     lines: dict[str, str] = {}
     for name, version in sorted(versions.items()):
         digests = sorted({*stated(name, version), here[name]})
         lines[name] = " \\\n    ".join([f"{name}=={version}", *(f"--hash=sha256:{digest}" for digest in digests)])
         print(f"{name}=={version}: {len(digests)} files")
-    (ROOT / "constraints-torch.txt").write_text(f"{TORCH}{lines.pop('torch')}\n", "utf-8")
-    (ROOT / "constraints.txt").write_text(HEADER + "\n".join(lines.values()) + "\n", "utf-8")
+    torch = lines.pop("torch")
+    if file == MAIN:
+        (ROOT / "constraints-torch.txt").write_text(f"{TORCH}{torch}\n", "utf-8")
+    (ROOT / file).write_text(HEADER + "\n".join(lines.values()) + "\n", "utf-8")
 
 
 def installed() -> dict[str, str]:

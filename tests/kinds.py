@@ -13,14 +13,17 @@ from raskrank.encoding import EncodedPair, PairEncoder
 
 # In-memory tokenizers of each kind, the embedded model's, and published ones.
 TINY: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "modernbert")
+FURTHER: tuple[Family, ...] = ("camembert", "mpnet", "albert", "deberta-v2")  # the kinds of those in other layouts
 REAL = {
     "ms-marco-MiniLM-L-6-v2": "BertTokenizerFast",
     "bge-reranker-base-BAAI": "XLMRobertaTokenizerFast",
     "mmarco-mMiniLMv2-L12-H384-v1": "XLMRobertaTokenizerFast",
 }
 FAST = {"bert": "BertTokenizerFast", "xlm-roberta": "XLMRobertaTokenizerFast", "roberta": "RobertaTokenizerFast"}
-FAST["modernbert"] = "PreTrainedTokenizerFast"
-NAMES = (*TINY, "nano", *REAL)
+FAST |= {"camembert": "CamembertTokenizerFast", "mpnet": "MPNetTokenizerFast", "albert": "AlbertTokenizerFast"}
+FAST |= {"deberta-v2": "DebertaV2TokenizerFast", "modernbert": "PreTrainedTokenizerFast"}
+NAMES = (*TINY, "nano", *REAL, *FURTHER)
+_DOUBLED = ("XLMRoberta", "Roberta", "Camembert", "MPNet")  # between query and document: </s></s>
 
 
 class Kind(NamedTuple):
@@ -77,7 +80,7 @@ def kind_of(folder: Path, class_name: str) -> Kind:
     import transformers
 
     fast = getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
-    bert = "XLM" not in class_name and "Roberta" not in class_name
+    bert = not class_name.startswith(_DOUBLED)
     typed = any(fast(["a"], ["a"], return_token_type_ids=True)["token_type_ids"][0])
     return Kind((folder / "tokenizer.json").read_bytes(), fast, bert, typed)
 

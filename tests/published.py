@@ -9,12 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from builders import save_tokenizer, unigram_tokenizer, wordpiece_tokenizer, write_json
+import published_written as written
+from builders import TOKENIZERS, Family, save_tokenizer, unigram_tokenizer, wordpiece_tokenizer, write_json
 from paths import shared
 
 BGE_BASE, BGE_LARGE, BGE_M3 = "BAAI/bge-reranker-base", "BAAI/bge-reranker-large", "BAAI/bge-reranker-v2-m3"
 MS_MARCO, MMARCO = "cross-encoder/ms-marco-MiniLM-L-6-v2", "cross-encoder/mmarco-mMiniLMv2-L12-H384-v1"
 JINA = "jinaai/jina-reranker-v2-base-multilingual"
+TINYBERT = "cross-encoder/ms-marco-TinyBERT-L-2-v2"
+MINILM_2, MINILM_4, MINILM_12 = (f"cross-encoder/ms-marco-MiniLM-L-{layers}-v2" for layers in (2, 4, 12))
+SMALLER = (TINYBERT, MINILM_2, MINILM_4, MINILM_12)  # and larger
+ELECTRA, DANISH = "cross-encoder/ms-marco-electra-base", "KennethTM/MiniLM-L6-danish-reranker-v2"
+AMBEROAD = "amberoad/bert-multilingual-passage-reranking-msmarco"
 
 BLOCK = 1 << 22  # values drawn at a time: 16 MB, whatever the size of the tensor
 HEAD_GAIN = 4.0  # so that seeded logits spread over about a unit, as scores that rank do
@@ -111,6 +117,53 @@ CONFIGS: dict[str, dict[str, object]] = {
         "use_cache": False,
     },
 }
+# Of these nothing is in ../shared. The sizes are those of their cards, and the keys those of ms-marco-MiniLM-L-6-v2;
+# ms-marco-electra-base's is 730 bytes long, as the published one, which therefore states no activation.
+CONFIGS |= {
+    TINYBERT: CONFIGS[MS_MARCO]
+    | {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 2, "num_hidden_layers": 2},
+    MINILM_2: CONFIGS[MS_MARCO] | {"num_hidden_layers": 2},
+    MINILM_4: CONFIGS[MS_MARCO] | {"num_hidden_layers": 4},
+    MINILM_12: CONFIGS[MS_MARCO] | {"num_hidden_layers": 12},
+    DANISH: CONFIGS[MS_MARCO] | {"sbert_ce_default_activation_function": _IDENTITY},
+    # Two labels, since it names none.
+    AMBEROAD: {key: value for key, value in CONFIGS[MS_MARCO].items() if key not in ("id2label", "label2id")}
+    | {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "vocab_size": 105879,
+    },
+    ELECTRA: {
+        "_name_or_path": "google/electra-base-discriminator",
+        "architectures": ["ElectraForSequenceClassification"],
+        "attention_probs_dropout_prob": 0.1,
+        "embedding_size": 768,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": 768,
+        "id2label": {"0": "LABEL_0"},
+        "initializer_range": 0.02,
+        "intermediate_size": 3072,
+        "label2id": {"LABEL_0": 0},
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 512,
+        "model_type": "electra",
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "pad_token_id": 0,
+        "summary_activation": "gelu",
+        "summary_last_dropout": 0.1,
+        "summary_type": "first",
+        "summary_use_proj": True,
+        "type_vocab_size": 2,
+        "vocab_size": 30522,
+    },
+}
+CONFIGS |= written.CONFIGS
+WORDPIECE = frozenset({MS_MARCO, *SMALLER, ELECTRA, DANISH, AMBEROAD})
+_VOCAB_TXT = frozenset({ELECTRA, AMBEROAD})  # their tokenizer, as published
 # Where ../shared has a model's small files. bge-reranker-large's tokenizer.json is the base model's, as the README there says.
 # Of bge-reranker-v2-m3 there is nothing: its config is put together from what is known of it, and the base model's tokenizer
 # with its own length stands in, which has XLM-R's pieces too.
@@ -121,10 +174,13 @@ FOLDERS: Mapping[str, str] = {
     MMARCO: "mmarco-mMiniLMv2-L12-H384-v1",
     JINA: "jina-reranker-v2-base-multilingual",
 }
-_LENGTHS: Mapping[str, int] = {BGE_M3: 8192, JINA: 1024}  # tokens, where not 512
+_LENGTHS: Mapping[str, int] = {BGE_M3: 8192, JINA: 1024, **written.LENGTHS}  # tokens, where not 512
 # Saved by transformers before 4.31, which kept this buffer among the weights.
 _WITH_POSITION_IDS = frozenset({BGE_BASE, BGE_LARGE, MS_MARCO, MMARCO})
 _TINY: dict[str, object] = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+
+
+_DTYPES: Mapping[str, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 class Tensor(NamedTuple):
@@ -156,12 +212,23 @@ def published_checkpoint(folder: Path, model: str, *, seed: int = 0) -> Path:
 
 def tiny_published_checkpoint(folder: Path, model: str, *, seed: int = 0) -> Path:
     """The same with a small tokenizer and few and narrow layers: what is left is the model's layout, dtype and length."""
-    bert = model == MS_MARCO
-    tokenizer = wordpiece_tokenizer() if bert else unigram_tokenizer()
-    save_tokenizer(folder, "bert" if bert else "xlm-roberta", tokenizer, _LENGTHS.get(model, 512))
+    tokenizer = wordpiece_tokenizer() if model in WORDPIECE else unigram_tokenizer()
+    family: Family = "electra" if model == ELECTRA else "bert" if model in WORDPIECE else "xlm-roberta"
+    if model in written.FAMILIES:
+        family = written.FAMILIES[model]
+        tokenizer = TOKENIZERS[family]()
+    save_tokenizer(folder, family, tokenizer, _LENGTHS.get(model, 512))
+    if model in _VOCAB_TXT:
+        pieces = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+        (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), "utf-8")
+        (folder / "tokenizer.json").unlink()
     config = CONFIGS[model] | _TINY | {"vocab_size": tokenizer.get_vocab_size()}
+    if model == ELECTRA:
+        config["embedding_size"] = _TINY["hidden_size"]  # as wide as the layers, as published
+    if "pooler_hidden_size" in config:
+        config["pooler_hidden_size"] = _TINY["hidden_size"]
     write_json(folder / "config.json", config)
-    if bert:
+    if model in (MS_MARCO, *SMALLER):
         write_json(folder / "config_sentence_transformers.json", {"activation_fn": _IDENTITY, "model_type": "CrossEncoder"})
     write_weights(folder / "model.safetensors", list(tensors(model, config)), seed)
     return folder
@@ -170,17 +237,28 @@ def tiny_published_checkpoint(folder: Path, model: str, *, seed: int = 0) -> Pat
 def tensors(model: str, config: Mapping[str, object]) -> Iterator[Tensor]:
     """What model.safetensors holds."""
     numbers = {key: value for key, value in config.items() if isinstance(value, int)}
-    layout = _jina_shapes(numbers) if model == JINA else _transformers_shapes(numbers, bert=model == MS_MARCO)
+    if model in written.FAMILIES:
+        layout = written.shapes(written.FAMILIES[model], numbers)
+    elif model == JINA:
+        layout = _jina_shapes(numbers)
+    elif model == ELECTRA:
+        layout = _transformers_shapes(numbers, base="electra", pooled=False)
+    elif model in WORDPIECE:
+        layout = _transformers_shapes(numbers, base="bert", pooled=True, labels=2 if model == AMBEROAD else 1)
+    else:
+        layout = _transformers_shapes(numbers, base="roberta", pooled=False)
     for name, shape in layout:
-        yield Tensor(name, "BF16" if model == JINA else "F32", shape)
+        yield Tensor(name, _DTYPES[str(config.get("torch_dtype", "float32"))], shape)
     if model in _WITH_POSITION_IDS:
-        base = "bert" if model == MS_MARCO else "roberta"
+        base = "bert" if model in WORDPIECE else "roberta"
         yield Tensor(f"{base}.embeddings.position_ids", "I64", (1, numbers["max_position_embeddings"]))
 
 
-def _transformers_shapes(numbers: Mapping[str, int], *, bert: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _transformers_shapes(
+    numbers: Mapping[str, int], *, base: str, pooled: bool, labels: int = 1
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """pooled: the dense layer before the classifier is the encoder's pooler, not the classifier's own."""
     hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
-    base = "bert" if bert else "roberta"
     yield from _embeddings(base, numbers)
     yield from _weight_and_bias(f"{base}.embeddings.LayerNorm", hidden)
     for index in range(numbers["num_hidden_layers"]):
@@ -192,8 +270,8 @@ def _transformers_shapes(numbers: Mapping[str, int], *, bert: bool) -> Iterator[
         yield from _weight_and_bias(f"{layer}.intermediate.dense", inner, hidden)
         yield from _weight_and_bias(f"{layer}.output.dense", hidden, inner)
         yield from _weight_and_bias(f"{layer}.output.LayerNorm", hidden)
-    yield from _weight_and_bias("bert.pooler.dense" if bert else "classifier.dense", hidden, hidden)
-    yield from _weight_and_bias("classifier" if bert else "classifier.out_proj", 1, hidden)
+    yield from _weight_and_bias(f"{base}.pooler.dense" if pooled else "classifier.dense", hidden, hidden)
+    yield from _weight_and_bias("classifier" if pooled else "classifier.out_proj", labels, hidden)
 
 
 def _jina_shapes(numbers: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -224,7 +302,7 @@ def _weight_and_bias(name: str, *shape: int) -> Iterator[tuple[str, tuple[int, .
 
 def write_weights(path: Path, contents: list[Tensor], seed: int) -> None:
     """A safetensors file of seeded tensors: 8 bytes of length, a JSON header, then the values."""
-    sizes = {"F32": 4, "BF16": 2, "I64": 8}
+    sizes = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in contents:
@@ -250,6 +328,8 @@ def _values(tensor: Tensor, generator: np.random.Generator) -> Iterator[bytes]:
         block = generator.standard_normal(min(BLOCK, size - start), np.float32) * np.float32(deviation) + np.float32(mean)
         if tensor.dtype == "BF16":  # the upper half of a float32
             yield (block.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+        elif tensor.dtype == "F16":
+            yield block.astype(np.float16).tobytes()
         else:
             yield block.tobytes()
 
@@ -263,7 +343,7 @@ def _distribution(tensor: Tensor) -> tuple[float, float]:
         return 1.0, 0.1
     if "_embeddings." in name:
         return 0.0, 1.0 if ".word_" in name else 0.5
-    gain = HEAD_GAIN if shape[0] == 1 else 1.5 if ".query." in name or ".key." in name else 1.0
+    gain = HEAD_GAIN if shape[0] <= 2 else 1.5 if ".query" in name or ".key" in name else 1.0
     return 0.0, gain / math.sqrt(shape[1])
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import raskrank
 import raskrank_export
-from raskrank import Info, Limits, NonFiniteScore, Ranked, Reranker, Verification
+from raskrank import Cascade, Info, Limits, NonFiniteScore, Ranked, Ranking, Reranker, Verification, Windows
 from raskrank.backend import Float32Array
 from raskrank.extras import need
 from raskrank.parity import compare
@@ -49,7 +49,7 @@ def shape(function: object) -> str:
 
 
 def test_the_names_of_the_engine() -> None:
-    others = ["Info", "Limits", "Parity", "Ranked", "Reranker", "Verification", "__version__"]
+    others = ["Cascade", "Info", "Limits", "Parity", "Ranked", "Ranking", "Reranker", "Verification", "Windows", "__version__"]
     assert raskrank.__all__ == sorted([*ERRORS, *others])
 
 
@@ -63,28 +63,40 @@ def test_every_name_is_there(package: object) -> None:
         assert getattr(package, name) is not None
 
 
+RANK = (
+    "(self, query, documents, top_k=None, *, raw_scores=False, score_threshold=None, long_documents='truncate', deadline=None)"
+)
+
+
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
         (
             Reranker.load,
             "(bundle=None, *, threads=None, backend=None, fallback=None, checkpoint=None, expected_sha256=None, "
-            "ignore_target=False, map_weights=True, limits=None)",
+            "ignore_target=False, map_weights=True, limits=None, cache_bytes=0)",
         ),
-        (Reranker.rank, "(self, query, documents, top_k=None, *, raw_scores=False)"),
-        (Reranker.score, "(self, query, documents, *, raw_scores=False)"),
-        (Reranker.score_pairs, "(self, pairs, *, raw_scores=False)"),
+        *((method, RANK) for method in (Reranker.rank, Reranker.arank, Cascade.rank, Cascade.arank)),
+        (Reranker.score, "(self, query, documents, *, raw_scores=False, long_documents='truncate')"),
+        (Reranker.ascore, "(self, query, documents, *, raw_scores=False, long_documents='truncate')"),
+        (Reranker.score_pairs, "(self, pairs, *, raw_scores=False, long_documents='truncate')"),
+        (Reranker.assess, "(self, pairs, *, raw_scores=False, long_documents='truncate')"),
         (Reranker.verify, "(self, pairs=None)"),
         (Reranker.info, "(self)"),
         (Reranker.progress, "(self, advance)"),
         (Reranker.close, "(self)"),
+        (Cascade, "(rerankers, keep)"),
+        (Cascade.info, "(self)"),
+        (Cascade.close, "(self)"),
         (Limits, "(*, max_documents=1000000, max_text_chars=10000000)"),
-        (Ranked, "(index, score, truncated)"),
+        (Windows, "(*, max_windows=16, overlap=64)"),
+        (Ranked, "(index, score, truncated, span=None)"),
+        (Ranking, "(hits=(), *, partial=False, tokens=0, tokenize_seconds=0.0, score_seconds=0.0)"),
         (
             raskrank_export.export,
             "(model, output, *, precision='int8', revision=None, max_length=None, samples=None, "
-            "scheme=None, target='portable', "
-            "trim_vocab=(), trim_form=None, accept_license=None, thresholds=None, overwrite=False, progress=None)",
+            "scheme=None, target='portable', trim_vocab=(), trim_form=None, accept_license=None, relevant_label=None, "
+            "thresholds=None, overwrite=False, progress=None)",
         ),
     ],
 )
@@ -95,25 +107,33 @@ def test_signatures(function: object, expected: str) -> None:
 def test_public_classes_are_named_as_they_are_imported() -> None:
     classes = [item for name in raskrank.__all__ if isinstance(item := getattr(raskrank, name), type)]
     assert {item.__module__ for item in classes} == {"raskrank"}
-    assert {Reranker, Ranked, raskrank.RaskrankError} <= set(classes)
+    assert {Cascade, Reranker, Ranked, Ranking, Windows, raskrank.RaskrankError} <= set(classes)
     hit = Ranked(0, 0.5, truncated=False)
     assert pickle.loads(pickle.dumps(hit)) == hit
 
 
 def test_types() -> None:
     hints = typing.get_type_hints
-    assert hints(Reranker.rank) == {
-        "query": str,
-        "documents": Collection[str],
-        "top_k": int | None,
-        "raw_scores": bool,
-        "return": list[Ranked],
-    }
-    scores = {"raw_scores": bool, "return": Float32Array}
-    assert hints(Reranker.score) == {"query": str, "documents": Collection[str], **scores}
+    for rank in (Reranker.rank, Reranker.arank, Cascade.rank, Cascade.arank):
+        assert hints(rank) == {
+            "query": str,
+            "documents": Collection[str],
+            "top_k": int | None,
+            "raw_scores": bool,
+            "score_threshold": float | None,
+            "long_documents": Literal["truncate", "windows"] | Windows,
+            "deadline": float | None,
+            "return": Ranking,
+        }
+    asked = {"raw_scores": bool, "long_documents": Literal["truncate", "windows"] | Windows}
+    scores = {**asked, "return": Float32Array}
+    for score in (Reranker.score, Reranker.ascore):
+        assert hints(score) == {"query": str, "documents": Collection[str], **scores}
     assert hints(Reranker.score_pairs) == {"pairs": Collection[tuple[str, str]], **scores}
+    assert hints(Reranker.assess) == {"pairs": Collection[tuple[str, str]], **asked, "return": Ranking}
     assert hints(Reranker.verify) == {"pairs": Collection[tuple[str, str]] | None, "return": Verification}
     assert hints(Reranker.info) == {"return": Info}
+    assert hints(Cascade.info) == {"return": tuple[Info, ...]}
     assert hints(Reranker.load) == {
         "bundle": str | os.PathLike[str] | None,
         "threads": int | None,
@@ -124,20 +144,40 @@ def test_types() -> None:
         "ignore_target": bool,
         "map_weights": bool,
         "limits": Limits | None,
+        "cache_bytes": int,
         "return": typing.Self,
     }
 
 
 def test_the_public_methods_of_a_reranker() -> None:
     public = {name for name in dir(Reranker) if not name.startswith("_")}
-    assert public == {"close", "info", "load", "progress", "rank", "score", "score_pairs", "verify"}
+    assert public == {
+        *("arank", "ascore", "assess", "close", "info", "load", "progress", "rank", "score", "score_pairs", "verify")
+    }
+    assert {name for name in dir(Cascade) if not name.startswith("_")} == {"arank", "close", "info", "rank"}
 
 
 def test_the_fields_of_a_hit() -> None:
     hit = Ranked(index=3, score=0.5, truncated=True)
-    assert Ranked._fields == ("index", "score", "truncated")
-    assert hit == (3, 0.5, True)
-    assert typing.get_type_hints(Ranked) == {"index": int, "score": float, "truncated": bool}
+    assert Ranked._fields == ("index", "score", "truncated", "span")
+    assert hit == (3, 0.5, True, None)
+    assert typing.get_type_hints(Ranked) == {
+        "index": int,
+        "score": float,
+        "truncated": bool,
+        "span": tuple[int, int] | None,
+    }
+
+
+def test_a_ranking_is_a_list_that_knows_what_it_took() -> None:
+    hits = [Ranked(1, 0.9, truncated=False), Ranked(0, 0.2, truncated=True, span=(3, 9))]
+    ranking = Ranking(hits, partial=True, tokens=12, tokenize_seconds=0.5, score_seconds=1.5)
+    assert ranking == hits
+    assert isinstance(ranking, list)
+    again = pickle.loads(pickle.dumps(ranking))
+    assert type(again) is Ranking
+    assert again == ranking
+    assert vars(again) == {"partial": True, "tokens": 12, "tokenize_seconds": 0.5, "score_seconds": 1.5}
 
 
 def test_the_keys_of_a_parity_summary() -> None:
@@ -165,7 +205,16 @@ def test_the_fields_of_info() -> None:
         *("name", "backend", "reason", "kernels", "bundle", "model_from", "manifest_sha256", "source", "revision", "license"),
         *("accepted_license", "languages", "architecture", "parameters", "precision", "instruction_set", "activation"),
         *("max_length", "normalization", "threads", "threads_reason", "cpu", "cpu_instruction_sets", "fallback"),
-        *("rescued_pairs", "kept_pieces", "unknown_texts", "versions"),
+        *(
+            "rescued_pairs",
+            "cache_bytes",
+            "cache_used_bytes",
+            "cache_hits",
+            "cache_misses",
+            "kept_pieces",
+            "unknown_texts",
+            "versions",
+        ),
     ]
     with Reranker.load() as reranker:
         info = reranker.info()
@@ -192,8 +241,10 @@ def public_objects() -> dict[str, object]:
                 continue
             found[f"{package.__name__}.{name}"] = value
             if inspect.isclass(value) and value.__module__.startswith("raskrank"):
-                members = {key: entry for key, entry in vars(value).items() if not key.startswith("_") and callable(entry)}
-                members |= {key: entry.__func__ for key, entry in vars(value).items() if isinstance(entry, classmethod)}
+                own = [kind for kind in value.__mro__[::-1] if kind.__module__.startswith("raskrank")]
+                entries = {key: entry for kind in own for key, entry in vars(kind).items() if not key.startswith("_")}
+                members = {key: entry for key, entry in entries.items() if callable(entry)}
+                members |= {key: entry.__func__ for key, entry in entries.items() if isinstance(entry, classmethod)}
                 found |= {f"{package.__name__}.{name}.{key}": entry for key, entry in members.items()}
     return found
 
@@ -208,9 +259,10 @@ def test_everything_public_is_documented(name: str) -> None:
 
 
 def test_the_docstrings_name_what_is_raised_and_the_shapes() -> None:
-    for method in (Reranker.load, Reranker.rank, Reranker.score, Reranker.score_pairs, Reranker.verify):
+    scoring = (Reranker.rank, Reranker.arank, Reranker.score, Reranker.ascore, Reranker.score_pairs, Reranker.assess)
+    for method in (Reranker.load, *scoring, Reranker.verify, Cascade.__init__, Cascade.rank, Cascade.arank):
         assert "aises" in (method.__doc__ or "")
-    for method in (Reranker.score, Reranker.score_pairs):
+    for method in (Reranker.score, Reranker.ascore, Reranker.score_pairs):
         assert "float32 (n)" in (method.__doc__ or "")
 
 

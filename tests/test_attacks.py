@@ -27,6 +27,12 @@ def test_killed_at_any_moment_or_on_a_full_disk_an_export_leaves_a_whole_bundle_
     assert "0 promises broken" in found
 
 
+def test_killed_at_any_moment_scoring_loses_one_part_at_most() -> None:
+    found = attack("score_kill.py", "--count", "6")
+    assert "killed by" in found
+    assert "0 promises broken" in found
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
 def test_memory_threads_and_files_stay_flat_over_calls_and_loads() -> None:
     assert attack("calls.py", "--count", "500", "--loads", "30").endswith("flat\n")

@@ -69,6 +69,8 @@ def test_our_own_passages_are_the_same_every_time() -> None:
     assert max(words["100 short"]) <= 8
     assert 5 <= min(words["100 mixed"]) < 40 < 200 < max(words["100 mixed"]) <= 300
     assert len({passage for workload in first for passage in workload.passages}) > 250
+    for workload in from_samples(1000):
+        assert len(set(workload.passages)) == len(workload.passages)  # equal ones are scored once
 
 
 def test_short_pairs_have_at_most_32_tokens() -> None:

@@ -42,7 +42,10 @@ def test_weights_without_the_head_are_refused(copy: Callable[..., Path], family:
     ("name", "message"),
     [
         ("config.json", r"has no config\.json"),
-        ("tokenizer.json", r"no tokenizer\.json\. Where you trust it.*python -c .*raskrank export \./bert-converted OUTPUT$"),
+        (
+            "tokenizer.json",
+            r"no tokenizer\.json, nor vocab\.txt\. Where you trust it.*python -c .*raskrank export \./bert-converted OUTPUT$",
+        ),
         ("model.safetensors", r"no model\.safetensors\. Only safetensors.*raskrank export \./bert-converted OUTPUT$"),
     ],
 )
@@ -105,15 +108,17 @@ def test_what_a_message_suggests_for_pickles_works(
     assert (made.parameters, made.activation, made.license) == (expected.parameters, "identity", "cc-by-nc-4.0")
 
 
-def test_what_a_message_suggests_for_a_slow_tokenizer_works(copy: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_a_message_suggests_for_a_vocabulary_of_another_kind_works(copy: Callable[..., Path], tmp_path: Path) -> None:
     from tokenizers import Tokenizer
 
-    folder = copy()
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    folder, bert = copy("roberta"), copy("bert")
+    for name in ("tokenizer.json", "special_tokens_map.json"):
+        (folder / name).unlink()
+    tokenizer = Tokenizer.from_file(str(bert / "tokenizer.json"))
     pieces = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), "utf-8")
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match=r"has no tokenizer\.json") as refused:
+    shutil.copyfile(bert / "tokenizer_config.json", folder / "tokenizer_config.json")
+    with pytest.raises(CheckpointError, match=r"has no tokenizer\.json, nor vocab\.json and merges\.txt") as refused:
         read_checkpoint(folder)
     made = follow(str(refused.value), tmp_path)
     assert read_checkpoint(made).layers == 2

@@ -69,15 +69,15 @@ def test_further_modules_are_refused(copy: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("updates", "message"),
     [
-        ({"architectures": ["DebertaV2ForSequenceClassification"]}, "Deberta.* not supported.*BertForSequence"),
+        ({"architectures": ["DebertaForSequenceClassification"]}, "Deberta.* not supported.*BertForSequence"),
         ({"architectures": [["x"]]}, "not supported"),
         (
             {"architectures": ["BertForSequenceClassification", "XLMRobertaForSequenceClassification"], "model_type": ...},
             "model_type None is not supported",
         ),
         ({"architectures": ..., "model_type": ...}, "model_type None is not supported"),
-        ({"architectures": ["DebertaV2ForSequenceClassification"], "model_type": ...}, "DebertaV2.* is not supported"),
-        ({"architectures": ..., "model_type": "deberta-v2"}, "model_type 'deberta-v2' is not supported"),
+        ({"architectures": ["DebertaForSequenceClassification"], "model_type": ...}, "Deberta.* is not supported"),
+        ({"architectures": ..., "model_type": "deberta"}, "model_type 'deberta' is not supported"),
         ({"architectures": ..., "model_type": ["bert"]}, r"model_type \['bert'\] is not supported"),
         ({"model_type": "roberta"}, "model_type 'roberta' does not fit BertForSequenceClassification"),
         ({"id2label": {"0": "no", "1": "yes"}}, "2 labels"),

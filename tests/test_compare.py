@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+import raskrank
 from bundles import copy_bundle, edit, sign
 from conftest import Tiny
 from paths import NANO_CHECKPOINT, shared
 from processes import run_script
-from raskrank import Reranker, cpu, kernels
+from raskrank import Cascade, Reranker, cpu, kernels
 from raskrank.cli.main import main
 from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS
 from raskrank.measure import compare, fresh
 from raskrank.measure.candidates import Task, make_tasks
-from raskrank.measure.compare import agreement, timed_passages
+from raskrank.measure.cascade import CascadeContender
+from raskrank.measure.compare import Overlap, agreement, overlap, timed_passages
+from raskrank.measure.contender import Ranking
 from raskrank.measure.contenders import loaded_for_comparison
 from raskrank.measure.cross_encoder import CrossEncoder
 from raskrank.measure.data import read_data
@@ -36,6 +39,7 @@ LINES: list[dict[str, Any]] = [
     {"query": "nurse night shift", "positives": ["Nurse in Tromsø"], "negatives": ["Electrician", "5 år erfaring"]},
     {"query": "Kva er ein båt?", "positives": ["Ein båt er eit fartøy."], "negatives": ["Bil", "A boat on the sea"]},
 ]
+NANO = Path(raskrank.__file__).parent / "nano"
 LANGUAGES = ("nb", "en", None)
 INT8 = "onnx int8" if kernels.unavailable() else "native int8"  # what runs the tiny bundles
 
@@ -201,6 +205,78 @@ def test_queries_and_candidates_can_be_limited(tiny: Tiny, data: Path, capsys: p
 def test_few_passages_are_timed_again_and_again() -> None:
     tasks = [Task(query="a", documents=("b", "c"), grades=(0, 1), language=None)] * 2
     assert timed_passages(tasks, 5) == ["b", "c", "b", "c", "b"]
+
+
+# Cascades
+
+
+@pytest.mark.usefixtures("same_process")
+def test_a_cascade_stands_beside_its_models(tiny: Tiny, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, strong, cascade = _compare(capsys, NANO, tiny.bundle(), "--cascade", "2", "--candidates", "4", "--data", data)[
+        "models"
+    ]
+    assert [model["name"] for model in (small, strong)] == ["nano", "checkpoint-bert"]
+    assert (cascade["name"], cascade["runs"]) == ("nano → 2 → checkpoint-bert", "cascade")
+    assert cascade["parameters"] == small["parameters"] + strong["parameters"]
+    assert cascade["tokens_per_passage"] == strong["tokens_per_passage"]
+    assert (cascade["first_score_seconds"], cascade["against_checkpoint"]) == (None, None)
+    assert small["against_last_alone"] is strong["against_last_alone"] is None
+    tasks = make_tasks(read_data(data), queries=200, candidates=4)
+    with Cascade([Reranker.load(), Reranker.load(tiny.bundle())], keep=[2]) as real, Reranker.load(tiny.bundle()) as alone:
+        kept = [[hit.index for hit in real.rank(task.query, task.documents)] for task in tasks]
+        first = [alone.rank(task.query, task.documents)[0].index for task in tasks]
+    grades = [[task.grades[place] for place in places] for task, places in zip(tasks, kept, strict=True)]
+    assert cascade["top1"] == quality(grades).top1
+    assert cascade["against_last_alone"] == {
+        "top10": 1.0,  # of four documents, all are among the first ten
+        "top1": sum(places[0] == best for places, best in zip(kept, first, strict=True)) / len(tasks),
+    }
+
+
+def test_what_is_pruned_comes_last_in_the_order_of_the_model_that_did(tiny: Tiny) -> None:
+    documents = [f"{number} {text}" for number in range(4) for line in LINES for text in line["negatives"]]
+    models = [CrossEncoder(bundle=folder, threads=1) for folder in (NANO, tiny.bundle(), NANO)]
+    contender = CascadeContender(models, [9, 4])
+    order, non_finite = contender.rank("Python", documents)
+    with Cascade([model.reranker for model in models], [9, 4]) as cascade:
+        expected = [hit.index for hit in cascade.rank("Python", documents)]
+        first = [hit.index for hit in models[0].reranker.rank("Python", documents)]
+    assert sorted(order) == list(range(len(documents)))
+    assert order[:4] == tuple(expected)
+    assert set(order[4:9]) == set(first[:9]) - set(expected)
+    assert order[9:] == tuple(first[9:])
+    assert non_finite == 0
+
+
+def test_overlap_counts_the_first_ten() -> None:
+    alone = [Ranking(tuple(range(20)), 0), Ranking((0, 1), 0)]
+    cascade = [Ranking((1, 0, *range(2, 8), *range(12, 20), *range(8, 12)), 0), Ranking((0, 1), 0)]
+    assert overlap(3, alone, cascade) == Overlap(alone=3, top=(0.8 + 1) / 2, top1=0.5)
+
+
+def test_a_score_that_is_no_number_stops_no_cascade(broken: Path) -> None:
+    models = [CrossEncoder(bundle=broken, threads=1), CrossEncoder(bundle=NANO, threads=1)]
+    contender = CascadeContender(models, [2])
+    order, non_finite = contender.rank("nurse", ["Sykepleier", BROKEN, "Bil"])
+    contender.run("nurse", ["Sykepleier", BROKEN, "Bil"])
+    assert (order[-1], non_finite) == (1, 1)
+    for model in models:
+        model.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "--cascade", "5"], "--cascade: expected a number for each MODEL but the last, got 1 for 1 models"),
+        (["a", "b", "--cascade", "5,3"], "--cascade: expected a number for each MODEL but the last, got 2 for 2 models"),
+        (["a", "b", "--cascade", "30"], "--cascade: 30 documents of 20 are all of them, so that nothing is pruned"),
+        (["a", "b", "--cascade", "none"], "expected a whole number of at least 1, got 'none'"),
+        (["a", "b", "--cascade", "0"], "expected a whole number of at least 1, got '0'"),
+        (["a", "b", "c", "--cascade", "3,5"], "expected numbers that do not rise, got '3,5'"),
+    ],
+)
+def test_wrong_cascades(arguments: list[str], message: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in _error(capsys, "--data", data, *arguments)
 
 
 # What is printed

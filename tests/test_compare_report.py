@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from raskrank.measure.chart import draw_chart
-from raskrank.measure.compare import About, Agreement, Judged, Result
+from raskrank.measure.compare import About, Agreement, Judged, Overlap, Result
 from raskrank.measure.compare_report import to_markdown
 from raskrank.measure.fresh import FreshProcess
 from raskrank.measure.quality import Quality
@@ -20,6 +20,7 @@ def _result(name: str, runs: str, ndcg: float, ms: float, **more: Any) -> Result
         "languages": {},
         "non_finite": 0,
         "agreement": None,
+        "overlap": None,
         "fresh": FreshProcess(first_score_s=0.234, resident_bytes=85_100_000, private_bytes=None),
     }
     calls = {10: Timing((ms / 1e4,) * 20), 100: Timing((ms / 1e3,) * 20)}
@@ -77,6 +78,26 @@ ms for 10 and 100 passages: median / 95th percentile of at least 20 calls, the m
 In fresh processes: s to score, from start to first score; MB memory, resident after 100 passages.
 
 Data: norquad. 2026-11-25, AMD EPYC, 2 usable CPUs, Python 3.11."""
+
+
+def test_a_cascade_is_shown_beside_its_last_model() -> None:
+    small = _result("nano", "onnx int8", 0.81, 100.0)
+    strong = _result("bge", "onnx int8", 0.95, 3_000.0)
+    cascade = _result("nano → 30 → bge", "cascade", 0.94, 1_000.0, overlap=Overlap(alone=1, top=0.9123, top1=0.98), fresh=None)
+    printed = to_markdown([small, strong, cascade], ABOUT)
+    (table,) = [part for part in printed.split("## ") if part.startswith("In a cascade")]
+    assert table == CASCADE
+
+
+CASCADE = """\
+In a cascade, against the last model alone
+
+| model           | nDCG@10 | same top 10 | same best passage | ms for 10 | ms for 100 | times as fast for 100 |
+|-----------------|--------:|------------:|------------------:|----------:|-----------:|----------------------:|
+| bge             |  0.9500 |      100.0% |            100.0% |       300 |       3000 |                  1.00 |
+| nano → 30 → bge |  0.9400 |       91.2% |             98.0% |       100 |       1000 |                  3.00 |
+
+"""
 
 
 def test_a_chart_of_models_at_one_place(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from kinds import CASES, TINY, Kind, same
 from modernbert import modernbert_tokenizer
 from paths import NANO_CHECKPOINT, ROOT
 from processes import environment
-from raskrank import encoding
-from raskrank.encoding import MAX_UNBROKEN, PairEncoder, kept_tokens
+from raskrank import prefixes
+from raskrank.encoding import PairEncoder, kept_tokens
+from raskrank.prefixes import MAX_UNBROKEN
 
 # The text cut: only a prefix of a long text is tokenized.
 
@@ -70,9 +71,9 @@ def test_a_cut_text_is_encoded_as_the_whole(kind: Kind, text: str, max_length: i
 def test_a_block_at_every_place_around_the_cut(kind: Kind, block: str) -> None:
     max_length = 12
     encoder = kind.encoder(max_length)
-    cut = encoder._first_chars
+    cut = encoder._prefixes.first_chars(encoder.budget)
     text = "0123 567 " * (4 * cut // 9 + 1)
-    for place in range(cut - encoder._margin - 3 * len(block) - 2, cut + 3, 4):
+    for place in range(cut - encoder._prefixes.margin - 3 * len(block) - 2, cut + 3, 4):
         document = text[:place] + block * 3 + text[place : 3 * cut]
         (found,) = encoder.encode([("kort", document)])
         assert same(found, kind.expected("kort", document, max_length))
@@ -81,7 +82,7 @@ def test_a_block_at_every_place_around_the_cut(kind: Kind, block: str) -> None:
 def test_words_of_every_length_around_the_cut(kind: Kind) -> None:
     max_length = 10
     encoder = kind.encoder(max_length)
-    cut = encoder._first_chars
+    cut = encoder._prefixes.first_chars(encoder.budget)
     for length in range(1, 3 * cut, 5):
         document = ("y" * length + " ") * (3 * cut // length + 2)
         (found,) = encoder.encode([("kort", document)])
@@ -135,10 +136,10 @@ def wrong_cuts(tokenizer: Tokenizer, middle: str) -> list[int]:
     """Cuts of a text with `middle` in it before which a token is taken for the whole text's though it is another."""
     text, wrong = " ".join(SENTENCES[:4]) + " " + middle + " " + " ".join(SENTENCES[:2]), []
     whole = tokenizer.encode(text, add_special_tokens=False).ids
-    margin = PairEncoder(tokenizer, 12)._margin
+    margin = PairEncoder(tokenizer, 12)._prefixes.margin
     for cut in range(text.index(middle), len(text)):
         prefix = tokenizer.encode(text[:cut], add_special_tokens=False)
-        settled = encoding._settled(prefix, encoding._trusted(text, cut, margin))
+        settled = prefixes.settled(prefix, prefixes.trusted(text, cut, margin))
         if prefix.ids[:settled] != whole[:settled]:
             wrong.append(cut)
     assert settled > 0  # of the last cut: it does find something
@@ -278,13 +279,13 @@ def test_the_attack_with_texts(tmp_path: Path) -> None:
 def test_many_texts_of_any_length_are_tokenized_in_batches_of_bounded_size(
     monkeypatch: pytest.MonkeyPatch, parallel: bool
 ) -> None:
-    monkeypatch.setattr(encoding, "BATCH_CHARS", 300)
+    monkeypatch.setattr(prefixes, "BATCH_CHARS", 300)
     pairs = [(SENTENCES[index % 7], SENTENCES[index % 11] * (index % 6)) for index in range(60)]
     expected = [PairEncoder(wordpiece_tokenizer(), 64).encode([pair])[0] for pair in pairs]
     found = PairEncoder(wordpiece_tokenizer(), 64, parallel=parallel).encode(pairs)
     assert all(same(a, b) for a, b in zip(found, expected, strict=True))
     texts = [text for pair in pairs for text in pair]
-    batches = list(encoding._batches(texts))
+    batches = list(prefixes._batches(texts))
     assert [text for batch in batches for text in batch] == texts
     assert all(sum(map(len, batch)) <= 300 or len(batch) == 1 for batch in batches)
 

@@ -1,5 +1,6 @@
 """The documentation says what is so: its examples print what they show, its commands exist, and the site builds by itself."""
 
+import itertools
 import json
 import re
 import runpy
@@ -21,7 +22,7 @@ from paths import ROOT
 from raskrank.manifest import MANIFEST, Manifest
 
 DOCS = ROOT / "docs"
-EXAMPLES = (ROOT / "README.md", DOCS / "quickstart.md")
+EXAMPLES = (ROOT / "README.md", DOCS / "quickstart.md", DOCS / "long-documents.md")
 EXAMPLE = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 SCORE = re.compile(r"\d\.\d+")
 ROUNDING = 0.02  # of a score in another machine's last digits, shown with two
@@ -46,12 +47,36 @@ def test_the_example_prints_what_it_shows(file: Path, tmp_path: Path) -> None:
     assert len(printed) == 2
 
 
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Each Python block of a page, and what it is said to print; "" where nothing is."""
+    text = (DOCS / page).read_text("utf-8")
+    return re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", text, re.DOTALL)
+
+
+@pytest.mark.parametrize(("code", "shown"), blocks("applications.md"), ids=map(str, itertools.count()))
+def test_each_block_of_the_page_on_applications_prints_what_it_shows(code: str, shown: str, tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text(code, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert (done.stderr, done.stdout) == ("", shown)
+    assert shown
+
+
 def test_the_numbers_of_the_first_screen_are_those_of_the_results() -> None:
     screen = " ".join((ROOT / "README.md").read_text("utf-8").partition("## Start")[0].split())
     vnni, avx2, amx = (_result(name) for name in ("zen5-vnni-2-cores", "zen3-avx2-2-cores", "xeon-amx-16-cores"))
     ours, torch, openvino = "Raskrank int8", "sentence-transformers torch", "OpenVINO int8 direct, streams"
     mixed, start = {name: seconds(vnni, "mixed-100", name) for name in (ours, torch)}, vnni["start"]
     first, resident = ({name: statistics.median(start[name][key]) for name in (ours, torch)} for key in ("first", "resident"))
+    peers = [name for name in vnni["workloads"]["pair"]["contenders"] if not name.startswith("Raskrank")]
+    alone = min(seconds(vnni, "pair", name) for name in peers)
     pair = max(
         seconds(result, "pair", ours) / seconds(result, "pair", name)
         for result in (avx2, amx)
@@ -66,10 +91,9 @@ def test_the_numbers_of_the_first_screen_are_those_of_the_results() -> None:
         f"{seconds(amx, 'mixed-100', torch) / seconds(amx, 'mixed-100', ours):.1f} on 16 cores of an Intel Xeon with AMX",
         f"by up to {pair:.1f} times",
         f"takes {seconds(vnni, 'mixed-100', openvino) / mixed[ours]:.1f} times as long",
+        f"{alone / seconds(vnni, 'pair', ours):.1f} times as long on one pair alone",
     ):
         assert claim in screen
-    best = min(seconds(vnni, "pair", name) for name in vnni["workloads"]["pair"]["contenders"])
-    assert best == pytest.approx(seconds(vnni, "pair", ours), rel=0.05)  # "level"
 
 
 def _result(machine: str) -> Any:
@@ -93,7 +117,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert set(re.findall(r"^::: (raskrank(?:_export)?\.\w+)$", text, re.MULTILINE)) == (
         public - errors - {"raskrank.__version__"} | {"raskrank.errors"}
     )
-    methods = {f"raskrank.Reranker.{name}" for name in vars(raskrank.Reranker) if not name.startswith("_")}
+    methods = {f"raskrank.Reranker.{name}" for name in dir(raskrank.Reranker) if not name.startswith("_")}
     assert set(re.findall(r"^::: (raskrank\.Reranker\.\w+)$", text, re.MULTILINE)) == methods
 
 

@@ -24,10 +24,11 @@ from raskrank.manifest import FILES, MANIFEST, MODEL, WEIGHTS, Precision
 from raskrank.onnx_backend import MAX_LENGTH
 from raskrank_export import ExportReport
 from raskrank_export.describe import MAKERS, SELF_TEST_PAIR, SELF_TEST_TOLERANCE
-from raskrank_export.quantization import EXACT
+from raskrank_export.quantization import EXACT, PORTABLE
 
-FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2")
 ALL: tuple[Family, ...] = (*FAMILIES, "modernbert", "ettin")
+NATIVE = frozenset({"bert", "xlm-roberta", "roberta"})  # that our own kernels run
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 
 
@@ -63,11 +64,14 @@ def test_the_manifest_is_right(tiny: Tiny, family: Family, precision: Precision)
     assert manifest.inputs == (("input_ids", "token_type_ids") if family == "bert" else ("input_ids",))
     assert manifest.activation == "sigmoid"
     assert manifest.precision == precision
+    native = family in NATIVE
     assert (manifest.recipe.scheme, manifest.encoder is not None) == (
-        ("group", True) if precision == "int8" else ("fp32", False)
+        ("group" if native else "row", native) if precision == "int8" else ("fp32", False)
     )
     assert manifest.recipe.passes == {"drop_mask": 2, "hoist_first_token": 1, "merge_projections": 2}
-    assert (manifest.recipe.activation_max, manifest.recipe.weight_max) == (EXACT if precision == "int8" else (0, 0))
+    assert (manifest.recipe.activation_max, manifest.recipe.weight_max) == (
+        (EXACT if native else PORTABLE) if precision == "int8" else (0, 0)
+    )
     assert manifest.recipe.per_channel is (precision == "int8")
     assert manifest.recipe.instruction_set == "portable"
     assert manifest.versions == {package: version(package) for package in MAKERS}

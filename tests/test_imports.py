@@ -16,15 +16,42 @@ from processes import run_script
 
 ENGINE = ROOT / "engine" / "raskrank"
 FILES = {file.relative_to(ENGINE).as_posix(): file for file in sorted(ENGINE.rglob("*.py"))}
-HEAVY = {"huggingface_hub", "onnx", "optimum", "pandas", "raskrank_export", "safetensors", "scipy", "torch", "transformers"}
+HEAVY = {
+    "huggingface_hub",
+    "onnx",
+    "optimum",
+    "pandas",
+    "pyarrow",
+    "raskrank_export",
+    "ray",
+    "safetensors",
+    "scipy",
+    "torch",
+    "transformers",
+}
+# A framework is imported by the adapter for it, and by nothing else.
+FRAMEWORKS = {
+    "integrations/haystack.py": {"haystack"},
+    "integrations/langchain.py": {"langchain_core", "pydantic"},
+    "integrations/llama_index.py": {"llama_index"},
+}
 LAZY_PLACES = {
+    "bulk/cluster.py",
+    "bulk/parquet.py",
+    "integrations/ray.py",
     "torch_backend.py",
     "torch_modules.py",
     "reference_tokenizer.py",
+    "pieces.py",
     "loading.py",
+    "integrations/sentence_transformers.py",
     "cli/export.py",
     "measure/contenders.py",
 }
+# Folders whose modules may import an extra's packages at once: only a command or a user that needs them imports these.
+EXTRAS = {"server/": {"prometheus_client", "starlette", "uvicorn"}}
+# Of classes that are PyTorch's own; `reimplemented.build` imports them, within a function.
+OF_TORCH = {"reimplemented/gte.py", "reimplemented/jina_bert.py", "reimplemented/parts.py"}
 # They may name the standard streams: those of the command line, or of a process that is started to be measured.
 COMMAND_LINE = {
     "__main__.py",
@@ -36,7 +63,7 @@ COMMAND_LINE = {
 
 
 def test_import_alone_loads_no_runtime(tmp_path: Path) -> None:
-    assert not _loaded_by(tmp_path, "import raskrank") & (HEAVY | {"onnxruntime", "tqdm"})
+    assert not _loaded_by(tmp_path, "import raskrank") & (HEAVY | {"onnxruntime", "tqdm"}.union(*FRAMEWORKS.values()))
 
 
 def test_the_command_line_alone_loads_no_runtime(tmp_path: Path) -> None:
@@ -166,8 +193,8 @@ def test_heavy_imports_stay_in_functions_of_the_lazy_files(name: str) -> None:
     tree = ast.parse(FILES[name].read_text("utf-8"))
     eager = {package for node in _outside_functions(tree) for package in _imports(node)}
     anywhere = {package for node in ast.walk(tree) for package in _imports(node)}
-    assert not eager & HEAVY
-    assert name in LAZY_PLACES or not (anywhere - _type_checking(tree)) & HEAVY
+    assert eager & HEAVY == ({"torch"} if name in OF_TORCH else set())
+    assert name in LAZY_PLACES | OF_TORCH or not (anywhere - _type_checking(tree)) & HEAVY
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -175,7 +202,47 @@ def test_module_level_imports_are_dependencies(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     dependencies = {requirement.partition(">=")[0] for requirement in project["dependencies"]}
     eager = {package for node in _outside_functions(ast.parse(FILES[name].read_text("utf-8"))) for package in _imports(node)}
-    assert eager <= dependencies | sys.stdlib_module_names | {"raskrank"}
+    extra = next((packages for folder, packages in EXTRAS.items() if name.startswith(folder)), set[str]())
+    extra |= {"torch"} if name in OF_TORCH else set()
+    assert eager <= dependencies | extra | FRAMEWORKS.get(name, set()) | sys.stdlib_module_names | {"raskrank"}
+
+
+def test_the_packages_of_extras_are_those_of_the_project() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for folder, packages in EXTRAS.items():
+        named = {requirement.partition(">=")[0].replace("-", "_") for requirement in extras[folder.removesuffix("/")]}
+        assert packages == named
+
+
+def test_nothing_but_the_command_serve_imports_the_server() -> None:
+    importing = {name for name, file in FILES.items() if "raskrank.server" in file.read_text("utf-8")}
+    assert {name for name in importing if not name.startswith("server/")} == {"cli/serve.py"}
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_an_adapter_without_its_framework_says_how_to_install_it(tmp_path: Path, name: str) -> None:
+    module = name.removesuffix(".py").replace("/", ".")
+    source = f"""
+    import sys
+    sys.modules.update(dict.fromkeys({sorted(FRAMEWORKS[name])!r}))  # as if they were not installed
+    try:
+        import raskrank.{module}
+    except ImportError as error:
+        print(type(error).__name__, error)
+    """
+    extra = module.rpartition(".")[2].replace("_", "-")
+    said = run_script(tmp_path, source).stdout
+    assert said.startswith(f"MissingExtra raskrank.{module} needs ")
+    assert said.endswith(f"; install it with: pip install 'raskrank[{extra}]'\n")
+
+
+def test_classes_of_torch_are_imported_by_one_function() -> None:
+    def eagerly(file: Path) -> set[str]:
+        nodes = _outside_functions(ast.parse(file.read_text("utf-8")))
+        return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+    theirs = {f"raskrank.{name.removesuffix('.py').replace('/', '.')}" for name in OF_TORCH}
+    assert {name for name, file in FILES.items() if eagerly(file) & theirs} <= OF_TORCH
 
 
 def test_only_the_command_line_knows_the_exporter() -> None:

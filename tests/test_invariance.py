@@ -44,8 +44,20 @@ CROWD: tuple[tuple[str, str], ...] = tuple(
     for shift in range(len(words))
 )
 THREADS = (1, 2, 3, 4)
-BUNDLES: tuple[str, ...] = ("bert int8", "bert fp32", "xlm-roberta int8", "xlm-roberta fp32", "nano")
-BUNDLES += ("modernbert int8", "modernbert fp32", "ettin int8")
+FURTHER = (
+    "camembert int8",
+    "electra int8",
+    "distilbert int8",
+    "mpnet int8",
+    "albert int8",
+    "deberta-v2 int8",
+    "new int8",
+    "jina-bert int8",
+    "modernbert int8",
+    "modernbert fp32",
+    "ettin int8",
+)
+BUNDLES = ("bert int8", "bert fp32", "xlm-roberta int8", "xlm-roberta fp32", "nano", *FURTHER)
 WORD = st.sampled_from(sorted({word for sentence in SENTENCES for word in sentence.split()}))
 TEXT = st.lists(WORD, max_size=40).map(" ".join) | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 PAIR = st.sampled_from(POOL) | st.tuples(TEXT, TEXT)

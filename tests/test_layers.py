@@ -18,20 +18,27 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.__main__",
         "raskrank.cli",
         "raskrank_export",
-        "raskrank.measure",
+        "raskrank.integrations",
+        "raskrank.measure raskrank.bulk raskrank.server",
         "raskrank",  # the public names
-        "raskrank.reranker raskrank.info",
+        "raskrank.cascade",
+        "raskrank.reranker",
+        "raskrank.session raskrank.info",
+        "raskrank.verifying raskrank.wanted",
+        "raskrank.scoring",
         "raskrank.loading",
         "raskrank.reference raskrank.options",
-        "raskrank.reference_tokenizer raskrank.torch_backend raskrank.samples",
+        "raskrank.reference_tokenizer raskrank.torch_backend raskrank.samples raskrank.pieces",
         "raskrank.torch_modules",
         "raskrank.gate raskrank.running raskrank.settings raskrank.native_backend raskrank.onnx_backend raskrank.tokenizer "
         "raskrank.documents",
-        "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights",
-        "raskrank.manifest raskrank.encoding raskrank.reading raskrank.terminal raskrank.settings_files",
-        "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_parts",
-        "raskrank.backend raskrank.contents raskrank.cpu raskrank.errors raskrank.external raskrank.license raskrank.planning "
-        "raskrank.quoting raskrank.texts",
+        "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights raskrank.cache "
+        "raskrank.reimplemented",
+        "raskrank.manifest raskrank.scored raskrank.encoding raskrank.reading raskrank.terminal raskrank.settings_files",
+        "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_parts raskrank.prefixes raskrank.layout "
+        "raskrank.windows",
+        "raskrank.backend raskrank.contents raskrank.cpu raskrank.errors raskrank.external raskrank.license raskrank.pace "
+        "raskrank.planning raskrank.quoting raskrank.ranking raskrank.texts",
     )
 )
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from backends import BOTH
@@ -18,7 +17,7 @@ from conftest import Tiny
 from raskrank import ClosedError, Reranker
 from raskrank.native_backend import NativeBackend
 from raskrank.onnx_backend import OnnxBackend
-from raskrank.reranker import CHUNK_PAIRS
+from raskrank.scoring import CHUNK_PAIRS
 
 pytestmark = BOTH
 DEADLINE = 30.0  # seconds until a test that waits for another thread fails
@@ -109,8 +108,8 @@ def test_one_that_is_dropped_ends_its_threads_too(tiny: Tiny, monkeypatch: pytes
 @pytest.mark.parametrize("workers", [1, 2])
 def test_close_lets_calls_of_other_threads_end(tiny: Tiny, runs: list[tuple[int, ...]], workers: int) -> None:
     reranker = Reranker.load(tiny.bundle("bert", "int8"), threads=workers)
-    documents = DOCUMENTS * (2 * CHUNK_PAIRS // len(DOCUMENTS))
-    expected = np.tile(reranker.score(QUERY, DOCUMENTS), len(documents) // len(DOCUMENTS))
+    documents = [f"{number} {document}" for number in range(2 * CHUNK_PAIRS // len(DOCUMENTS)) for document in DOCUMENTS]
+    expected = reranker.score(QUERY, documents)
     results: list[bytes] = []
     refused: list[str] = []
 

@@ -57,6 +57,7 @@ MANIFESTS = st.builds(
         languages=NAMES,
         weights_sha256=TEXT,
         accepted_license=st.none() | TEXT,
+        relevant_label=st.none() | TEXT,
     ),
     architecture=TEXT,
     parameters=COUNT,

@@ -155,3 +155,14 @@ def test_a_long_pair_alone_is_spread_and_a_short_one_or_a_full_house_is_not() ->
 def test_idle_cores_go_to_the_longest_runs() -> None:
     runs = plan([64, 512, 64], cores=16, hidden_size=768, groups=True)
     assert [(run.length, run.threads) for run in runs] == [(512, 12), (64, 2), (64, 2)]
+
+
+@CASES
+@given(LENGTHS, CORES, HIDDEN, st.booleans())
+def test_in_order_each_run_stands_where_its_first_pair_does(
+    lengths: list[int], cores: int, hidden_size: int, groups: bool
+) -> None:
+    runs = plan(lengths, cores=cores, hidden_size=hidden_size, groups=groups, in_order=True)
+    assert [run.indices[0] for run in runs] == sorted(run.indices[0] for run in runs)
+    longest_first = plan(lengths, cores=cores, hidden_size=hidden_size, groups=groups)
+    assert {run[:2] for run in runs} == {run[:2] for run in longest_first}, "of the same pairs"

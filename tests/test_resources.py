@@ -147,6 +147,26 @@ for index in [0, count - 1, *seeded.sample(range(count), 50)]:
 
 
 @linux
+@pytest.mark.parametrize(("count", "ceiling"), [(100, 30), pytest.param(1000, 60, marks=pytest.mark.slow)])
+def test_memory_of_megabytes_read_in_windows(tmp_path: Path, count: int, ceiling: int) -> None:
+    # What is held at once are the ids of 512 windows, two chunks of them: one runs while the next is tokenized.
+    source = """
+from raskrank import Windows
+count, ceiling, text = int(sys.argv[1]), int(sys.argv[2]), (long * 600)[:1_000_000]
+documents = [f"{number} {text}" for number in range(count)]
+reranker, windows = Reranker.load(threads=2), Windows(max_windows=4)
+reranker.rank("by", documents[:3], long_documents=windows)
+before = peak()
+hits = reranker.rank("by", documents, long_documents=windows)
+grown = (peak() - before) / 2**20
+assert grown < ceiling, f"{grown:.1f} MB"
+assert len(hits) == count and all(hit.truncated for hit in hits)
+assert reranker.rank("by", [documents[7]], long_documents=windows)[0].score == next(hit.score for hit in hits if hit.index == 7)
+"""
+    run(tmp_path, source, str(count), str(ceiling), deadline=200)
+
+
+@linux
 @pytest.mark.parametrize("threads", [2, 6])
 @pytest.mark.parametrize("limited", ["load", "first call", "later call"])
 def test_too_little_memory_is_an_error_and_never_ends_the_process(tmp_path: Path, limited: str, threads: int) -> None:
@@ -156,7 +176,8 @@ def leave(mib):
         size = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + (mib << 20),) * 2)
 
-texts, limited, mib = ["en by ved sjøen"] * 1000 + [long] * 20, sys.argv[1], int(sys.argv[2])
+texts = [f"{number} en by ved sjøen" for number in range(1000)] + [f"{number} {long}" for number in range(20)]
+limited, mib = sys.argv[1], int(sys.argv[2])
 try:
     if limited == "load":
         leave(mib)

@@ -15,7 +15,7 @@ from raskrank_export.progress import Silent
 from raskrank_export.rounding import PAIRS as MOST
 from raskrank_export.rounding import _float64_logits, _in_float64, _runs, fp32_rounding, rounding_pairs
 
-FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2", "new", "jina-bert")
 
 
 def logits(backend: TorchBackend, encoded: list[EncodedPair]) -> list[float]:

@@ -195,7 +195,7 @@ def test_a_call_that_waits_for_a_thread_is_not_dropped_by_close() -> None:
     assert begun.wait(DEADLINE)
     callers.append(threading.Thread(target=pool.run, args=(lambda _: done.append("second"), runs(1)), daemon=True))
     callers[1].start()
-    while pool._tickets.qsize() == 0:  # until the second call waits behind the first
+    while pool._line.waiting == 0:  # until the second call waits behind the first
         time.sleep(0.001)
     callers.append(threading.Thread(target=pool.close, daemon=True))
     callers[2].start()

@@ -250,8 +250,15 @@ def test_a_known_model_that_is_not_what_was_published_is_told_before_its_weights
     assert asked == [CONFIGURATION]
 
 
-def test_without_a_tokenizer_no_weights_are_downloaded(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_vocabulary_is_downloaded_only_in_place_of_a_tokenizer(hub: FakeHub, tmp_path: Path) -> None:
     del hub.files["tokenizer.json"]
+    (outcome,) = resolve_elsewhere(tmp_path, ("owner/tiny", None), HF_ENDPOINT=hub.endpoint)
+    assert {"vocab.txt", "model.safetensors"} <= hub.requested
+    assert (Path(outcome["folder"]) / "vocab.txt").is_file()
+
+
+def test_without_a_tokenizer_no_weights_are_downloaded(hub: FakeHub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.json"], hub.files["vocab.txt"]
     (outcome,) = resolve_elsewhere(tmp_path, ("owner/tiny", None), HF_ENDPOINT=hub.endpoint)
     assert "model.safetensors" not in hub.requested
     with pytest.raises(

@@ -40,7 +40,7 @@ imported = native_threads()
 reranker = Reranker.load(threads=3)
 loaded = native_threads()
 assert loaded - imported <= 1, (imported, loaded)  # the tokenizer's
-reranker.score("by", ["en by"] * 100)
+reranker.score("by", [f"en by {number}" for number in range(100)])
 assert native_threads() - loaded == 3, (loaded, native_threads())
 first = 0 if reranker.info().backend == "onnx" else 2
 for helpers in (first, 2, 2):  # of onnxruntime: from the second run on that is to be spread
@@ -116,7 +116,7 @@ def spare(count):
 def test_it_works_with_as_few_threads_as_the_system_allows(tmp_path: Path, limited: str, count: int) -> None:
     # Wanted are three threads for the tokenizer, four workers, and three for onnxruntime.
     source = """
-documents = ["en by", "en lang natt ved sjøen", "en by i Norge"] * 400
+documents = [f"{start} {number}" for number in range(400) for start in ("en by", "en lang natt ved sjøen", "en by i Norge")]
 if sys.argv[1] == "load":
     spare(int(sys.argv[2]))
 reranker = Reranker.load(threads=4)
@@ -191,7 +191,7 @@ for kib in (64, 256):
     assert f"a stack of {kib} KiB, and 512 KiB are needed" in error, error
 threading.stack_size(64 << 10)
 reranker = Reranker.load(threads=2)  # this thread has stack enough, and those that it starts need it
-texts = ["en by"] * 1200 + [long] * 20
+texts = [f"en by {number}" for number in range(1200)] + [f"{number} {long}" for number in range(20)]
 expected = reranker.score("by", texts).tobytes()
 for _ in range(2):
     reranker.score("by", [long])
@@ -207,7 +207,7 @@ assert scores == [expected]
 def test_idle_threads_do_not_spin(tmp_path: Path) -> None:
     source = """
 reranker = Reranker.load(threads=4)
-reranker.score("by", ["en by"] * 100)
+reranker.score("by", [f"en by {number}" for number in range(100)])
 reranker.score("by", [long])
 before = time.process_time()
 time.sleep(1)

@@ -29,7 +29,7 @@ from raskrank_export import export
 from raskrank_export import tokenizer as exporters
 
 EDGE_PAIRS = [("", ""), ("", "a"), ("a", "")]
-FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "modernbert", "ettin")
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2", "modernbert", "ettin")
 
 
 def read_tokenizer(checkpoint: Checkpoint, pairs: Sequence[tuple[str, str]]) -> tuple[bytes, Tokenizer]:
@@ -238,6 +238,10 @@ def checkpoint_of(folder: Path) -> Checkpoint:
         model_type=config["model_type"],
         layout="transformers",
         config={},
+        numbers={},
+        hidden_act="gelu",
+        epsilon=1e-12,
+        relevant=None,
         layers=1,
         heads=1,
         hidden_size=1,

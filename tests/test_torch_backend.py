@@ -31,7 +31,7 @@ from raskrank import (
 from raskrank.checkpoint import read_checkpoint
 from raskrank.torch_backend import TorchBackend, load_model, local_checkpoint
 
-FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "modernbert", "ettin")
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2", "modernbert", "ettin")
 QUERY = "Hvem kan Python?"
 ROUNDING = 1e-5  # of a score, in fp32
 DOCUMENTS = ["En utvikler i Oslo", "Python og SQL", "", "Python og SQL", " ".join(SENTENCES)]
@@ -136,10 +136,10 @@ def test_without_pytorch_the_error_says_what_to_install(tiny: Tiny, monkeypatch:
 # The backend itself
 
 
-@pytest.mark.parametrize("family", FAMILIES[:3])  # test_modernbert.py has the others
+@pytest.mark.parametrize("family", FAMILIES[:4])  # test_modernbert.py has the others
 def test_logits_are_those_of_transformers(tiny: Tiny, family: Family) -> None:
     checkpoint = tiny.checkpoint(family)
-    kind = {"bert": "Bert", "xlm-roberta": "XLMRoberta", "roberta": "Roberta"}[family]
+    kind = {"bert": "Bert", "xlm-roberta": "XLMRoberta", "roberta": "Roberta", "deberta-v2": "DebertaV2"}[family]
     plain: Any = getattr(transformers, f"{kind}ForSequenceClassification").from_pretrained(checkpoint).eval()
     backend = TorchBackend(read_checkpoint(checkpoint))
     assert (backend.name, backend.concurrency, backend.hidden_size) == ("torch", 1, 64)

@@ -188,6 +188,7 @@ def test_the_sdist_is_the_same_with_and_without_a_compiler(published: Published,
         "raskrank/nano/tokenizer.json",
         "raskrank/py.typed",
         "raskrank/samples.jsonl",
+        "raskrank/server/static/page.html",
         "raskrank_export/py.typed",
     ],
 )

@@ -29,8 +29,8 @@ from raskrank.encoding import EncodedPair
 from raskrank.native_backend import NativeBackend, why_not
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.planning import Run
-from raskrank.reranker import CHUNK_PAIRS
 from raskrank.running import Workers, planned, run_pairs
+from raskrank.scoring import CHUNK_PAIRS
 from raskrank.tokenizer import load_encoder
 
 CORES = (1, 2, 4, 8, 16)

@@ -45,7 +45,7 @@ def checkpoint(size: str) -> Checkpoint:
     """What a published checkpoint of that size says of itself."""
     layers, hidden, heads, inner = SIZES[size]
     biases = dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), False)
-    config = {
+    config: dict[str, object] = {
         "vocab_size": 50368,
         "hidden_size": hidden,
         "num_hidden_layers": layers,
@@ -58,6 +58,7 @@ def checkpoint(size: str) -> Checkpoint:
         "local_rope_theta": 10000.0,
         "local_attention": 128,
         "norm_eps": 1e-5,
+        "num_labels": 1,
         **biases,
     }
     return Checkpoint(
@@ -66,6 +67,10 @@ def checkpoint(size: str) -> Checkpoint:
         model_type=MODEL_TYPE,
         layout="transformers",
         config=config,
+        numbers={key: value for key, value in config.items() if isinstance(value, int)},
+        hidden_act="gelu",
+        epsilon=1e-5,
+        relevant=None,
         layers=layers,
         heads=heads,
         hidden_size=hidden,

@@ -18,6 +18,7 @@ from raskrank.process.interpreter import require_main
 
 require_main()
 
+from raskrank.cascade import Cascade
 from raskrank.errors import (
     BundleError,
     CheckpointError,
@@ -40,13 +41,16 @@ from raskrank.errors import (
 from raskrank.gate import Verification
 from raskrank.info import Info
 from raskrank.parity import Parity
-from raskrank.reranker import Ranked, Reranker
+from raskrank.ranking import Ranked, Ranking
+from raskrank.reranker import Reranker
 from raskrank.texts import Limits
+from raskrank.windows import Windows
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
+    "Cascade",
     "CheckpointError",
     "ClosedError",
     "Corrupt",
@@ -65,10 +69,12 @@ __all__ = [
     "Parity",
     "ParityError",
     "Ranked",
+    "Ranking",
     "RaskrankError",
     "RaskrankWarning",
     "Reranker",
     "Verification",
+    "Windows",
     "__version__",
 ]
 

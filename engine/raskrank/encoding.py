@@ -2,41 +2,32 @@
 
 import threading
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tokenizers
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from raskrank.backend import Int64Array
-from raskrank.errors import Incompatible, InferenceError
+from raskrank.errors import Incompatible
+from raskrank.layout import Layout
+from raskrank.prefixes import Places, Prefixes, Tokens
+from raskrank.windows import Windows, cut
 
 # A query keeps up to this share of max_length; the document gives way before it (as FlagEmbedding's query_max_length does).
 QUERY_SHARE = 0.75
-# Of a longer text a prefix is tokenized. Real text has 3 to 6 characters a token, so one prefix nearly always is enough.
-CHARS_PER_TOKEN = 8
-# Characters before a prefix's end whose tokens are not trusted, beside the longest added token: what the text goes on with
-# may change them. Letters that join to one, and a normalizer's replacements, are far shorter.
-CUT_MARGIN = 64
-# No more of a text is read, so that none takes a second or a gigabyte: 2 to 4 us and 0.6 kB a character where it has no
-# boundary at all. Or 32 characters for each token of max_length, where that is more: the model then takes longer anyway.
-MAX_UNBROKEN = 100_000
-# Characters tokenized in one call of the library, whose results stand in memory together at up to 0.5 kB a character.
-BATCH_CHARS = 250_000
-# Marks, white space, controls: a normalizer may drop or reorder them, an added token may swallow them, however many.
-FLUID_CATEGORIES = "MZC"
-PROBE = "a"
 COMPOSED, DECOMPOSED, BARE = "å", "a\u030a", "a"
+
+Span = tuple[int, int]  # characters [start, end) of a document
 
 
 class EncodedPair(NamedTuple):
-    """Model input of one pair, without padding."""
+    """Model input of one pair, or of one window over its document, without padding."""
 
     input_ids: Int64Array  # (L,)
     token_type_ids: Int64Array  # (L,): 0 for the query's part, 1 for the document's where the model tells them apart
     truncated: bool
+    span: Span | None = None  # of a window
 
 
 def kept_tokens(query: int, document: int, *, budget: int, query_share: int) -> tuple[int, int]:
@@ -66,16 +57,14 @@ class PairEncoder:
         """parallel: let the tokenizer use its own threads for many texts. Raises Incompatible if max_length holds no text."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._tokenizer, self._parallel = tokenizer, parallel
-        self._layout = _Layout.read(tokenizer)
+        self._normalizer = tokenizer.normalizer
+        self._layout = Layout.read(tokenizer)
+        self._prefixes = Prefixes(tokenizer, parallel=parallel)
         self.max_length = max_length
         self.budget = max_length - self._layout.specials
         if self.budget < 2:
             raise Incompatible(f"max_length {max_length} leaves no room for text beside {self._layout.specials} special tokens")
         self.query_share = min(int(max_length * QUERY_SHARE), self.budget - 1)
-        self._margin = CUT_MARGIN + _longest_added_token(tokenizer)
-        self._first_chars = CHARS_PER_TOKEN * self.budget + self._margin
-        self.most_chars = max(MAX_UNBROKEN, 4 * self._first_chars)
         self._unknown_id: int | None = None
         self._unknown_texts, self._counting = 0, threading.Lock()
 
@@ -89,11 +78,15 @@ class PairEncoder:
         return None if self._unknown_id is None else self._unknown_texts
 
     @property
+    def most_chars(self) -> int:
+        """Characters of a text that are read at most where it is cut."""
+        return self._prefixes.most_chars(self.budget)
+
+    @property
     def normalization(self) -> str:
         """Whether å scores the same as one character and as a with a combining ring, as the tokenizer's normalizer has it."""
-        normalizer = self._tokenizer.normalizer
         texts = (COMPOSED, DECOMPOSED, BARE)
-        composed, decomposed, bare = texts if normalizer is None else map(normalizer.normalize_str, texts)
+        composed, decomposed, bare = texts if self._normalizer is None else map(self._normalizer.normalize_str, texts)
         if composed != decomposed:
             return "composed and decomposed letters differ: pass texts in NFC"
         return "accents are stripped: å is read as a" if composed == bare else "composed and decomposed letters are equal"
@@ -104,157 +97,76 @@ class PairEncoder:
         Raises InferenceError for a text that the tokenizer fails on.
         """
         queries = list(dict.fromkeys(query for query, _ in pairs))
-        texts = queries + [document for _, document in pairs]
-        with _failures_as_errors():
-            tokens = self._tokenize(texts)
-        if self._unknown_id is not None and (unknown := sum(self._unknown_id in text.ids for text in tokens)):
-            with self._counting:
-                self._unknown_texts += unknown
+        tokens = self._prefixes.first(queries + [document for _, document in pairs], self.budget)
+        self._count_unknown(tokens)
         of_query = dict(zip(queries, tokens, strict=False))
         documents = tokens[len(queries) :]
         return [self._join(of_query[query], document) for (query, _), document in zip(pairs, documents, strict=True)]
 
-    def _join(self, query: "_Tokens", document: "_Tokens") -> EncodedPair:
+    def encode_windows(self, pairs: Sequence[tuple[str, str]], windows: Windows | None) -> list[list[EncodedPair]]:
+        """For each pair, in order, what is scored in its place: the pair alone if its document fits, else its windows.
+
+        A window holds the query as `encode` protects it, and consecutive tokens of the document. Each has a span, and is
+        `truncated` if any part of the pair is in none of them. windows: None cuts what is too long, as `encode` does. Raises
+        as `encode` does.
+        """
+        if windows is None:
+            return [[pair] for pair in self.encode(pairs)]
+        queries = list(dict.fromkeys(query for query, _ in pairs))
+        of_query = dict(zip(queries, self._prefixes.first(queries, self.budget), strict=True))
+        texts = [document for _, document in pairs]
+        documents = self._prefixes.first(texts, windows.max_windows * self.budget, places=True)
+        self._count_unknown([*of_query.values(), *documents])
+        return [
+            self._windows(of_query[query], text, tokens, windows)
+            for (query, text), tokens in zip(pairs, documents, strict=True)
+        ]
+
+    def _count_unknown(self, tokens: Sequence[Tokens]) -> None:
+        if self._unknown_id is not None and (unknown := sum(self._unknown_id in text.ids for text in tokens)):
+            with self._counting:
+                self._unknown_texts += unknown
+
+    def _join(self, query: Tokens, document: Tokens) -> EncodedPair:
         whole = len(query.ids), len(document.ids)
         kept = kept_tokens(*whole, budget=self.budget, query_share=self.query_share)
+        truncated = kept != whole or query.unread or document.unread
+        return self._pair(query.ids[: kept[0]], document.ids[: kept[1]], truncated)
+
+    def _windows(self, query: Tokens, text: str, document: Tokens, windows: Windows) -> list[EncodedPair]:
+        whole = len(query.ids), len(document.ids)
+        kept, room = kept_tokens(*whole, budget=self.budget, query_share=self.query_share)
+        if room == whole[1] and not document.unread:  # the document fits
+            return [self._pair(query.ids[:kept], document.ids, kept < whole[0] or query.unread, (0, len(text)))]
+        places = document.places
+        assert places is not None
+        parts = cut(places.words, max(room, 1), windows)
+        truncated = kept < whole[0] or query.unread or document.unread or parts[-1][1] < whole[1]
+        return [
+            self._pair(query.ids[:kept], document.ids[begin:end], truncated, span_of(text, places, begin, end))
+            for begin, end in parts
+        ]
+
+    def _pair(self, query: list[int], document: list[int], truncated: bool, span: Span | None = None) -> EncodedPair:
         layout = self._layout
-        ids = [*layout.before, *query.ids[: kept[0]], *layout.between, *document.ids[: kept[1]], *layout.after]
+        ids = [*layout.before, *query, *layout.between, *document, *layout.after]
         types = np.full(len(ids), layout.query_type, np.int64)
-        types[len(ids) - len(layout.after) - kept[1] :] = layout.document_type
-        return EncodedPair(np.array(ids, np.int64), types, kept != whole or query.unread or document.unread)
-
-    def _tokenize(self, texts: Sequence[str]) -> list["_Tokens"]:
-        """Of each text, in order, its first `budget + 1` tokens or all, without special tokens."""
-        results: list[_Tokens | None] = [self._start(text) if len(text) > 2 * self._first_chars else None for text in texts]
-        short = [text for text, done in zip(texts, results, strict=True) if done is None]
-        rest = iter([tokens for batch in _batches(short) for tokens in self._whole(batch)])
-        return [next(rest) if done is None else done for done in results]
-
-    def _whole(self, texts: list[str]) -> list["_Tokens"]:
-        if self._parallel:
-            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        else:
-            encodings = [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
-        return [_Tokens(encoding.ids[: self.budget + 1], unread=False) for encoding in encodings]
-
-    def _start(self, text: str) -> "_Tokens":
-        """The first tokens of a long text from as short a prefix as gives the same: 1 MB costs milliseconds, not seconds."""
-        needed, last = self.budget + 1, min(len(text), self.most_chars)
-        for chars in _growing(self._first_chars, last):
-            encoding = self._encode_freely(text[:chars])
-            if chars < last and _settled(encoding, _trusted(text, chars, self._margin)) >= needed:
-                break
-        return _Tokens(encoding.ids[:needed], unread=chars < len(text))
-
-    def _encode_freely(self, text: str) -> Encoding:
-        """One text, with offsets; other Python threads run meanwhile, which `Tokenizer.encode` does not let them."""
-        if not self._parallel:
-            return self._tokenizer.encode(text, add_special_tokens=False)
-        (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
-        return encoding
+        types[len(ids) - len(layout.after) - len(document) :] = layout.document_type
+        return EncodedPair(np.array(ids, np.int64), types, truncated, span)
 
 
-def is_failure(error: BaseException) -> bool:
-    """Whether it is tokenizers' own: a panic of its Rust code is a PanicException, which is no Exception and has no import."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
-@contextmanager
-def _failures_as_errors() -> Iterator[None]:
-    """Without what the library says: a panic may quote the text."""
-    try:
-        yield
-    except BaseException as error:
-        if is_failure(error):
-            raise InferenceError(
-                f"tokenizers {tokenizers.__version__} failed on a text ({type(error).__name__}); the vocabulary may lack a "
-                "piece for unknown characters"
-            ) from None
-        raise
-
-
-class _Tokens(NamedTuple):
-    """The first tokens of a text. unread: the text goes on after them, for all that is known."""
-
-    ids: list[int]
-    unread: bool
-
-
-def _batches(texts: list[str]) -> Iterator[list[str]]:
-    """The texts in order, together as long as they have BATCH_CHARS at most."""
-    batch, chars = list[str](), 0
-    for text in texts:
-        if batch and chars + len(text) > BATCH_CHARS:
-            yield batch
-            batch, chars = [], 0
-        batch.append(text)
-        chars += len(text)
-    if batch:
-        yield batch
-
-
-def _growing(first: int, last: int) -> Iterator[int]:
-    """Lengths of prefixes to try, fourfold from `first` to `last`; those before the last are 2/3 of it together at most."""
-    chars = first
-    while 2 * chars <= last:
-        yield chars
-        chars *= 4
-    yield last
-
-
-def _longest_added_token(tokenizer: Tokenizer) -> int:
-    """Characters of the longest token that is looked for in the text itself, as it is or as the normalizer leaves it."""
-    normalize = tokenizer.normalizer.normalize_str if tokenizer.normalizer is not None else str
-    tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    return max((max(len(token), len(normalize(token))) for token in tokens), default=0)
-
-
-def _trusted(text: str, cut: int, margin: int) -> int:
-    """Where the part of text[:cut] ends that no text after the cut can change: `margin` characters back, fluid ones aside."""
-    end = cut
-    for _ in range(margin):
-        while end and unicodedata.category(text[end - 1])[0] in FLUID_CATEGORIES:
-            end -= 1
-        end = max(end - 1, 0)
-    return end
-
-
-def _settled(encoding: Encoding, end: int) -> int:
-    """How many leading tokens are those of the whole text: words are tokenized apart, so all of words that end by `end`."""
-    words, offsets = encoding.word_ids, encoding.offsets
-    count, open_word = len(words), words[-1] if words else None
-    while count and (words[count - 1] == open_word or offsets[count - 1][1] > end):
-        count -= 1
-        open_word = words[count]
-    return count
-
-
-class _Layout(NamedTuple):
-    """Special tokens around the two texts, and the type id of each half."""
-
-    before: tuple[int, ...]
-    between: tuple[int, ...]
-    after: tuple[int, ...]
-    query_type: int
-    document_type: int
-
-    @property
-    def specials(self) -> int:
-        return len(self.before) + len(self.between) + len(self.after)
-
-    @classmethod
-    def read(cls, tokenizer: Tokenizer) -> "_Layout":
-        """Learn the layout from a probe pair, so that any template that keeps both texts whole and in order works."""
-        encoding = tokenizer.encode(PROBE, PROBE)
-        parts = encoding.sequence_ids  # None for a special token, 0 for the query, 1 for the document
-        if 0 not in parts or 1 not in parts:
-            raise Incompatible("the tokenizer does not encode a pair of texts")
-        query, document = parts.index(0), parts.index(1)
-        between = len(parts) - parts[::-1].index(0)
-        after = len(parts) - parts[::-1].index(1)
-        halves = (set(encoding.type_ids[:document]), set(encoding.type_ids[document:]))
-        ordered = parts[query:between] == [0] * (between - query) and parts[document:after] == [1] * (after - document)
-        if not ordered or between > document or any(len(half) != 1 for half in halves):
-            raise Incompatible("the tokenizer's template for a pair is not: specials, query, specials, document, specials")
-        ids = encoding.ids
-        return cls(tuple(ids[:query]), tuple(ids[between:document]), tuple(ids[after:]), halves[0].pop(), halves[1].pop())
+def span_of(text: str, places: Places, begin: int, end: int) -> Span:
+    """The characters [start, end) that tokens [begin, end) stand for, without white space at either end, and with the marks
+    on the last of them that the normalizer drops. (0, 0) for no tokens."""
+    if begin == end:
+        return 0, 0
+    offsets, count = places.offsets, len(places.offsets)
+    # The first and last of all: a normalizer may have put marks in another order.
+    start, stop = int(offsets[begin:end, 0].min()), int(offsets[begin:end, 1].max())
+    following = int(offsets[end, 0]) if end < count else places.read
+    while stop < following and unicodedata.category(text[stop])[0] == "M":
+        stop += 1
+    part = text[start:stop]
+    if not part.strip():
+        return start, stop
+    return start + len(part) - len(part.lstrip()), stop - len(part) + len(part.rstrip())

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from raskrank import cpu, kernels
+from raskrank.cache import ScoreCache
 from raskrank.loading import Loaded
 from raskrank.options import Options
 from raskrank.settings import ARGUMENT
@@ -35,6 +36,8 @@ class Info:
     threads, threads_reason: pairs that are scored at the same time, and why so many.
     cpu, cpu_instruction_sets: its name, and what it has for int8.
     fallback: "torch" where PyTorch may take over. rescued_pairs: how many it has scored so far.
+    cache_bytes, cache_used_bytes, cache_hits, cache_misses: of the score cache, what it may take and does take, and how many
+        pairs it knew and did not know so far. None without one.
     kept_pieces, unknown_texts: of a trimmed vocabulary, its size, and how many texts so far had a piece that it lacks.
     versions: of the packages that run.
     """
@@ -64,6 +67,10 @@ class Info:
     cpu_instruction_sets: tuple[str, ...]
     fallback: str | None
     rescued_pairs: int
+    cache_bytes: int | None
+    cache_used_bytes: int | None
+    cache_hits: int | None
+    cache_misses: int | None
     kept_pieces: int | None
     unknown_texts: int | None
     versions: dict[str, str]
@@ -77,12 +84,13 @@ class Info:
         )
 
 
-def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
+def describe(options: Options, loaded: Loaded, *, rescued_pairs: int, cache: ScoreCache | None) -> Info:
     from importlib.metadata import version  # slow to import, and not needed to score
 
     manifest = loaded.manifest
     source = manifest.source if manifest else None
     bundled = loaded.backend.name != "torch"
+    counts = None if cache is None else cache.counts()
     return Info(
         name=loaded.name,
         backend=loaded.backend.name,
@@ -109,6 +117,10 @@ def describe(options: Options, loaded: Loaded, *, rescued_pairs: int) -> Info:
         cpu_instruction_sets=cpu.instruction_sets(),
         fallback=options.fallback,
         rescued_pairs=rescued_pairs,
+        cache_bytes=options.cache_bytes or None,
+        cache_used_bytes=counts and counts.size,
+        cache_hits=counts and counts.hits,
+        cache_misses=counts and counts.misses,
         kept_pieces=manifest.vocabulary.kept if manifest and manifest.vocabulary and bundled else None,
         unknown_texts=loaded.encoder.unknown_texts,
         versions={package: version(package) for package in PACKAGES[loaded.backend.name]},

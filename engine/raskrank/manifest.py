@@ -45,6 +45,7 @@ class Source:
     languages: tuple[str, ...]
     weights_sha256: str
     accepted_license: str | None  # a license that restricts use and was accepted at the export
+    relevant_label: str | None  # of a checkpoint's two labels, the one whose share the score is; None where it has one
 
 
 @dataclass(frozen=True, kw_only=True)

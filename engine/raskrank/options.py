@@ -27,6 +27,7 @@ class Options:
     ignore_target: bool
     map_weights: bool
     limits: Limits
+    cache_bytes: int = 0
 
     def check(self) -> None:
         if self.threads is not None:

@@ -13,6 +13,7 @@ from raskrank.errors import InputError, LimitError
 from raskrank.quoting import kind_of, shown, shown_keys
 from raskrank.texts import Limits, lone_surrogate
 
+BOM = codecs.BOM_UTF8
 READ_BYTES = 1 << 16  # at once, what a pipe holds: within one long read Python may miss a Ctrl-C
 MAX_LINE_BYTES = 1 << 27  # a text of the greatest length with each character written as \uXXXX, and as much again
 MAX_JSON_CHARS = 1 << 29  # of a JSON array, which is held whole and takes several times that in memory
@@ -31,11 +32,10 @@ def readable(name: str, expected: str = "") -> Iterator[None]:
         raise InputError(f"{name}: cannot be read: {reason}{expected and f'; expected {expected}'}") from error
 
 
-def read_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+def read_lines(stream: BinaryIO, name: str, start: int = 0) -> Iterator[tuple[int, str]]:
     """Number from 1, and text with its end, of each line of UTF-8; a byte order mark is left out. Only "\\n" ends a line."""
-    start = 0
     for number, line in enumerate(_lines(stream, name), 1):
-        mark = len(codecs.BOM_UTF8) if not start and line.startswith(codecs.BOM_UTF8) else 0
+        mark = len(BOM) if not start and line.startswith(BOM) else 0
         try:
             text = line[mark:].decode()
         except UnicodeDecodeError as error:

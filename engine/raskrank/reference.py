@@ -11,13 +11,14 @@ from raskrank import gate
 from raskrank.backend import Backend, Float32Array
 from raskrank.bundle import weights_sha256
 from raskrank.checkpoint import Checkpoint, read_checkpoint
-from raskrank.checkpoint.files import read_whole
 from raskrank.encoding import EncodedPair, PairEncoder
 from raskrank.errors import Incompatible, InputError
-from raskrank.manifest import TOKENIZER, Manifest
+from raskrank.manifest import Manifest
 from raskrank.process import rayon
-from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
+from raskrank.reference_tokenizer import PROBES, ReferenceEncoder, tokenizer_json
+from raskrank.scored import Scored, best_window
 from raskrank.tokenizer import load_encoder
+from raskrank.windows import Windows
 
 Advance = Callable[[int], None]
 
@@ -40,10 +41,11 @@ class LazyReference:
         self._loaded: Reference | None = None
         self._lock = threading.Lock()
 
-    def logits(self, pairs: Sequence[tuple[str, str]]) -> Float32Array:
-        """float32 (n): PyTorch's logits of what the engine's own encoder makes of the pairs, in order."""
+    def score(self, pairs: Sequence[tuple[str, str]], windows: Windows | None) -> list[Scored]:
+        """What PyTorch gives for what the engine's own encoder makes of the pairs, in order. windows: as `Request` has them."""
         reference = self._load()
-        return _one_by_one(reference.backend, reference.encoder.encode(pairs), None)
+        encoded = reference.encoder.encode_windows(pairs, windows)
+        return [best_window(of_pair, _one_by_one(reference.backend, of_pair, None).tolist()) for of_pair in encoded]
 
     def expected_logits(self, pairs: Sequence[tuple[str, str]], encoder: PairEncoder, advance: Advance | None) -> Float32Array:
         """float32 (n): the logits that transformers and PyTorch give for the pairs, in order.
@@ -77,7 +79,7 @@ class LazyReference:
 def reference_of(checkpoint: Checkpoint, max_length: int) -> Reference:
     from raskrank.torch_backend import TorchBackend
 
-    backend, data = TorchBackend(checkpoint), read_whole(checkpoint.folder / TOKENIZER)
+    backend, data = TorchBackend(checkpoint), tokenizer_json(checkpoint)
     encoder = load_encoder(data, max_length, checkpoint.vocab_size, checkpoint.folder, parallel=rayon.usable())
     judge = ReferenceEncoder(checkpoint, encoder)
     judge.check(PROBES, encoder.encode(PROBES))
@@ -88,11 +90,12 @@ def checkpoint_of(manifest: Manifest | None, folder: str | None) -> Checkpoint:
     """The checkpoint in `folder`, or where the manifest says."""
     from raskrank.torch_backend import local_checkpoint
 
-    if manifest is None or folder is not None:
-        checkpoint = read_checkpoint(Path(folder or ""))
-    else:
-        checkpoint = read_checkpoint(local_checkpoint(manifest.source.model, manifest.source.revision))
-    if manifest is not None and weights_sha256(checkpoint.folder) != manifest.source.weights_sha256:
+    if manifest is None:
+        return read_checkpoint(Path(folder or ""))
+    source = manifest.source
+    place = local_checkpoint(source.model, source.revision) if folder is None else Path(folder)
+    checkpoint = read_checkpoint(place, relevant_label=source.relevant_label)
+    if weights_sha256(checkpoint.folder) != source.weights_sha256:
         raise Incompatible(f"{checkpoint.folder}: its weights are not those that the bundle {manifest.name} was made from")
     return checkpoint
 

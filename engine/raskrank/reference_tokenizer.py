@@ -1,17 +1,21 @@
 """What transformers' own tokenizer gives the checkpoint: the reference must not be encoded by the engine that it judges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from raskrank.checkpoint import Checkpoint
-from raskrank.checkpoint.files import read_json
+from raskrank.checkpoint.families import OF_MODEL_TYPE
+from raskrank.checkpoint.files import is_file, read_json, read_whole
 from raskrank.encoding import EncodedPair, PairEncoder, kept_tokens
 from raskrank.errors import CheckpointError
 from raskrank.manifest import TOKENIZER
+from raskrank.pieces import convert
 from raskrank.process import rayon
 from raskrank.quoting import named
 from raskrank.tokenizer import unknown_id
@@ -23,6 +27,14 @@ _BY_MODEL_TYPE: Mapping[str, str] = {
     "bert": "Bert",
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "electra": "Electra",
+    "distilbert": "DistilBert",
+    "mpnet": "MPNet",
+    "albert": "Albert",
+    "deberta-v2": "DebertaV2",
+    "new": "XLMRoberta",
+    "jina-bert": "Roberta",
     "modernbert": "PreTrained",
 }
 # transformers' own classes that read tokenizer.json. A name that is not among them may stand for code in the folder.
@@ -36,6 +48,8 @@ _OWN = frozenset({
 # transformers 5's name for a tokenizer that is nothing but its tokenizer.json.
 _RENAMED = {"TokenizersBackend": "PreTrained"}
 CONFIG = "tokenizer_config.json"
+_SMALL = ("special_tokens_map.json", "added_tokens.json", "config.json")  # that transformers reads, too
+PIECES = ".model"  # how the names of SentencePiece vocabularies end
 # Beside the sample pairs: nothing at all, and where options of tokenizers differ: case, accents, Chinese, control characters.
 PROBES: tuple[tuple[str, str], ...] = (
     ("", ""),
@@ -61,6 +75,7 @@ class ReferenceEncoder:
         self._folder, self._types = checkpoint.folder, checkpoint.type_vocab_size > 1
         self._budget, self._query_share, self._most_chars = encoder.budget, encoder.query_share, encoder.most_chars
         self._tokenizer = _load(checkpoint)
+        self._own = tokenizer_json(checkpoint)
         self._unknown_id = unknown_id(self._tokenizer.backend_tokenizer)
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
@@ -88,7 +103,7 @@ class ReferenceEncoder:
                 f"otherwise; if {TOKENIZER} is right, correct tokenizer_class and model_input_names in {CONFIG}, else save the "
                 "tokenizer again with the class that the model was trained with"
             )
-        own = Tokenizer.from_file(str(self._folder / TOKENIZER))
+        own = Tokenizer.from_str(self._own.decode())
         if parts := differing_parts(own, self._tokenizer.backend_tokenizer):
             raise CheckpointError(f"{where} has other {', '.join(parts)}, which gives other ids for some texts; {advice}")
         if self._tokenizer.truncation_side != "right":
@@ -114,33 +129,61 @@ class ReferenceEncoder:
         return EncodedPair(np.array(ids, np.int64)[places], np.array(types, np.int64)[places], kept != whole)
 
 
+def tokenizer_json(checkpoint: Checkpoint) -> bytes:
+    """The checkpoint's tokenizer.json, or what transformers would write there from its vocabulary.
+
+    Raises CheckpointError where there is neither, or transformers cannot read it.
+    """
+    file = checkpoint.folder / TOKENIZER
+    if is_file(file):
+        return read_whole(file)
+    made: str = _load(checkpoint).backend_tokenizer.to_str()
+    return made.encode()
+
+
 def _load(checkpoint: Checkpoint) -> Any:
     import transformers
 
-    folder, name = checkpoint.folder, _class_name(checkpoint)
-    kind = getattr(transformers, name, None)
+    folder, stem = checkpoint.folder, _class_stem(checkpoint)
+    kind = getattr(transformers, f"{stem}TokenizerFast", None)
     if kind is None:
-        raise CheckpointError(f"{folder / CONFIG}: tokenizer_class {name!r} is not in transformers {transformers.__version__}")
+        raise CheckpointError(f"{folder / CONFIG}: tokenizer_class {stem!r} is not in transformers {transformers.__version__}")
     try:
-        with quiet():
-            return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with quiet(), _complete(checkpoint, stem) as whole:
+            return kind.from_pretrained(whole, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a strange tokenizer_config.json makes it raise
         raise CheckpointError(f"{folder}: transformers cannot load this tokenizer: {named(error)}") from error
 
 
-def _class_name(checkpoint: Checkpoint) -> str:
-    """The fast class that AutoTokenizer would take: of a fixed list, never code that the folder brings."""
+@contextmanager
+def _complete(checkpoint: Checkpoint, stem: str) -> Iterator[Path]:
+    """The checkpoint's folder, or one with its tokenizer's small files and the tokenizer.json that its pieces make."""
+    folder = checkpoint.folder
+    pieces = next((name for name in OF_MODEL_TYPE[checkpoint.model_type].vocabulary if name.endswith(PIECES)), None)
+    if is_file(folder / TOKENIZER) or pieces is None:
+        yield folder
+        return
+    with TemporaryDirectory() as made:
+        for name in (CONFIG, *_SMALL):
+            if is_file(folder / name):
+                Path(made, name).write_bytes(read_whole(folder / name))
+        convert(folder / pieces, stem, read_json(folder / CONFIG)).save(str(Path(made, TOKENIZER)))
+        yield Path(made)
+
+
+def _class_stem(checkpoint: Checkpoint) -> str:
+    """Of the fast class that AutoTokenizer would take: of a fixed list, never code that the folder brings."""
     folder = checkpoint.folder
     stated = next((value for file in (CONFIG, "config.json") if (value := _stated(folder / file)) is not None), None)
     if stated is None:
-        return f"{_BY_MODEL_TYPE[checkpoint.model_type]}TokenizerFast"
+        return _BY_MODEL_TYPE[checkpoint.model_type]
     stem = _RENAMED.get(str(stated), str(stated).removesuffix("Fast").removesuffix("Tokenizer"))
     if stem not in _OWN:
         raise CheckpointError(
             f"{folder / CONFIG}: tokenizer_class {str(stated)[:64]!r} is none of transformers' own that read {TOKENIZER}; for "
             f"this model it would be {_BY_MODEL_TYPE[checkpoint.model_type]}Tokenizer"
         )
-    return f"{stem}TokenizerFast"
+    return stem
 
 
 def _stated(file: Path) -> object:

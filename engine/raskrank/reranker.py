@@ -1,73 +1,33 @@
 """The main path: check -> encode -> plan -> run -> collect -> rank."""
 
 import os
-import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, NamedTuple, Self, TypeVar
+from typing import Literal, Self
 
-import numpy as np
-
-from raskrank import gate, texts
-from raskrank.activation import activate
+from raskrank import texts, verifying
 from raskrank.backend import Float32Array
-from raskrank.errors import ForkError, InputError, NonFiniteScore
 from raskrank.gate import Verification
-from raskrank.info import Info, describe
-from raskrank.loading import Loaded, load, logger, warn
+from raskrank.loading import load
 from raskrank.options import BackendName, Options, absolute_path_text, named_bundle
-from raskrank.parity import compare
-from raskrank.process import memory
-from raskrank.process.beside import ahead
-from raskrank.process.fork import Owner
-from raskrank.reference import LazyReference
-from raskrank.running import Workers, run_pairs
+from raskrank.ranking import Ranking
 from raskrank.samples import as_pairs, read_samples
+from raskrank.scoring import Request
+from raskrank.session import Session
 from raskrank.texts import Limits
-
-Result = TypeVar("Result")
-
-# Pairs encoded, planned and run together: bounds memory for any number of documents, and is enough for longest-first.
-CHUNK_PAIRS = 512
+from raskrank.wanted import Wanted
+from raskrank.windows import LongDocuments, as_windows
 
 
-class Ranked(NamedTuple):
-    """A document's place in a ranking.
-
-    index: its position in the caller's list, from 0.
-    score: after the model's activation, or the logit itself with `raw_scores`.
-    truncated: whether query and document were too long to be read to their ends.
-    """
-
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    score: float
-    truncated: bool
-
-
-class _Outcome(NamedTuple):
-    logits: Float32Array  # (n,)
-    truncated: list[bool]
-
-
-class Reranker:
+class Reranker(Session):
     """A loaded cross-encoder. Make one with `Reranker.load`.
 
-    It may be used from several threads. Every score depends on its pair alone, bit for bit, whatever else is computed at the
-    same time. It belongs to the process that loaded it: after a fork its methods raise ForkError, and the child loads its own.
-    Pickling stores the arguments of `load` and which bundle they meant; unpickling loads that bundle again. Use it as a context
-    manager, or call `close`, to free its memory early.
+    It may be used from several threads and event loops, whose calls share its cores in turns. Every score depends on its pair
+    alone, bit for bit, whatever else is computed at the same time. It belongs to the process that loaded it: after a fork its
+    methods raise ForkError, and the child loads its own. Pickling stores the arguments of `load` and which bundle they meant;
+    unpickling loads that bundle again, with an empty score cache. Use it as a context manager, or call `close`, to free its
+    memory early.
     """
-
-    def __init__(self, options: Options, loaded: Loaded) -> None:
-        self._options, self._loaded = options, loaded
-        self._workers = Workers(loaded.backend.concurrency)
-        self._reference = LazyReference(loaded.manifest, options.checkpoint)
-        self._rescued, self._counting = 0, threading.Lock()  # pairs
-        self._advance: Callable[[int], None] | None = None
-        self._owner = Owner()
 
     @classmethod
     def load(
@@ -82,6 +42,7 @@ class Reranker:
         ignore_target: bool = False,
         map_weights: bool = True,
         limits: Limits | None = None,
+        cache_bytes: int = 0,
     ) -> Self:
         """Load and verify a bundle.
 
@@ -107,6 +68,9 @@ class Reranker:
             the file into this process's own memory, where nothing done to the file later matters: for bundles on disks that
             others write to.
         limits: upper bounds on one call. Default: `Limits()`.
+        cache_bytes: bytes of memory in which to keep scores, at least 0, for pairs that are asked for again: the most recently
+            used, 512 bytes each, whatever the length of their texts, of which only digests are kept. `info()` counts hits and
+            misses. Default: 0, none.
 
         Raises InputError for a wrong argument. For the bundle: MissingFile, Corrupt, Incompatible, or BundleError where a file
         may not be read. InferenceError where a limit on memory or this thread's stack is too small. With PyTorch also
@@ -122,52 +86,142 @@ class Reranker:
             ignore_target=ignore_target,
             map_weights=map_weights,
             limits=Limits() if limits is None else limits,
+            cache_bytes=texts.whole(cache_bytes, "cache_bytes"),
         )
         return cls(options, load(options))
 
     def rank(
-        self, query: str, documents: Collection[str], top_k: int | None = None, *, raw_scores: bool = False
-    ) -> list[Ranked]:
-        """The documents by falling logit, ties by input index; only the `top_k` best if given. [] for no documents.
+        self,
+        query: str,
+        documents: Collection[str],
+        top_k: int | None = None,
+        *,
+        raw_scores: bool = False,
+        score_threshold: float | None = None,
+        long_documents: LongDocuments = "truncate",
+        deadline: float | None = None,
+    ) -> Ranking:
+        """The documents by falling logit, ties by input index; only the `top_k` best if given. Empty for no documents.
 
         query: what the documents are ranked for; may be empty.
-        documents: str in a list, tuple, NumPy array, pandas column or whatever else has a length and an order.
+        documents: str in a list, tuple, NumPy array, pandas column or whatever else has a length and an order. Equal ones are
+            scored once.
         top_k: how many to return, at least 1. Default: all.
         raw_scores: give the logit itself as `Ranked.score`. Default: the score after the model's activation. The order is that
             of the logits either way, so it is right also where a sigmoid rounds two of them to one score.
+        score_threshold: leave out documents whose `Ranked.score` is less, before `top_k` counts. Default: none are.
+        long_documents: what becomes of a document that is too long for the model. "truncate": its end is not read. "windows":
+            it is read in overlapping windows, each with the query, and its score is that of the best; `Ranked.span` says where
+            that is. `Windows(...)`: the same, with other numbers than its defaults.
+        deadline: seconds from now, above 0, after which the answer is due with what is scored by then. Documents are then taken
+            in the caller's order, and none is begun that is not expected to be done in time, as measured since `load`. Where
+            not all were scored, `Ranking.partial` is True, and the others follow in the caller's order with the score NaN,
+            truncated False and span None; with a `score_threshold` they are left out. A document in windows is scored when all
+            of them are. Default: none.
+
+        An answer is late by what is under way at the deadline: by one run of the longest pair or window at most, and that only
+        where the machine is slower than it was, or by tokenizing about 8,000 characters for each core, or one document
+        (see `Limits`); and by some microseconds for each document, to check it and to list it. With fallback="torch", what
+        PyTorch has begun to rescue is finished.
 
         Raises InputError or LimitError before anything is computed; NonFiniteScore, InferenceError, ClosedError, ForkError.
         """
-        count, raw = None if top_k is None else texts.positive(top_k, "top_k"), texts.flag(raw_scores, "raw_scores")
-        outcome = self._outcome(self._with_query(query, documents))
-        scores = self._scores(outcome.logits, raw=raw)
-        order = np.argsort(-outcome.logits, kind="stable")[:count]
-        return [Ranked(index, float(scores[index]), outcome.truncated[index]) for index in order.tolist()]
+        return self._rank(query, documents, Wanted.of(top_k, raw_scores, score_threshold, long_documents, deadline))
 
-    def score(self, query: str, documents: Collection[str], *, raw_scores: bool = False) -> Float32Array:
+    async def arank(
+        self,
+        query: str,
+        documents: Collection[str],
+        top_k: int | None = None,
+        *,
+        raw_scores: bool = False,
+        score_threshold: float | None = None,
+        long_documents: LongDocuments = "truncate",
+        deadline: float | None = None,
+    ) -> Ranking:
+        """As `rank`, for asyncio: the event loop goes on meanwhile. A task that is cancelled ends at once, and none of its runs
+        begins any more.
+
+        Up to 32 calls are in progress together and share the cores; others wait for their turn, and a deadline counts from the
+        call all the same. The loop's own thread copies the list, which may be changed at once, and no more. Context variables
+        are those of the task.
+
+        Raises as `rank` does; InferenceError also where no thread can be started.
+        """
+        wanted = Wanted.of(top_k, raw_scores, score_threshold, long_documents, deadline)
+        held = texts.as_list(documents, "documents", self._options.limits)
+        return await self._aside(lambda: self._rank(query, held, wanted), wanted.request.until)
+
+    def score(
+        self,
+        query: str,
+        documents: Collection[str],
+        *,
+        raw_scores: bool = False,
+        long_documents: LongDocuments = "truncate",
+    ) -> Float32Array:
         """float32 (n): the score of each document, in input order.
 
         Their range is that of the model's activation: [0, 1] for sigmoid, [-1, 1] for tanh, [0, inf) for softplus, unbounded
         for identity.
 
-        query, documents: as for `rank`.
+        query, documents, long_documents: as for `rank`.
         raw_scores: give the logits, before the activation. They still differ where a model is so sure that scores are all 1.0.
 
         Raises as `rank` does.
         """
-        raw = texts.flag(raw_scores, "raw_scores")
-        return self._scores(self._outcome(self._with_query(query, documents)).logits, raw=raw)
+        request = Request(windows=as_windows(long_documents))
+        return self._score(query, documents, raw=texts.flag(raw_scores, "raw_scores"), request=request)
 
-    def score_pairs(self, pairs: Collection[tuple[str, str]], *, raw_scores: bool = False) -> Float32Array:
+    async def ascore(
+        self,
+        query: str,
+        documents: Collection[str],
+        *,
+        raw_scores: bool = False,
+        long_documents: LongDocuments = "truncate",
+    ) -> Float32Array:
+        """As `score`, float32 (n), for asyncio, in the way of `arank`.
+
+        Raises as `arank` does.
+        """
+        raw, request = texts.flag(raw_scores, "raw_scores"), Request(windows=as_windows(long_documents))
+        held = texts.as_list(documents, "documents", self._options.limits)
+        return await self._aside(lambda: self._score(query, held, raw=raw, request=request), request.until)
+
+    def score_pairs(
+        self,
+        pairs: Collection[tuple[str, str]],
+        *,
+        raw_scores: bool = False,
+        long_documents: LongDocuments = "truncate",
+    ) -> Float32Array:
         """float32 (n): the score of each (query, document) pair, in input order.
 
         pairs: in a list or the like, as `rank` takes documents, or a NumPy array of shape (n, 2).
-        raw_scores: as for `score`.
+        raw_scores: as for `score`. long_documents: as for `rank`.
 
         Raises as `rank` does.
         """
         raw = texts.flag(raw_scores, "raw_scores")
-        return self._scores(self._outcome(texts.check_pairs(pairs, self._options.limits)).logits, raw=raw)
+        return self._scores(self._outcome(self._checked(pairs), Request(windows=as_windows(long_documents))).logits, raw=raw)
+
+    def assess(
+        self,
+        pairs: Collection[tuple[str, str]],
+        *,
+        raw_scores: bool = False,
+        long_documents: LongDocuments = "truncate",
+    ) -> Ranking:
+        """Score, truncation and span of each (query, document) pair, in input order: what `rank` says of documents.
+
+        pairs, raw_scores, long_documents: as for `score_pairs`.
+
+        Raises as `rank` does.
+        """
+        raw = texts.flag(raw_scores, "raw_scores")
+        outcome = self._outcome(self._checked(pairs), Request(windows=as_windows(long_documents)))
+        return outcome.ranking(self._scores(outcome.logits, raw=raw), range(len(outcome.logits)))
 
     def verify(self, pairs: Collection[tuple[str, str]] | None = None) -> Verification:
         """Score pairs with PyTorch and with this bundle, and judge the bundle by the thresholds of its export.
@@ -181,112 +235,12 @@ class Reranker:
         checkpoint; Corrupt for a manifest without thresholds; InputError for a Reranker that runs PyTorch itself, for no pairs,
         and for pairs whose words the model does not know. Otherwise as `rank` does.
         """
-        checked = texts.check_pairs(as_pairs(read_samples()) if pairs is None else pairs, self._options.limits)
-        return self._call(len(checked), lambda: self._verify(checked))
+        checked = self._checked(as_pairs(read_samples()) if pairs is None else pairs)
+        return self._call(len(checked), lambda: verifying.verify(checked, self._loaded, self._reference, self._scorer))
 
-    @contextmanager
-    def progress(self, advance: Callable[[int], None]) -> Iterator[None]:
-        """A context manager: within its block, `advance` hears of every pair that this Reranker has scored, in any call.
+    def _rank(self, query: object, documents: object, wanted: Wanted) -> Ranking:
+        outcome = self._outcome(self._with_query(query, documents), wanted.request)
+        return wanted.ranking(outcome, self._scores(outcome.logits, raw=wanted.raw))
 
-        advance: called with the number of pairs that are newly done, from worker threads; it should be quick. `verify` scores
-            each pair twice.
-        """
-        before, self._advance = self._advance, advance
-        try:
-            yield
-        finally:
-            self._advance = before
-
-    def info(self) -> Info:
-        """What is loaded, on which machine it runs, and why so."""
-        return describe(self._options, self._loaded, rescued_pairs=self._rescued)
-
-    def close(self) -> None:
-        """Free the model and its threads, once calls in other threads have ended. A second close does nothing."""
-        if self._workers.close():
-            self._loaded.backend.close()
-            self._reference.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # A process that stands in another folder or environment still loads the same bundle.
-        return _reload, (replace(self._options, bundle=self._loaded.choice),)
-
-    def __repr__(self) -> str:
-        return f"<Reranker {self._loaded.name} on {self._loaded.backend.name}>"
-
-    def _with_query(self, query: object, documents: object) -> list[tuple[str, str]]:
-        limits = self._options.limits
-        checked = texts.check_query(query, limits)
-        return [(checked, document) for document in texts.check_documents(documents, limits)]
-
-    def _outcome(self, pairs: list[tuple[str, str]]) -> _Outcome:
-        """Finite logits of checked pairs, rescued if that was asked for."""
-        return self._call(len(pairs), lambda: self._finite(pairs))
-
-    def _finite(self, pairs: list[tuple[str, str]]) -> _Outcome:
-        outcome = self._logits(pairs)
-        broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
-        if broken and self._options.fallback == "torch" and self._loaded.backend.name != "torch":
-            self._rescue(pairs, outcome, broken)
-            broken = np.flatnonzero(~np.isfinite(outcome.logits)).tolist()
-        if broken:
-            shown = ", ".join(map(str, broken[:10])) + (", ..." if len(broken) > 10 else "")
-            raise NonFiniteScore(f"{len(broken)} of {len(pairs)} scores are NaN or infinite, at {shown}", broken)
-        return outcome
-
-    def _logits(self, pairs: list[tuple[str, str]]) -> _Outcome:
-        logits, truncated = np.zeros(len(pairs), np.float32), list[bool]()
-        chunks = [pairs[start : start + CHUNK_PAIRS] for start in range(0, len(pairs), CHUNK_PAIRS)]
-        with closing(ahead(self._loaded.encoder.encode, chunks)) as encodings:
-            for encoded in encodings:
-                start = len(truncated)
-                logits[start : start + len(encoded)] = run_pairs(self._loaded.backend, self._workers, encoded, self._advance)
-                truncated += [pair.truncated for pair in encoded]
-        return _Outcome(logits, truncated)
-
-    def _scores(self, logits: Float32Array, *, raw: bool) -> Float32Array:
-        return logits if raw else activate(self._loaded.activation, logits)
-
-    def _rescue(self, pairs: list[tuple[str, str]], outcome: _Outcome, indices: list[int]) -> None:
-        outcome.logits[indices] = self._reference.logits([pairs[index] for index in indices])
-        with self._counting:
-            first, self._rescued = not self._rescued, self._rescued + len(indices)
-        message = f"{len(indices)} of {len(pairs)} logits were not finite and were computed by PyTorch instead"
-        if first:
-            warn(message)
-        else:
-            logger.warning(message)
-
-    def _verify(self, pairs: list[tuple[str, str]]) -> Verification:
-        manifest, choice = self._loaded.manifest, self._loaded.choice
-        if self._loaded.backend.name == "torch" or manifest is None or choice is None:
-            raise InputError("this Reranker runs PyTorch itself; load the bundle without backend='torch' to verify it")
-        if not pairs:
-            raise InputError("pairs: there are none, so there is nothing to verify")
-        thresholds, rounding = gate.recorded(manifest, choice.path)
-        expected = self._reference.expected_logits(pairs, self._loaded.encoder, self._advance)
-        found = self._logits(pairs).logits
-        parity = compare(
-            pairs, ("torch fp32", expected), (f"{self._loaded.backend.name} {manifest.precision}", found), rounding=rounding
-        )
-        return gate.verification(parity, thresholds, gate.judged(manifest))
-
-    def _call(self, pairs: int, function: Callable[[], Result]) -> Result:
-        """`function()` for so many pairs, which `close` waits for. Not a context manager: an interrupt in one could leave the
-        call open."""
-        if not self._owner.is_here:
-            raise ForkError("this Reranker was loaded before the process was forked; load it in the child process")
-        side_by_side = min(self._loaded.backend.concurrency, pairs)
-        starting = self._workers.lacking(side_by_side)
-        memory.need(memory.for_call(side_by_side, self._loaded.backend.hidden_size, starting=starting), "a call")
-        return self._workers.call(function)
-
-
-def _reload(options: Options) -> Reranker:
-    return Reranker(options, load(options))
+    def _score(self, query: object, documents: object, *, raw: bool, request: Request) -> Float32Array:
+        return self._scores(self._outcome(self._with_query(query, documents), request).logits, raw=raw)

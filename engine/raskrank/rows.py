@@ -72,7 +72,7 @@ def _table(lines: Lines, name: str, wanted: frozenset[str], *, quoted: bool) -> 
     if not start:
         return
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    delimiter = _delimiter(first, wanted) if quoted else "\t"
+    delimiter = delimiter_of(first, wanted) if quoted else "\t"
     texts = chain([first], (line for _, line in lines))
     reader = csv.reader(texts, delimiter=delimiter, quoting=quoting, strict=True)
     header: list[str] = []
@@ -100,7 +100,7 @@ def _table(lines: Lines, name: str, wanted: frozenset[str], *, quoted: bool) -> 
         yield Row(number, dict(zip(header, cells, strict=True)))
 
 
-def _delimiter(header: str, wanted: frozenset[str]) -> str:
+def delimiter_of(header: str, wanted: frozenset[str]) -> str:
     """Of the three, that which gives the header a field that is wanted, or else the most fields."""
 
     def fit(delimiter: str) -> tuple[bool, int]:

@@ -1,25 +1,31 @@
-"""Worker threads that take runs from a queue, one core each."""
+"""Worker threads that take runs from the calls in flight, one core each."""
 
 import atexit
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from raskrank.backend import Backend, Float32Array
 from raskrank.encoding import EncodedPair
 from raskrank.errors import ClosedError
-from raskrank.planning import Run, plan
+from raskrank.pace import Pace
+from raskrank.planning import GROUP_TOKENS, Run, plan
 from raskrank.process import calls, threads
+from raskrank.process.callers import Callers
 from raskrank.process.calls import Calls
 from raskrank.process.fork import Owner
+from raskrank.process.line import Line
+from raskrank.process.until import Until
 from raskrank.process.work import Work
 
 Result = TypeVar("Result")
-Tickets = SimpleQueue[Work[Run] | None]
+
+# Tokens of a run that tells how fast this machine is where nothing was measured yet: enough to tell, and soon over.
+FIRST_TOKENS = 32
 
 _live: "weakref.WeakSet[Workers]" = weakref.WeakSet()
 
@@ -27,16 +33,17 @@ _live: "weakref.WeakSet[Workers]" = weakref.WeakSet()
 class Workers:
     """A pool of up to `threads` threads, made when first needed. Several callers may share it; each waits for its own runs.
 
-    An interrupt in a caller, at any point, leaves the pool usable.
+    Calls in flight have turns of GROUP_TOKENS tokens, so that a short one is not held up by a long one. An interrupt in a
+    caller, at any point, leaves the pool usable. pace: of all its runs. callers: for calls that an event loop waits for.
     """
 
     def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self._calls, self._tickets = Calls(), Tickets()
+        self.threads, self.pace, self.callers = threads, Pace(), Callers()
+        self._calls, self._line = Calls(), Line[Run](GROUP_TOKENS)
         self._pool: list[threading.Thread] = []
         self._ended, self._first_end = False, threading.Lock()
         self._owner = Owner()
-        weakref.finalize(self, self._tickets.put, None).atexit = False
+        weakref.finalize(self, self._line.end).atexit = False
         _live.add(self)
 
     def call(self, function: Callable[[], Result]) -> Result:
@@ -47,22 +54,30 @@ class Workers:
         """How many threads `run` would start for so many runs."""
         return max(0, min(self.threads, wanted) - len(self._pool))
 
-    def run(self, work: Callable[[Run], None], runs: Sequence[Run]) -> None:
+    def run(
+        self,
+        work: Callable[[Run], None],
+        runs: Sequence[Run],
+        until: Until | None = None,
+        may_begin: Callable[[Run], bool] = lambda _: True,
+    ) -> None:
         """Call `work` once for each run, in order as threads become free, and wait.
 
-        The first exception, or a KeyboardInterrupt of the caller, stops the rest: runs in flight end, no other is started.
+        The first exception, a KeyboardInterrupt of the caller, or the end of `until` stops the rest, and so does a run that
+        `may_begin` refuses: runs in flight end, no other is started.
         """
-        self.call(lambda: self._run(Work(work, runs), min(self.threads, len(runs))))
+        item = Work(work, runs, cost=lambda run: run.length * len(run.indices), may_begin=may_begin)
+        self.call(lambda: self._run(item, min(self.threads, len(runs)), until or Until()))
 
-    def _run(self, work: Work[Run], wanted: int) -> None:
+    def _run(self, work: Work[Run], wanted: int, until: Until) -> None:
         try:
+            until.tells(work.stop)
             self._grow(wanted)
             helpers = min(len(self._pool), wanted)
-            for _ in range(helpers):
-                self._tickets.put(work)
-            if self._ended:  # looked at last: a ticket that comes after the end is not taken
+            self._line.join(work, helpers)
+            if self._ended:  # looked at last: a place that comes after the end is not taken
                 raise ClosedError("this Reranker was closed while it was in use")
-            work.complete(alone=not helpers)
+            work.complete(alone=not helpers, seconds_left=until.left)
         finally:
             work.stopped = True  # at once: an interrupt may come before the next line
             work.settle()
@@ -70,27 +85,19 @@ class Workers:
     def _grow(self, wanted: int) -> None:
         """Start the threads that are lacking. Where the system allows fewer, or none, that has to do."""
         if len(self._pool) < wanted and not self._ended:
-            tickets = self._tickets  # and not self, which goes where nobody uses it
-            threads.start(lambda: _serve(tickets), wanted, "raskrank", daemon=True, pool=self._pool)
+            threads.start(self._line.serve, wanted, "raskrank", daemon=True, pool=self._pool)
 
     def close(self) -> bool:
         """Refuse further calls and wait for those of other threads. False if closed before, or loaded before a fork."""
         if not self._owner.is_here:
             return False
         self._calls.close()
+        self.callers.close()
         self._ended = True
-        self._tickets.put(None)
+        self._line.end()
         for thread in list(self._pool):
             thread.join()
         return self._first_end.acquire(blocking=False)
-
-
-def _serve(tickets: Tickets) -> None:
-    """A worker: takes part in one work after another until there comes None, which it leaves for the others."""
-    while (work := tickets.get()) is not None:
-        work.take_part()
-        del work
-    tickets.put(None)
 
 
 @atexit.register
@@ -102,26 +109,81 @@ def _end() -> None:
         workers.close()
 
 
-def planned(backend: Backend, lengths: Sequence[int], cores: int) -> list[Run]:
+class Logits(NamedTuple):
+    """Of n pairs. done: False where a deadline came before; the logit there is NaN."""
+
+    logits: Float32Array  # (n,)
+    done: npt.NDArray[np.bool_]  # (n,)
+
+
+def planned(backend: Backend, lengths: Sequence[int], cores: int, *, in_order: bool = False) -> list[Run]:
     """`plan` for a backend."""
     size, groups, min_share = backend.hidden_size, backend.groups, backend.min_share
-    return plan(lengths, cores=cores, hidden_size=size, groups=groups, min_share=min_share)
+    return plan(lengths, cores=cores, hidden_size=size, groups=groups, min_share=min_share, in_order=in_order)
 
 
 def run_pairs(
-    backend: Backend, workers: Workers, encoded: Sequence[EncodedPair], advance: Callable[[int], None] | None = None
+    backend: Backend,
+    workers: Workers,
+    encoded: Sequence[EncodedPair],
+    advance: Callable[[int], None] | None = None,
+    counts: Sequence[int] | None = None,
 ) -> Float32Array:
-    """float32 (n): the logit of each pair, in order. advance: called from worker threads with the pairs a run has done."""
-    logits = np.zeros(len(encoded), np.float32)
+    """float32 (n): the logit of each pair, in order.
+
+    advance: called from worker threads with the pairs that a run has done. counts: as how many each of them counts. Default: 1.
+    """
+    return run_until(Until(), backend, workers, encoded, advance, counts).logits
+
+
+def run_until(
+    until: Until,
+    backend: Backend,
+    workers: Workers,
+    encoded: Sequence[EncodedPair],
+    advance: Callable[[int], None] | None = None,
+    counts: Sequence[int] | None = None,
+) -> Logits:
+    """As `run_pairs`, or as many of the pairs as are done in time: with a deadline they are taken in order, and no run begins
+    that is not expected to end before it. Raises Stopped where the call was stopped."""
+    results = Logits(np.full(len(encoded), np.nan, np.float32), np.zeros(len(encoded), np.bool_))
+    pace = workers.pace
 
     def work(run: Run) -> None:
         members = [encoded[index] for index in run.indices]
         input_ids = np.stack([pair.input_ids for pair in members])  # (B, L)
         token_type_ids = np.stack([pair.token_type_ids for pair in members])  # (B, L)
-        logits[list(run.indices)] = backend.logits(input_ids, token_type_ids, threads=run.threads)
-        if advance is not None:
-            advance(len(run.indices))
+        begin, places = until.clock(), list(run.indices)
+        results.logits[places] = backend.logits(input_ids, token_type_ids, threads=run.threads)
+        pace.note(run.work(backend.hidden_size), until.clock() - begin)
+        results.done[places] = True
+        counted = len(places) if counts is None else sum(counts[index] for index in places)
+        if advance is not None and counted:
+            advance(counted)
+
+    def in_time(run: Run) -> bool:
+        return pace.expected(run.work(backend.hidden_size)) < until.left()
 
     lengths = [len(pair.input_ids) for pair in encoded]
-    workers.run(work, planned(backend, lengths, backend.concurrency))
-    return logits
+    if not until.limited:
+        workers.run(work, planned(backend, lengths, backend.concurrency), until)
+    elif encoded:
+        if not pace.known:
+            _learn_pace(until, backend, workers, encoded[0])
+        workers.run(work, planned(backend, lengths, backend.concurrency, in_order=True), until, in_time)
+        if not results.done.any():
+            pace.doubt()
+    until.check()
+    return results
+
+
+def _learn_pace(until: Until, backend: Backend, workers: Workers, pair: EncodedPair) -> None:
+    """A first run, of a few tokens and for nothing else, since a deadline needs to know how long the next ones take."""
+    input_ids, token_type_ids = (ids[None, :FIRST_TOKENS] for ids in (pair.input_ids, pair.token_type_ids))  # (1, L)
+
+    def work(run: Run) -> None:
+        begin = until.clock()
+        backend.logits(input_ids, token_type_ids)
+        workers.pace.note(run.work(backend.hidden_size), until.clock() - begin)
+
+    workers.run(work, [Run(input_ids.shape[1], (0,), 1)], until)

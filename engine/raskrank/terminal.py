@@ -134,14 +134,26 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], limit: int) -> l
 
 
 class Bar:
-    """A progress bar of `total` units on `stream`, gone when it closes. `advance` may be called from several threads."""
+    """A progress bar of `total` units on `stream`, gone when it closes. `advance` may be called from several threads.
 
-    def __init__(self, name: str, total: int, stream: TextIO) -> None:
+    done: units that earlier runs did. rate: show how many are done in a second.
+    """
+
+    def __init__(self, name: str, total: int, stream: TextIO, *, done: int = 0, rate: bool = False) -> None:
         from tqdm import tqdm
 
         self._lock = threading.Lock()
-        layout = "{desc}  {bar}  {n_fmt}/{total_fmt}, {remaining} left"
-        self._bar = tqdm(total=total, desc=name, file=stream, leave=False, dynamic_ncols=True, bar_format=layout)
+        layout = f"{{desc}}  {{bar}}  {{n_fmt}}/{{total_fmt}}, {'{rate_noinv_fmt}, ' if rate else ''}{{remaining}} left"
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=name,
+            file=stream,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format=layout,
+            unit="",
+        )
 
     def advance(self, units: int) -> None:
         with self._lock:
@@ -186,11 +198,13 @@ class Steps:
 
 
 def duration(seconds: float) -> str:
-    """Such as "1.2 s" or "3 min 20 s"."""
+    """Such as "1.2 s", "3 min 20 s" or "5 h 03 min"."""
     if seconds < 99.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s"
+    if minutes < 120:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def open_standard_streams() -> None:

@@ -1,10 +1,12 @@
 """Check what callers pass: types, Unicode, limits. Messages carry positions and types, never texts."""
 
+import math
 import operator
 from collections.abc import Collection, Iterable, Mapping, MappingView, Set, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeGuard, cast
+from typing import SupportsFloat, TypeGuard, cast
 
 from raskrank.errors import InputError, LimitError
 
@@ -20,7 +22,8 @@ class Limits:
     max_text_chars: characters in one query or document; catches a whole file passed by mistake. A text below it costs what
         is read of it: as much as holds the tokens that the model reads, and 100,000 characters at most (with a max_length
         above 3,100, 32 for each of its tokens). A megabyte of words takes 10 ms; any other text at most half a second and
-        0.1 GB on one core of an AMD EPYC (max_length 8192: 1.2 s and 0.35 GB). Lower it to refuse long texts.
+        0.1 GB on one core of an AMD EPYC (max_length 8192, or 16 windows of 512: 1.2 s and 0.35 GB). Lower it to refuse long
+        texts.
     """
 
     max_documents: int = 1_000_000
@@ -42,8 +45,13 @@ def check_documents(documents: object, limits: Limits) -> list[str]:
     documents: str in a list or tuple, NumPy array, pandas column, deque, view of a dict, or whatever else has a length and an
         order. The list has plain str for str of any subclass.
     """
-    items = _items(documents, "documents", limits, dimensions=1)
+    items = as_list(documents, "documents", limits)
     return [_text(item, f"document {index}", limits) for index, item in enumerate(items)]
+
+
+def as_list(value: object, name: str, limits: Limits) -> list[object]:
+    """A list of its own with what stands in `value`, as `check_documents` takes it but whatever it is, or InputError."""
+    return _items(value, name, limits, dimensions=1)
 
 
 def check_pairs(pairs: object, limits: Limits) -> list[tuple[str, str]]:
@@ -60,16 +68,30 @@ def check_pairs(pairs: object, limits: Limits) -> list[tuple[str, str]]:
 
 def positive(value: object, name: str) -> int:
     """`value` as an int of at least 1, or InputError. Takes NumPy integers; refuses bool."""
-    try:
-        number = None if isinstance(value, bool) else operator.index(cast(int, value))
-    except (TypeError, ValueError, RuntimeError):
-        number = None  # NumPy's and PyTorch's arrays have the method of an int too, and raise there
-    if number is None:
-        raise InputError(f"{name}: expected an int of at least 1, got {type(value).__name__}")
-    if number < 1:
-        got = number if number > -MOST_SHOWN else "a number far below 0"
-        raise InputError(f"{name}: expected an int of at least 1, got {got}")
-    return number
+    return _integer(value, name, least=1)
+
+
+def whole(value: object, name: str) -> int:
+    """`value` as an int of at least 0, or InputError. Takes NumPy integers; refuses bool."""
+    return _integer(value, name, least=0)
+
+
+def number(value: object, name: str) -> float:
+    """`value` as a float that is no NaN, or InputError. Takes ints and NumPy's numbers; refuses bool."""
+    found = math.nan
+    if isinstance(value, SupportsFloat) and not isinstance(value, bool) and not getattr(value, "ndim", 0):
+        with suppress(TypeError, ValueError, OverflowError, RuntimeError):  # an int may be too large
+            found = float(value)
+    if math.isnan(found):
+        raise InputError(f"{name}: expected a number, got {'NaN' if isinstance(value, float) else type(value).__name__}")
+    return found
+
+
+def seconds(value: object, name: str) -> float:
+    """`value` as a float above 0, or InputError. Takes what `number` takes."""
+    if (found := number(value, name)) <= 0:
+        raise InputError(f"{name}: expected seconds above 0, got {found:g}")
+    return found
 
 
 def flag(value: object, name: str) -> bool:
@@ -77,6 +99,19 @@ def flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"{name}: expected True or False, got {type(value).__name__}")
     return value
+
+
+def _integer(value: object, name: str, *, least: int) -> int:
+    try:
+        number = None if isinstance(value, bool) else operator.index(cast(int, value))
+    except (TypeError, ValueError, RuntimeError):
+        number = None  # NumPy's and PyTorch's arrays have the method of an int too, and raise there
+    if number is None:
+        raise InputError(f"{name}: expected an int of at least {least}, got {type(value).__name__}")
+    if number < least:
+        got = number if number > -MOST_SHOWN else "a number far below 0"
+        raise InputError(f"{name}: expected an int of at least {least}, got {got}")
+    return number
 
 
 def _items(value: object, name: str, limits: Limits, *, dimensions: int) -> list[object]:

@@ -12,9 +12,10 @@ import tokenizers
 from tokenizers import Tokenizer
 
 from raskrank.bundle import MAX_SMALL_BYTES
-from raskrank.encoding import PairEncoder, is_failure
+from raskrank.encoding import PairEncoder
 from raskrank.errors import Incompatible
 from raskrank.manifest import TOKENIZER
+from raskrank.prefixes import is_failure
 from raskrank.quoting import named
 
 # A sign that hardly any vocabulary has, and a longer word than any: a tokenizer without a piece for them fails only on such.

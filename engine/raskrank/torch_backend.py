@@ -4,13 +4,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from raskrank import reimplemented
 from raskrank.backend import Float32Array, Int64Array
 from raskrank.checkpoint import Checkpoint, modernbert
 from raskrank.checkpoint.files import is_folder
 from raskrank.checkpoint.layouts import STACKED, stored
-from raskrank.checkpoint.weights import expected_tensors, read_headers
+from raskrank.checkpoint.tensors import expected_tensors
+from raskrank.checkpoint.weights import read_headers
 from raskrank.errors import CheckpointError, InferenceError, NotACrossEncoder
 from raskrank.extras import need
 from raskrank.quoting import named, quoted
@@ -36,7 +38,7 @@ class TorchBackend:
         self.model = load_model(checkpoint, plain=plain)
         self.hidden_size = checkpoint.hidden_size
         self.groups = False  # PyTorch adds up a product in another order for another number of rows
-        self._token_types = checkpoint.type_vocab_size > 1
+        self._token_types, self._relevant = checkpoint.type_vocab_size > 1, checkpoint.relevant
 
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, threads: int = 1) -> Float32Array:  # noqa: ARG002
         import torch
@@ -47,7 +49,10 @@ class TorchBackend:
             feeds["token_type_ids"] = torch.from_numpy(token_type_ids)
         try:
             with torch.inference_mode():
-                result: Float32Array = self.model(**feeds).logits.reshape(-1).numpy()  # (B, 1) -> (B)
+                logits = self.model(**feeds).logits
+                if self._relevant is not None:
+                    logits = self._relevant.difference(logits)  # (B, 2) -> (B, 1)
+                result: Float32Array = logits.reshape(-1).numpy()
         except RuntimeError as error:
             raise InferenceError(f"PyTorch failed on a run of {' x '.join(map(str, ids.shape))} tokens") from error
         return result
@@ -56,8 +61,9 @@ class TorchBackend:
         del self.model
 
 
-def load_model(checkpoint: Checkpoint, *, plain: bool = False) -> "Module":
-    """The transformers model of a checkpoint in float32, ready to run; with its head, where that lies in modules of its own.
+def load_model(checkpoint: Checkpoint, *, plain: bool = False) -> Any:
+    """The model of a checkpoint in float32, ready to run: transformers' own, or one of `reimplemented`; with its head, where
+    that lies in modules of its own.
 
     plain: with attention that can also be run in float64; of 8,192 tokens it takes gigabytes.
 
@@ -65,6 +71,8 @@ def load_model(checkpoint: Checkpoint, *, plain: bool = False) -> "Module":
     in the folder can run code. Raises as TorchBackend does.
     """
     need("PyTorch as a backend", "export", "torch", "transformers", "safetensors")
+    if checkpoint.architecture in reimplemented.ARCHITECTURES:
+        return _reimplemented_model(checkpoint)
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -105,16 +113,29 @@ def load_model(checkpoint: Checkpoint, *, plain: bool = False) -> "Module":
             raise CheckpointError(
                 f"{checkpoint.folder}: the weights of its modules cannot be loaded: {named(error)}"
             ) from error
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
+
+
+def _reimplemented_model(checkpoint: Checkpoint) -> "Module":
+    import torch
+    from safetensors import SafetensorError
+
+    with torch.device("meta"):  # weights come from the file alone
+        model = reimplemented.build(checkpoint.architecture, checkpoint.config)
+    try:
+        model.load_state_dict(_renamed_weights(checkpoint), assign=True)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{checkpoint.folder}: PyTorch cannot load these weights: {named(error)}") from error
+    return model.eval()
 
 
 def _renamed_weights(checkpoint: Checkpoint) -> "dict[str, Tensor]":
-    """The weights of another layout under the names that transformers has for them, float32."""
+    """The weights of another layout under the names that its model has for them, float32."""
     import torch
     from safetensors import safe_open
 
     headers, weights = read_headers(checkpoint.folder), {}
-    for name, _ in expected_tensors(checkpoint.architecture, checkpoint.config):
+    for name, _ in expected_tensors(checkpoint.architecture, checkpoint.numbers):
         place = stored(checkpoint.layout, name)
         with safe_open(headers[place.name].file, framework="pt") as file:
             tensor = file.get_tensor(place.name)

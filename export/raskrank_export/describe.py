@@ -71,6 +71,7 @@ def make_manifest(
             license=checkpoint.license,
             accepted_license=checkpoint.license if restricts_use(checkpoint.license) else None,
             languages=checkpoint.languages,
+            relevant_label=None if checkpoint.relevant is None else checkpoint.relevant.name,
             weights_sha256=bundle.weights_sha256(source.folder),
         ),
         architecture=checkpoint.architecture,

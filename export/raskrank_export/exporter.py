@@ -1,6 +1,5 @@
 """The whole path of an export: read -> reference -> graph -> gate -> quantize -> gate -> write."""
 
-import gc
 import os
 import shutil
 import sys
@@ -20,7 +19,7 @@ from raskrank_export import subject
 from raskrank_export.calibrate import channel_magnitudes
 from raskrank_export.describe import make_manifest, make_recipe
 from raskrank_export.encoder import Parts
-from raskrank_export.graph import LeanGraph, check_epsilons, lean_graph, make_graph, save
+from raskrank_export.graph import LeanGraph, check_epsilons, make_graph, save
 from raskrank_export.job import Job, check_options
 from raskrank_export.judging import Judgement, judge_fp32, judge_trimmed, score_with_pytorch
 from raskrank_export.ladder import climb
@@ -50,6 +49,7 @@ def export(
     trim_vocab: Sequence[str | Path] = (),
     trim_form: Form | None = None,
     accept_license: str | None = None,
+    relevant_label: str | int | None = None,
     thresholds: Thresholds | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -77,6 +77,9 @@ def export(
         that they use, and single characters. A text whose pieces are all kept scores bit for bit as without.
     trim_form: which fields of those files to read. Default: as `raskrank rank` does.
     accept_license: "cc-by-nc-4.0", where that is the model's license: one that restricts use has to be accepted by its name.
+    relevant_label: of a checkpoint with two labels, the name or the index of the one that means relevant. The softmax of two
+        logits is the sigmoid of their difference, which becomes the bundle's one logit. Default: the label that config.json
+        calls "relevant"; where it calls none so, the export is refused.
     thresholds: how much may differ; they are recorded in the manifest. Default: `Thresholds()`.
     overwrite: replace a bundle at `output`; processes that have loaded the old one keep it. Default: it is refused.
     progress: hears of each step. Default: nobody does.
@@ -94,6 +97,7 @@ def export(
         trim_vocab=trim_vocab,
         trim_form=trim_form,
         accept_license=accept_license,
+        relevant_label=relevant_label,
         thresholds=thresholds,
     )
     with bundle_folder(Path(output), overwrite=overwrite) as folder, _as_export_errors(options.model):
@@ -114,10 +118,7 @@ def export(
 def _to_onnx(job: Job, whole: Subject, torch_backend: TorchBackend) -> LeanGraph:
     """The fp32 graph, saved in the job's folder. Its weights are read from the scratch folder, and PyTorch's are freed."""
     with job.clock.step("export to ONNX"):
-        file = make_graph(torch_backend.model, whole.checkpoint, job.scratch)
-        torch_backend.close()
-        gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
-        graph = lean_graph(file, whole.checkpoint)
+        graph = make_graph(torch_backend, whole.checkpoint, job.scratch)
         check_epsilons(graph.model, whole.checkpoint)
     save(graph.model, job.folder)
     return graph

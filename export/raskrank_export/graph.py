@@ -2,6 +2,7 @@
 passes."""
 
 import contextlib
+import gc
 import io
 import logging
 import random
@@ -16,22 +17,28 @@ import numpy as np
 import onnx
 
 from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.labels import Relevant
 from raskrank.checkpoint.modernbert import MODEL_TYPE as MODERNBERT
 from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.onnx_backend import MAX_LENGTH
+from raskrank.torch_backend import TorchBackend
 from raskrank_export import modernbert
 from raskrank_export.encoder import Parts, find_encoder
+from raskrank_export.fuse_attention import fuse_attention
 from raskrank_export.passes import MODERNBERT_PASSES, PASSES
-from raskrank_export.passes.drop_mask import MASK_INPUT
+from raskrank_export.passes.drop_mask import MASK_INPUT, drop_mask
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.passes.hoist_first_token import hoist_first_token
 from raskrank_export.passes.merge_projections import merge_projections, unmerged
+from raskrank_export.prepare import prepare
+from raskrank_export.share import share_weights
 from raskrank_export.tensors import read_light, write_model
+from raskrank_export.written import WRITERS, write_graph
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from transformers import PreTrainedModel
 
 OPSET = 18  # the newest that optimum's exporter writes through PyTorch's TorchScript path
 # What onnxruntime makes of activations that PyTorch's exporter spells out; the others are one or two operators as they are.
@@ -40,27 +47,24 @@ _FUSED = {
     **dict.fromkeys(("gelu_accurate", "gelu_fast", "gelu_new", "gelu_python_tanh", "gelu_pytorch_tanh"), "FastGelu"),
     "quick_gelu": "QuickGelu",
 }
+# What holds of a graph that is written, of all layers or of the last, by the names of the passes that make it so elsewhere.
+_HOIST, _ALL = hoist_first_token.__name__, (drop_mask.__name__, merge_projections.__name__)
 # Tracing, and what keeps it quiet, are settings of the whole process: two exports in threads take turns.
 _tracing = threading.Lock()
 
 
-def make_graph(model: "Module", checkpoint: Checkpoint, folder: Path) -> Path:
-    """Write the fp32 ONNX file of `model`, which was loaded from `checkpoint`, into `folder`. Returns its path."""
-    if checkpoint.model_type == MODERNBERT:
-        return modernbert.write_graph(model, checkpoint, folder)
-    return export_model(model, folder)
+def export_model(model: "PreTrainedModel", folder: Path, relevant: Relevant | None = None) -> Path:
+    """Trace `model` with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file.
 
-
-def export_model(model: "Module", folder: Path) -> Path:
-    """Trace `model`, of transformers, with optimum's ONNX exporter into `folder`. Returns the path of the fp32 ONNX file."""
+    relevant: of two labels, whose logits become one.
+    """
     from optimum.exporters.onnx import onnx_export_from_model
-    from transformers import PreTrainedModel
 
-    assert isinstance(model, PreTrainedModel)
     # Where optimum looks for a tokenizer to copy: not in the checkpoint, whose tokenizer is read already, nor on the hub.
     model.config._name_or_path = str(folder)
     with _quiet(), _same_random_numbers():
         try:
+            prepare(model, relevant)
             onnx_export_from_model(
                 model, folder, opset=OPSET, task="text-classification", do_validation=False, no_post_process=True
             )
@@ -87,8 +91,29 @@ class LeanGraph(NamedTuple):
         return tuple(value.name for value in self.model.graph.input)
 
 
+def make_graph(backend: TorchBackend, checkpoint: Checkpoint, folder: Path) -> LeanGraph:
+    """The lean fp32 graph of a checkpoint: written where its family has a writer, else traced. Closes `backend`.
+
+    Its large tensors are read from `folder`, which must stay until the graph is saved.
+    """
+    if checkpoint.model_type == MODERNBERT:
+        file = modernbert.write_graph(backend.model, checkpoint, folder)
+        backend.close()
+        return lean_graph(file, checkpoint)
+    if checkpoint.architecture not in WRITERS:
+        file = export_model(backend.model, folder, checkpoint.relevant)
+        backend.close()
+        gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
+        return lean_graph(file, checkpoint)
+    graph = write_graph(backend.model, checkpoint, folder)
+    backend.close()
+    onnx.helper.set_model_props(graph, {MAX_LENGTH: str(checkpoint.max_length)})
+    holds = dict.fromkeys(_ALL, checkpoint.layers) | {_HOIST: 1}
+    return LeanGraph(graph, holds, (), f"they do not know {checkpoint.architecture}")
+
+
 def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
-    """The graph of `make_graph` after every pass.
+    """A graph that was traced, or that of a ModernBERT, after every pass.
 
     Its large tensors are read from `file`'s folder, which must stay until the graph is saved. Raises ExportError if
     onnxruntime did not fuse every attention and norm.
@@ -97,6 +122,7 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     model = read_light(file) if own else _fuse(file, checkpoint)
     kinds = Counter(node.op_type for node in model.graph.node)
     passes = {transform.__name__: transform(model) for transform in (MODERNBERT_PASSES if own else PASSES)}
+    share_weights(model)
     if any(entry.name == MASK_INPUT for entry in model.graph.input):
         raise ExportError(
             f"{checkpoint.architecture}: the graph reads {MASK_INPUT} elsewhere than in attention, which is not known"
@@ -150,6 +176,7 @@ def _fuse(file: Path, checkpoint: Checkpoint) -> onnx.ModelProto:
         ).model
     if not any(opset.domain == MICROSOFT for opset in model.opset_import):  # onnxruntime reads it without, onnx does not
         model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+    fuse_attention(model)
     found = Counter(node.op_type for node in model.graph.node)
     expected = {
         "MultiHeadAttention": checkpoint.layers,

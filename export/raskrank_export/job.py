@@ -37,6 +37,7 @@ class Options:
     corpus: Sequence[Path]
     corpus_form: Form | None
     accepted_license: str | None
+    relevant_label: str | int | None
     thresholds: Thresholds
 
 
@@ -66,6 +67,7 @@ def check_options(
     trim_vocab: Sequence[str | Path],
     trim_form: Form | None,
     accept_license: str | None,
+    relevant_label: str | int | None,
     thresholds: Thresholds | None,
 ) -> Options:
     """Raises InputError for what is no option or cannot be read, ExportError for a target that this CPU cannot judge."""
@@ -75,6 +77,8 @@ def check_options(
         raise InputError(f"scheme: expected one of {', '.join(get_args(ActivationScheme))}, got {scheme!r}")
     if scheme == "group" and target != "portable":
         raise InputError(f"target: scheme 'group' is right and the same on every CPU; {target!r} is for 'row' and 'constant'")
+    if relevant_label is not None and (not isinstance(relevant_label, str | int) or isinstance(relevant_label, bool)):
+        raise InputError(f"relevant_label: expected a label's name or index, got {type(relevant_label).__name__}")
     return Options(
         model=model if isinstance(model, str) else as_folder(model),
         precision=precision,
@@ -88,6 +92,7 @@ def check_options(
         corpus=corpus_files(trim_vocab),
         corpus_form=trim_form,
         accepted_license=accept_license,
+        relevant_label=relevant_label,
         thresholds=Thresholds() if thresholds is None else thresholds,
     )
 

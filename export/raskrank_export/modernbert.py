@@ -168,7 +168,7 @@ class _Encoder:
         """transformers' own head."""
         dense = self.dense("head/dense", "head.dense", self.pooled(state, self.config["classifier_pooling"]))
         active = self.activation("head/act", str(self.config["classifier_activation"]), dense)
-        return self.dense("classifier", "classifier", self.norm("head/norm", "head.norm", active))
+        return self.logit(self.norm("head/norm", "head.norm", active))
 
     def modules(self, state: str) -> str:
         """The head of sentence-transformers' modules; PyTorch counts an activation behind each Dense."""
@@ -218,6 +218,17 @@ class _Encoder:
         if f"{weights}.bias" in self.weights:
             inputs.append(self.tensor(f"{weights}.bias"))
         return self.graph.add(name, "Gemm", inputs, transB=1)
+
+    def logit(self, tensor: str) -> str:
+        """(B, H) -> (B, 1): of two labels, the difference is the logit."""
+        if (relevant := self.checkpoint.relevant) is None:
+            return self.dense("classifier", "classifier", tensor)
+        inputs = [tensor]
+        for part in ("weight", "bias"):
+            both = self.weights[f"classifier.{part}"].detach().numpy()
+            one = both[[relevant.place]] - both[[relevant.other]]
+            inputs.append(self.graph.constant(f"classifier/{part}", one))
+        return self.graph.add("classifier", "Gemm", inputs, transB=1)
 
     def activation(self, name: str, activation: str, tensor: str) -> str:
         return _ACTIVATIONS[activation](self.graph, name, tensor)

@@ -67,6 +67,7 @@ class ExportReport:
             f"{manifest.name}: {manifest.architecture}, {manifest.parameters / 1e6:.1f} M parameters",
             f"at most {manifest.max_length} tokens; license {manifest.source.license or 'not stated'}{accepted}",
             *([] if known is None else [known.note]),
+            *([] if manifest.source.relevant_label is None else [_two_labels(manifest.source.relevant_label)]),
             f"{self.checkpoint_bytes / 1e6:.1f} MB checkpoint -> {self.bundle_bytes / 1e6:.1f} MB bundle, "
             f"{manifest.precision}; {sum(self.seconds.values()):.1f} s{peak}",
             *([] if manifest.vocabulary is None else [_vocabulary(manifest.vocabulary)]),
@@ -90,6 +91,10 @@ class ExportReport:
         if self.climb is not None and len(self.climb.attempts) > 1:
             lines.append(str(self.climb))
         return "\n".join([*lines, f"written to {self.output}"])
+
+
+def _two_labels(relevant: str) -> str:
+    return f"two labels became one logit, their difference: a score is the softmax's share of {relevant!r}"
 
 
 def _vocabulary(vocabulary: Vocabulary) -> str:

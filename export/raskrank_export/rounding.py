@@ -71,8 +71,11 @@ def _float64_logits(model: Any, checkpoint: Checkpoint, run: Sequence[EncodedPai
     if checkpoint.type_vocab_size > 1:
         feeds["token_type_ids"] = types
     with torch.inference_mode():
-        found: npt.NDArray[np.float64] = model(**{name: torch.from_numpy(ids) for name, ids in feeds.items()}).logits.numpy()
-    return found.reshape(-1)  # (B, 1) -> (B)
+        logits = model(**{name: torch.from_numpy(ids) for name, ids in feeds.items()}).logits
+        if checkpoint.relevant is not None:
+            logits = checkpoint.relevant.difference(logits)  # (B, 2) -> (B, 1)
+        found: npt.NDArray[np.float64] = logits.reshape(-1).numpy()
+    return found
 
 
 @contextmanager
@@ -81,13 +84,16 @@ def _in_float64(model: "Module") -> Iterator[None]:
 
     An embedding's rows are converted as they are looked up; every other layer's weights while it runs.
     """
+    from torch import is_floating_point
     from torch.nn import Embedding
 
     kept: dict[Any, Any] = {}
 
-    def widen(layer: "Module", _: object) -> None:
+    def widen(layer: "Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         for weight in layer.parameters(recurse=False):
             kept[weight], weight.data = weight.data, weight.data.double()
+        # DeBERTa normalizes an embedding's weights themselves, which no lookup has converted.
+        return tuple(value.double() if is_floating_point(value) else value for value in inputs)
 
     def narrow(layer: "Module", _: object, output: Any) -> None:  # noqa: ARG001
         for weight in layer.parameters(recurse=False):

@@ -7,9 +7,11 @@ from typing import Literal
 
 from raskrank.checkpoint import CONFIGURATION, Checkpoint, Configuration, read_checkpoint, read_configuration, registry
 from raskrank.checkpoint.conversion import Origin
+from raskrank.checkpoint.families import OF_ARCHITECTURE
 from raskrank.checkpoint.files import read_json
 from raskrank.checkpoint.modules import has_head, module_folders
-from raskrank.checkpoint.weights import SUGGESTION
+from raskrank.checkpoint.suggestion import SUGGESTION
+from raskrank.checkpoint.tokenizer_options import has_tokenizer
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.extras import need
 from raskrank.license import restricts_use
@@ -41,7 +43,13 @@ class ResolvedSource:
         return None if self.known is None else self.known.export_length
 
 
-def resolve(model: str, *, revision: str | None = None, accepted_license: str | None = None) -> ResolvedSource:
+def resolve(
+    model: str,
+    *,
+    revision: str | None = None,
+    accepted_license: str | None = None,
+    relevant_label: str | int | None = None,
+) -> ResolvedSource:
     """The hub model "owner/name", downloaded into the hub's own cache, or else the folder that `model` names.
 
     What looks like a hub model is one, whatever folders there are: a folder of that form is written "./owner/name".
@@ -61,23 +69,26 @@ def resolve(model: str, *, revision: str | None = None, accepted_license: str | 
     if not HUB_ID.fullmatch(model):
         raise CheckpointError(f"There is no folder {quoted(model)}. Give a checkpoint's folder, or a hub model as owner/name.")
     if refused := registry.refused(model):
-        raise NotACrossEncoder(f"{model} is {refused.reason}. {SUGGESTION}")
+        kind = CheckpointError if refused.exported else NotACrossEncoder
+        raise kind(f"{model} is {refused.reason}. Instead: raskrank export {refused.instead}. {SUGGESTION}")
     known = registry.known(model)
     if known is not None:
         _check_license(model, known.license, accepted_license)
     folder = _download(model, revision, CONFIGURATION)
     # The hub's cache keeps each commit in a folder of its name.
     commit = folder.name if _COMMIT.fullmatch(folder.name) else None
-    modules = _modules(folder)
-    if modules:
+    if modules := _modules(folder):
         _download(model, revision, tuple(f"{name}/config.json" for name in modules), commit, left=())
-    configuration = read_configuration(folder)
+    configuration = read_configuration(folder, relevant_label)
     _check_license(model, configuration.license, accepted_license)
     source = ResolvedSource(folder=folder, name=model, revision=commit, known=known, asked_revision=revision)
     if known is not None:
         _check_facts(source, known, configuration)
+    family = OF_ARCHITECTURE[configuration.architecture]
     _download(model, revision, TOKENIZER_FILES, commit)
-    if (folder / "tokenizer.json").is_file():  # else `read` says so, without the weights
+    if family.vocabulary and not has_tokenizer(folder, family):
+        _download(model, revision, family.vocabulary, commit)
+    if has_tokenizer(folder, family):  # otherwise `read` says so, without the weights
         _download(model, revision, WEIGHTS_FILES, commit)
         if modules:
             _download(model, revision, tuple(f"{name}/model.safetensors" for name in modules), commit, left=())
@@ -89,12 +100,12 @@ def _modules(folder: Path) -> list[str]:
     return module_folders(folder) if has_head(folder, read_json(folder / "config_sentence_transformers.json")) else []
 
 
-def read(source: ResolvedSource, *, accepted_license: str | None = None) -> Checkpoint:
+def read(source: ResolvedSource, *, accepted_license: str | None = None, relevant_label: str | int | None = None) -> Checkpoint:
     """The checkpoint, with license and languages from the registry where its folder states none.
 
     Raises as `read_checkpoint` does, and CheckpointError if the license restricts use and is not accepted.
     """
-    checkpoint = read_checkpoint(source.folder, Origin(source.name, source.asked_revision))
+    checkpoint = read_checkpoint(source.folder, Origin(source.name, source.asked_revision), relevant_label)
     known = source.known or registry.of_layout(checkpoint.layout)
     if known is not None:
         checkpoint = replace(
@@ -110,7 +121,7 @@ def _check_facts(source: ResolvedSource, known: registry.KnownModel, configurati
     """An error and no warning: with another activation or length come other scores, which look as good as the right ones."""
     for fact in ("activation", "max_length"):
         expected, found = getattr(known, fact), getattr(configuration, fact)
-        if found != expected:
+        if expected is not None and found != expected:
             raise CheckpointError(
                 f"{source.name}: the {fact} of this checkpoint is {quoted(found)}, that of the published model {expected!r}. "
                 f"To take it as it is, export its folder: {source.folder}"

@@ -35,8 +35,9 @@ def read(job: Job) -> Subject:
     """Download or find the checkpoint, and encode the samples. Raises as `resolve` does, and where the two encode otherwise."""
     options = job.options
     with job.clock.step("read checkpoint"):
-        source = resolve(options.model, revision=options.revision, accepted_license=options.accepted_license)
-        checkpoint = read_source(source, accepted_license=options.accepted_license)
+        accepted, label = options.accepted_license, options.relevant_label
+        source = resolve(options.model, revision=options.revision, accepted_license=accepted, relevant_label=label)
+        checkpoint = read_source(source, accepted_license=accepted, relevant_label=label)
         tokenizer_json, tokenizer = read_tokenizer(checkpoint)
         asked = source.export_length if options.max_length is None else options.max_length
         encoder = _encoder(tokenizer, asked, checkpoint)
@@ -70,7 +71,7 @@ def with_vocabulary(job: Job, subject: Subject, trimmed: Trimmed) -> Subject:
     """The same with the trimmed tokenizer, which may spell some samples otherwise."""
     checkpoint, kept = subject.checkpoint, len(trimmed.kept)
     encoder = PairEncoder(trimmed.tokenizer, subject.encoder.max_length)
-    dropped = (checkpoint.vocab_size - kept) * checkpoint.hidden_size
+    dropped = (checkpoint.vocab_size - kept) * checkpoint.numbers.get("embedding_size", checkpoint.hidden_size)
     return replace(
         subject,
         checkpoint=replace(checkpoint, vocab_size=kept, parameters=checkpoint.parameters - dropped),

@@ -64,6 +64,24 @@ def take_in(tensor: onnx.TensorProto, folder: Path) -> None:
         tensor.ClearField("data_location")
 
 
+class Spill:
+    """Puts the large tensors of a graph in the making into a file, which must stay while the graph is used."""
+
+    def __init__(self, file: Path) -> None:
+        """file: written anew."""
+        self._file = file
+        file.write_bytes(b"")
+
+    def tensor(self, name: str, array: npt.NDArray[np.generic]) -> onnx.TensorProto:
+        if array.size < MIN_SPILLED_VALUES:
+            return numpy_helper.from_array(np.asarray(array, order="C"), name)  # a number stays one, of no axes
+        tensor = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
+        with self._file.open("ab") as stream:
+            offset = _write(stream, np.ascontiguousarray(array).data.cast("B"))
+        _refer(tensor, self._file.name, offset, array.nbytes, self._file.parent)
+        return tensor
+
+
 def _refer(tensor: onnx.TensorProto, location: str, offset: int, length: int | None, folder: Path | None = None) -> None:
     """Let the tensor stand for bytes of a file."""
     tensor.raw_data = b""  # set_external_data wants the field

@@ -3,20 +3,21 @@
 from tokenizers import Tokenizer
 
 from raskrank.checkpoint import Checkpoint
-from raskrank.checkpoint.files import read_whole
 from raskrank.errors import CheckpointError, Incompatible
 from raskrank.manifest import TOKENIZER
-from raskrank.reference_tokenizer import PROBES
+from raskrank.reference_tokenizer import PROBES, tokenizer_json
 from raskrank.tokenizer import read_tokenizer as tokenizer_of
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> tuple[bytes, Tokenizer]:
-    """tokenizer.json's bytes, and the tokenizer. Raises CheckpointError if it does not fit the model.
+    """tokenizer.json's bytes, and the tokenizer; made by transformers where the checkpoint has its vocabulary alone.
+
+    Raises CheckpointError if it does not fit the model.
 
     Whether transformers gives the same is for `ReferenceEncoder.check`.
     """
     file = checkpoint.folder / TOKENIZER
-    data = read_whole(file)
+    data = tokenizer_json(checkpoint)
     try:
         tokenizer = tokenizer_of(data, checkpoint.folder)
     except Incompatible as error:

@@ -15,18 +15,28 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from raskrank import Reranker, reranker
+from raskrank import Reranker, scoring
 
 DOCUMENTS = ["Søknad fra en by", "en båt ved sjøen", "Python og SQL"]
-ENGINE = Path(reranker.__file__).parent
+ENGINE = Path(scoring.__file__).parent
 # Seconds from the start of a call to the interrupt: within it, or a few calls later.
 LONGEST = 0.004
 # How often interrupts go on, this many seconds apart, so that one comes while another is dealt with.
 OFTEN, APART = 0.2, 0.0002
 DEADLINE = 20  # seconds in which a thread that waits for nothing ends
 
+Call = Callable[[Reranker], object]  # what is interrupted; its result is the same every time
 
-def storm(load: Callable[[], Reranker], seconds: float, seed: int) -> int:
+
+def score(engine: Reranker) -> object:
+    return engine.score("by", DOCUMENTS).tobytes()
+
+
+def rank_in_time(engine: Reranker) -> object:
+    return engine.rank("by", DOCUMENTS, deadline=3600)
+
+
+def storm(load: Callable[[], Reranker], call: Call, seconds: float, seed: int) -> int:
     """Interrupts by a timer, at random moments; how many came. Any other exception, or another score, is a failure."""
     seeded, interrupts, storming = random.Random(seed), 0, False
 
@@ -36,46 +46,46 @@ def storm(load: Callable[[], Reranker], seconds: float, seed: int) -> int:
 
     signal.signal(signal.SIGALRM, interrupt)
     engine = load()
-    expected = engine.score("by", DOCUMENTS).tobytes()
+    expected = call(engine)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
             storming = True
             signal.setitimer(signal.ITIMER_REAL, seeded.uniform(1e-5, LONGEST), APART if seeded.random() < OFTEN else 0)
             while True:
-                assert engine.score("by", DOCUMENTS).tobytes() == expected
+                assert call(engine) == expected
         except KeyboardInterrupt:
             storming = False
             interrupts += 1
     signal.setitimer(signal.ITIMER_REAL, 0)
-    still_works(engine, expected)
+    still_works(engine, call, expected)
     return interrupts
 
 
-def every_step(load: Callable[[], Reranker], opcodes: bool) -> int:
+def every_step(load: Callable[[], Reranker], call: Call, opcodes: bool) -> int:
     """An interrupt at the first line, or opcode, of a call, at the second, and so on to its end; how many there were.
 
     That is stricter than signals, which Python does not deal with at every opcode.
     """
-    reranker.CHUNK_PAIRS = 2  # so that there are two chunks: the second is tokenized beside the first
+    scoring.CHUNK_PAIRS = 2  # so that there are two chunks: the second is tokenized beside the first
     engine = load()
-    expected, step = engine.score("by", DOCUMENTS).tobytes(), 0
-    while _interrupted_at(step, engine, opcodes):
+    expected, step = call(engine), 0
+    while _interrupted_at(step, engine, call, opcodes):
         step += 1
-        assert engine.score("by", DOCUMENTS).tobytes() == expected
-    still_works(engine, expected)
+        assert call(engine) == expected
+    still_works(engine, call, expected)
     return step
 
 
-def still_works(engine: Reranker, expected: bytes) -> None:
-    assert engine.score("by", DOCUMENTS).tobytes() == expected
+def still_works(engine: Reranker, call: Call, expected: object) -> None:
+    assert call(engine) == expected
     closing = threading.Thread(target=engine.close, daemon=True)
     closing.start()
     closing.join(DEADLINE)
     assert not closing.is_alive(), "close() in another thread waits for a call that is over"
 
 
-def _interrupted_at(step: int, engine: Reranker, opcodes: bool) -> bool:
+def _interrupted_at(step: int, engine: Reranker, call: Call, opcodes: bool) -> bool:
     """Whether a call has so many steps, so that it was interrupted."""
     left = step
 
@@ -92,7 +102,7 @@ def _interrupted_at(step: int, engine: Reranker, opcodes: bool) -> bool:
 
     sys.settrace(trace)
     try:
-        engine.score("by", DOCUMENTS)
+        call(engine)
     except KeyboardInterrupt:
         return True
     finally:
@@ -106,10 +116,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--backend", choices=("native", "onnx"), help="default: as Reranker.load chooses")
+    parser.add_argument("--deadline", action="store_true", help="of calls with a deadline")
     parser.add_argument("--steps", choices=("line", "opcode"), help="instead of by a timer, at each step of a call")
     arguments = parser.parse_args()
     load = partial(Reranker.load, threads=arguments.threads, backend=arguments.backend)
-    count = every_step(load, arguments.steps == "opcode") if arguments.steps else storm(load, arguments.seconds, arguments.seed)
+    call = rank_in_time if arguments.deadline else score
+    count = (
+        every_step(load, call, arguments.steps == "opcode")
+        if arguments.steps
+        else storm(load, call, arguments.seconds, arguments.seed)
+    )
     print(f"{count} interrupts of calls with {arguments.threads} threads: works, closes, exits")
 
 

@@ -16,7 +16,8 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from builders import NORWEGIAN, bytelevel_tokenizer, unigram_tokenizer, wordpiece_tokenizer
 from paths import NANO_CHECKPOINT, SHARED
-from raskrank.encoding import MAX_UNBROKEN, EncodedPair, PairEncoder, kept_tokens
+from raskrank.encoding import EncodedPair, PairEncoder, kept_tokens
+from raskrank.prefixes import MAX_UNBROKEN
 
 # A text that takes longer is a failure. Half a second is what is promised; other work may slow this process down.
 SECONDS = 5.0

@@ -3,17 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from raskrank.activation import Activation
-from raskrank.checkpoint import modernbert, modules
+from raskrank.checkpoint import modules
 from raskrank.checkpoint.conversion import Origin, conversion
-from raskrank.checkpoint.files import is_file, is_folder, read_json, require_integers, require_utf8
-from raskrank.checkpoint.kinds import ENCODER_TYPES, MODEL_TYPES, architecture_of
+from raskrank.checkpoint.families import OF_ARCHITECTURE, Family
+from raskrank.checkpoint.files import is_file, is_folder, read_json, require_integer, require_utf8
+from raskrank.checkpoint.kinds import architecture_of
+from raskrank.checkpoint.labels import Relevant, read_labels
 from raskrank.checkpoint.layouts import Layout, recognize
 from raskrank.checkpoint.model_card import front_matter
 from raskrank.checkpoint.modules import NORM_EPSILON, Head
-from raskrank.checkpoint.tokenizer_options import check_options, stated_length
+from raskrank.checkpoint.score import activation_of
+from raskrank.checkpoint.suggestion import SUGGESTION
+from raskrank.checkpoint.tokenizer_options import check_options, has_tokenizer, stated_length
 from raskrank.checkpoint.weights import check_weights
 from raskrank.errors import CheckpointError
 from raskrank.quoting import named, quoted
@@ -29,6 +32,8 @@ CONFIGURATION = (
     "README.md",
 )
 
+# Of ALBERT, whose layers share their tensors, so that these do not tell how many there are. The largest published has 12.
+MAX_SHARED_LAYERS = 100
 # fmt: off
 # As transformers names them; its prelu and xielu have weights of their own.
 HIDDEN_ACTIVATIONS = frozenset({
@@ -36,27 +41,21 @@ HIDDEN_ACTIVATIONS = frozenset({
     "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "swish", "tanh",
 })
 # fmt: on
-_ACTIVATIONS: Mapping[str, Activation] = {
-    "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.Identity": "identity",
-    "torch.nn.modules.activation.Sigmoid": "sigmoid",
-    "torch.nn.Sigmoid": "sigmoid",
-    "torch.nn.modules.activation.Softplus": "softplus",
-    "torch.nn.Softplus": "softplus",
-    "torch.nn.modules.activation.Tanh": "tanh",
-    "torch.nn.Tanh": "tanh",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What a checkpoint's small files say: a cross-encoder with one logit."""
+    """What a checkpoint's small files say: a cross-encoder with one logit, or two."""
 
     folder: Path
     architecture: str  # "BertForSequenceClassification"
-    model_type: str  # "bert", "roberta", "xlm-roberta" or "modernbert"
+    model_type: str  # "bert", "xlm-roberta", "electra", ...: of FAMILIES
     layout: Layout  # what its tensors are called
     config: Mapping[str, object]  # known keys only, defaults filled: the arguments of transformers' config class
+    numbers: Mapping[str, int]  # the integers among them under BERT's names
+    hidden_act: str
+    epsilon: float  # of every LayerNorm of the encoder
+    relevant: Relevant | None  # of two labels; None where there is one
     layers: int
     heads: int
     hidden_size: int
@@ -70,15 +69,14 @@ class Configuration:
     head: Head | None = None  # behind the encoder, where it lies in modules of sentence-transformers
 
     @property
-    def hidden_act(self) -> str:
-        """The activation of its layers, as transformers names it."""
-        return str(self.config.get("hidden_activation", self.config.get("hidden_act")))
+    def shape(self) -> Mapping[str, object]:
+        """What its tensors and their shapes follow from."""
+        return {**self.config, **self.numbers}
 
     @property
     def epsilons(self) -> frozenset[float]:
         """What its layer normalizations add."""
-        own = float(str(self.config.get("norm_eps", self.config.get("layer_norm_eps"))))
-        return frozenset({own} if self.head is None else {own, NORM_EPSILON})
+        return frozenset({self.epsilon} if self.head is None else {self.epsilon, NORM_EPSILON})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,26 +86,29 @@ class Checkpoint(Configuration):
     parameters: int  # of the tensors that the architecture uses
 
 
-def read_checkpoint(folder: Path, origin: Origin | None = None) -> Checkpoint:
+def read_checkpoint(folder: Path, origin: Origin | None = None, relevant_label: str | int | None = None) -> Checkpoint:
     """Read `folder`'s configuration and safetensors headers; no weights, no code. origin: where it is from, for advice.
 
-    Raises as `read_configuration` does.
+    relevant_label: of two labels, the name or the index of the one that means relevant. Raises as `read_configuration` does.
     """
-    configuration = read_configuration(folder)
+    configuration = read_configuration(folder, relevant_label)
     origin = origin or Origin(str(folder))
-    if not is_file(folder / "tokenizer.json"):
-        raise CheckpointError(f"{origin.name} has no tokenizer.json. {conversion(folder, origin)}")
+    family = OF_ARCHITECTURE[configuration.architecture]
+    if not has_tokenizer(folder, family):
+        names = f", nor {' and '.join(family.vocabulary)}" if family.vocabulary else ""
+        raise CheckpointError(f"{origin.name} has no tokenizer.json{names}. {conversion(folder, origin)}")
     parameters = check_weights(
-        folder, configuration.architecture, configuration.config, configuration.layout, origin, configuration.head
+        folder, configuration.architecture, configuration.shape, configuration.layout, origin, configuration.head
     )
     return Checkpoint(**vars(configuration), parameters=parameters)
 
 
-def read_configuration(folder: Path) -> Configuration:
+def read_configuration(folder: Path, relevant_label: str | int | None = None) -> Configuration:
     """Read the files of CONFIGURATION in `folder`: all that tells what kind of model it is, and no weights.
 
-    Raises NotACrossEncoder for another kind of model (bi-encoder, causal or listwise, no classification head), and
-    CheckpointError for whatever else cannot be exported: files missing or broken, remote code, several labels, ...
+    relevant_label: as for `read_checkpoint`. Raises NotACrossEncoder for another kind of model (bi-encoder, causal or listwise,
+    no classification head), CheckpointError for whatever else cannot be exported (files missing or broken, remote code, several
+    labels, ...), and InputError for a label that is not there.
     """
     if not is_folder(folder):
         raise CheckpointError(f"{named(folder)} is not a folder. Give the folder that holds the model's config.json.")
@@ -121,66 +122,77 @@ def read_configuration(folder: Path) -> Configuration:
     card = read_json(folder / "config_sentence_transformers.json")
     tokenizer = read_json(folder / "tokenizer_config.json")
 
-    architecture = architecture_of(folder, written, card)
+    family = OF_ARCHITECTURE[architecture_of(folder, written, card)]
     check_options(folder / "tokenizer_config.json", tokenizer)
-    model_type = (MODEL_TYPES | ENCODER_TYPES)[architecture]
-    numbers = _numbers(folder / "config.json", written, model_type)
-    config = _config(folder / "config.json", written, model_type, numbers)
-    head = modules.read_head(folder, numbers["hidden_size"]) if architecture in ENCODER_TYPES else None
+    path = folder / "config.json"
+    relevant = _labels(path, written, family, relevant_label)
+    numbers = _numbers(path, written, family) | {"num_labels": 1 if relevant is None else 2}
+    hidden_act, epsilon = _hidden_activation(path, written, family), _epsilon(path, written, family)
+    head = modules.read_head(folder, numbers["hidden_size"]) if family.modular else None
     license, languages = front_matter(folder / "README.md")
     return Configuration(
         folder=folder,
-        architecture=architecture,
-        model_type=model_type,
+        architecture=family.architecture,
+        model_type=family.model_type,
         layout=layout,
-        config=config,
+        config=_arguments(family, numbers, hidden_act, epsilon)
+        | (family.arguments(path, written, numbers) if family.arguments else {}),
+        numbers=numbers,
+        hidden_act=hidden_act,
+        epsilon=epsilon,
+        relevant=relevant,
         layers=numbers["num_hidden_layers"],
         heads=numbers["num_attention_heads"],
         hidden_size=numbers["hidden_size"],
         vocab_size=numbers["vocab_size"],
         type_vocab_size=numbers.get("type_vocab_size", 1),
-        max_length=_max_length(folder, model_type, numbers, tokenizer, head),
+        max_length=_max_length(folder, family, numbers, tokenizer, head),
         pad_id=numbers["pad_token_id"],
-        activation=_activation(folder, written, card),
+        activation=activation_of(folder, written, card, relevant),
         license=license,
         languages=languages,
         head=head,
     )
 
 
-def _config(path: Path, written: Mapping[str, object], model_type: str, numbers: Mapping[str, int]) -> Mapping[str, object]:
-    """The arguments of transformers' config class."""
-    if model_type == modernbert.MODEL_TYPE:
-        return modernbert.read_config(path, written, numbers)
-    return {
+def _arguments(family: Family, numbers: Mapping[str, int], hidden_act: str, epsilon: float) -> dict[str, object]:
+    """What transformers' config class of the family is called with."""
+    arguments: dict[str, object] = {
         **numbers,
-        "num_labels": 1,
-        "hidden_act": _hidden_activation(path, written),
+        "hidden_act": hidden_act,
         "position_embedding_type": "absolute",
-        "layer_norm_eps": _epsilon(path, written),
+        "layer_norm_eps": epsilon,
     }
+    left_out = family.lacks | ({"layer_norm_eps"} if family.epsilon is not None else set())
+    return {family.spelled(name): value for name, value in arguments.items() if name not in left_out}
 
 
-def _numbers(path: Path, written: Mapping[str, object], model_type: str) -> dict[str, int]:
-    """The integers that give the model its shape, with transformers' defaults."""
+def _labels(path: Path, written: Mapping[str, object], family: Family, relevant_label: str | int | None) -> Relevant | None:
+    """As `read_labels`; the config of an encoder with a head in modules says nothing of labels."""
+    return read_labels(path, {"num_labels": 1} if family.modular else written, relevant_label)
+
+
+def _numbers(path: Path, written: Mapping[str, object], family: Family) -> dict[str, int]:
+    """The integers that give the model its shape, with transformers' defaults, under BERT's names."""
     written = {**written}
-    if model_type == "bert" and written.get("pad_token_id", 0) is None:
-        written["pad_token_id"] = 0  # BERT computes the same without; RoBERTa's kinds count positions from it
-    if model_type == modernbert.MODEL_TYPE:
-        numbers = modernbert.read_numbers(path, written)
-    else:
-        numbers = require_integers(
-            path,
-            written,
-            vocab_size=(50265 if model_type == "roberta" else 30522, 1),
-            hidden_size=(768, 1),
-            num_hidden_layers=(12, 1),
-            num_attention_heads=(12, 1),
-            intermediate_size=(3072, 1),
-            max_position_embeddings=(512, 1),
-            type_vocab_size=(2, 1),
-            pad_token_id=(0 if model_type == "bert" else 1, 0),
-        )
+    if family.reserved_positions is not None and written.get("pad_token_id", 0) is None:
+        written["pad_token_id"] = 0  # they compute the same without; RoBERTa's kinds count positions from it
+    numbers: dict[str, int] = {}
+    for name, default, least in (
+        ("vocab_size", 30522, 1),
+        ("hidden_size", 768, 1),
+        ("num_hidden_layers", 12, 1),
+        ("num_attention_heads", 12, 1),
+        ("intermediate_size", 3072, 1),
+        ("max_position_embeddings", 512, 1),
+        ("type_vocab_size", 2, 1),
+        ("pad_token_id", 0, 0),
+        *((name, default, 1) for name, default in family.further.items()),
+    ):
+        if name in family.lacks:
+            continue
+        key = family.spelled(name)
+        numbers[name] = require_integer(path, written, key, default=family.defaults.get(name, default), least=least)
     if numbers["pad_token_id"] >= numbers["vocab_size"]:
         raise CheckpointError(
             f"{path}: pad_token_id {quoted(numbers['pad_token_id'])} is no token of a vocabulary of "
@@ -188,57 +200,45 @@ def _numbers(path: Path, written: Mapping[str, object], model_type: str) -> dict
         )
     if numbers["hidden_size"] % numbers["num_attention_heads"]:
         raise CheckpointError(
-            f"{path}: hidden_size {quoted(numbers['hidden_size'])} is no multiple of "
+            f"{path}: {family.spelled('hidden_size')} {quoted(numbers['hidden_size'])} is no multiple of "
             f"{quoted(numbers['num_attention_heads'])} heads."
+        )
+    if "num_hidden_groups" in numbers and not numbers["num_hidden_groups"] <= numbers["num_hidden_layers"] <= MAX_SHARED_LAYERS:
+        raise CheckpointError(
+            f"{path}: num_hidden_layers {quoted(numbers['num_hidden_layers'])} must lie between num_hidden_groups, "
+            f"{quoted(numbers['num_hidden_groups'])}, and {MAX_SHARED_LAYERS}."
         )
     return numbers
 
 
-def _epsilon(path: Path, written: Mapping[str, object]) -> float:
-    value = written.get("layer_norm_eps", 1e-12)
+def _epsilon(path: Path, written: Mapping[str, object], family: Family) -> float:
+    if family.epsilon is not None:
+        return family.epsilon
+    key = family.spelled("layer_norm_eps")
+    value = written.get(key, family.default_epsilon)
     if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < 1:
-        raise CheckpointError(f"{path}: layer_norm_eps must lie between 0 and 1, got {quoted(value)}.")
+        raise CheckpointError(f"{path}: {key} must lie between 0 and 1, got {quoted(value)}.")
     return float(value)
 
 
-def _hidden_activation(path: Path, written: Mapping[str, object]) -> str:
-    value = written.get("hidden_act", "gelu")
+def _hidden_activation(path: Path, written: Mapping[str, object], family: Family) -> str:
+    key = family.spelled("hidden_act")
+    value = written.get(key, family.hidden_act)
     if not isinstance(value, str) or value not in HIDDEN_ACTIVATIONS:
-        raise CheckpointError(
-            f"{path}: hidden_act {quoted(value)} is not supported. Supported are {', '.join(sorted(HIDDEN_ACTIVATIONS))}."
-        )
+        known = ", ".join(sorted(HIDDEN_ACTIVATIONS))
+        raise CheckpointError(f"{path}: {key} {quoted(value)} is not supported. Supported are {known}. {SUGGESTION}")
     return value
 
 
 def _max_length(
-    folder: Path, model_type: str, numbers: Mapping[str, int], tokenizer: Mapping[str, object], head: Head | None
+    folder: Path, family: Family, numbers: Mapping[str, int], tokenizer: Mapping[str, object], head: Head | None
 ) -> int:
     """Tokens that fit. RoBERTa's kinds count positions from the one after the padding id."""
-    reserved = numbers["pad_token_id"] + 1 if model_type in ("roberta", "xlm-roberta") else 0
+    reserved = numbers["pad_token_id"] + 1 if family.reserved_positions is None else family.reserved_positions
+    usable = numbers["max_position_embeddings"] - reserved
     stated = stated_length(folder / "tokenizer_config.json", tokenizer)
     allowed = modules.stated_length(folder) if head else None
-    usable = min(
-        [numbers["max_position_embeddings"] - reserved, *(length for length in (stated, allowed) if length is not None)]
-    )
+    usable = min([usable, *(length for length in (stated, allowed) if length is not None)])
     if usable < 1:
         raise CheckpointError(f"{folder / 'config.json'}: max_position_embeddings leaves no position for a token.")
     return usable
-
-
-def _activation(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> Activation:
-    """What turns the logit into the score, read in sentence-transformers' order, with its default for one label."""
-    stated = card.get("activation_fn")
-    if stated is None:
-        nested = written.get("sentence_transformers")
-        if isinstance(nested, dict) and "activation_fn" in nested:
-            stated = nested["activation_fn"]
-        else:
-            stated = written.get("sbert_ce_default_activation_function")
-    if stated is None:
-        return "sigmoid"
-    if not isinstance(stated, str) or stated not in _ACTIVATIONS:
-        raise CheckpointError(
-            f"{folder}: the score's activation {quoted(stated)} is not supported. Supported are those of "
-            f"{', '.join(get_args(Activation))}, in torch.nn: they keep the order of the logits."
-        )
-    return _ACTIVATIONS[stated]

@@ -19,8 +19,11 @@ class Origin(NamedTuple):
     revision: str | None = None
 
 
-def conversion(folder: Path, origin: Origin) -> str:
-    """How to get a checkpoint with tokenizer.json and safetensors from one that transformers can load."""
+def conversion(folder: Path, origin: Origin, *, pickled: bool = False) -> str:
+    """How to get a checkpoint with tokenizer.json and safetensors from one that transformers can load.
+
+    pickled: its weights are; transformers reads them with weights_only=True, which calls nothing that a pickle names.
+    """
     target = Path(origin.name).resolve().name + "-converted"
     given = json.dumps(origin.name, ensure_ascii=False)
     if origin.revision is not None:
@@ -28,7 +31,7 @@ def conversion(folder: Path, origin: Origin) -> str:
     if module_folders(folder):  # whose weights only sentence-transformers puts together
         written = json.dumps(target, ensure_ascii=False)
         program = f"import sentence_transformers; sentence_transformers.CrossEncoder({given}).save_pretrained({written})"
-        return _advice("sentence-transformers", program, target)
+        return _advice("sentence-transformers", program, target, pickled=pickled)
     kept = [str(folder / name) for name in _COPIED if is_file(folder / name)]
     program = "; ".join(
         [
@@ -39,11 +42,12 @@ def conversion(folder: Path, origin: Origin) -> str:
             *(f"shutil.copy({json.dumps(file, ensure_ascii=False)}, target)" for file in kept),
         ]
     )
-    return _advice("transformers", program, target)
+    return _advice("transformers", program, target, pickled=pickled)
 
 
-def _advice(library: str, program: str, target: str) -> str:
+def _advice(library: str, program: str, target: str, *, pickled: bool) -> str:
+    safely = ", which reads a pickle's numbers and runs none of its code," if pickled else ""
     return (
-        f"Where you trust it, and {library} can load it, let that write the missing file: "
+        f"Where you trust it, and {library} can load it, let that{safely} write the missing file: "
         f"python -c {shlex.quote(program)} and then: raskrank export {shlex.quote(f'./{target}')} OUTPUT"
     )

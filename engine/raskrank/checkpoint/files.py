@@ -44,15 +44,12 @@ def read_json(path: Path, *, required: bool = False) -> dict[str, object]:
     return value
 
 
-def require_integers(path: Path, values: Mapping[str, object], **expected: tuple[int, int]) -> dict[str, int]:
-    """Those keys of the object in `path`. expected: the default and the least of each. Raises CheckpointError."""
-    numbers: dict[str, int] = {}
-    for key, (default, least) in expected.items():
-        value = values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise CheckpointError(f"{path}: {key} must be an integer of at least {least}, got {quoted(value)}.")
-        numbers[key] = value
-    return numbers
+def require_integer(path: Path, values: Mapping[str, object], key: str, *, default: int, least: int) -> int:
+    """That key of the object in `path`. Raises CheckpointError."""
+    value = values.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise CheckpointError(f"{path}: {key} must be an integer of at least {least}, got {quoted(value)}.")
+    return value
 
 
 def parse_json(path: Path) -> object:

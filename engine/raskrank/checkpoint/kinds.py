@@ -4,20 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raskrank.checkpoint import modernbert
+from raskrank.checkpoint.families import CLASSIFIERS, ENCODERS, OF_MODEL_TYPE
 from raskrank.checkpoint.modules import MODULES, has_head, module_types
-from raskrank.checkpoint.weights import SUGGESTION
+from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
 
-MODEL_TYPES = {
-    "BertForSequenceClassification": "bert",
-    "RobertaForSequenceClassification": "roberta",
-    "XLMRobertaForSequenceClassification": "xlm-roberta",
-    modernbert.CLASSIFIER: modernbert.MODEL_TYPE,
-}
-# Encoders that are read with a head in modules of sentence-transformers.
-ENCODER_TYPES = {modernbert.ENCODER: modernbert.MODEL_TYPE}
-_ARCHITECTURES = {model_type: architecture for architecture, model_type in MODEL_TYPES.items()}
 # fmt: off
 _DECODERS = frozenset({
     "bloom", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "gptj", "granite", "llama",
@@ -26,13 +18,18 @@ _DECODERS = frozenset({
 })
 _HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining", "ForTokenClassification", "ForQuestionAnswering")
 # fmt: on
+_UNSUPPORTED = {
+    "is_decoder": SUGGESTION,
+    "add_cross_attention": SUGGESTION,
+    "pruned_heads": SUGGESTION,
+    "quantization_config": "Export from the checkpoint in float that it was made from; int8 is made here.",
+}
 # Notes that transformers leaves in a config; none of them chooses code, nor is it read.
 _HARMLESS_PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_attn_implementation_autoset", "_num_labels"})
 
 
 def architecture_of(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> str:
-    """transformers' class for this cross-encoder with one logit, a key of MODEL_TYPES; of an encoder whose head lies in modules
-    of sentence-transformers, of ENCODER_TYPES.
+    """transformers' class for this cross-encoder, a key of OF_ARCHITECTURE: of an encoder, where the head lies in modules.
 
     written: config.json. card: config_sentence_transformers.json, {} where there is none.
 
@@ -44,7 +41,6 @@ def architecture_of(folder: Path, written: Mapping[str, object], card: Mapping[s
         architecture = _encoder(folder / "config.json", written)
     else:
         architecture = _architecture(folder / "config.json", written)
-        _refuse_other_labels(folder / "config.json", written)
     _refuse_unsupported(folder, written, card)
     return architecture
 
@@ -55,7 +51,7 @@ def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mappi
     kind = str(written.get("model_type", ""))
     if kind in _DECODERS:
         raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({named(', '.join(names)) or kind}). {SUGGESTION}")
-    if not MODEL_TYPES.keys() & set(names):
+    if not CLASSIFIERS.keys() & set(names):
         for name in names:
             if name.endswith("ForCausalLM") or name == "JinaForRanking":
                 raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({named(name)}). {SUGGESTION}")
@@ -76,7 +72,9 @@ def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mappi
         )
     others = [name for name in modules if name != "Transformer"]
     if others:
-        raise CheckpointError(f"{folder / MODULES} lists {named(', '.join(others))}: only a lone Transformer is supported.")
+        raise CheckpointError(
+            f"{folder / MODULES} lists {named(', '.join(others))}: only a lone Transformer is supported. {SUGGESTION}"
+        )
 
 
 def _refuse_code(path: Path, values: Mapping[str, object]) -> None:
@@ -85,7 +83,9 @@ def _refuse_code(path: Path, values: Mapping[str, object]) -> None:
     while waiting:
         for key, value in waiting.pop().items():
             if key == "auto_map":
-                raise CheckpointError(f"{path} has auto_map: the model would need remote code, which is never run.")
+                raise CheckpointError(
+                    f"{path} has auto_map: the model would need remote code, which is never run. {SUGGESTION}"
+                )
             if key.endswith("_implementation") or (key.startswith("_") and key not in _HARMLESS_PRIVATE_KEYS):
                 raise CheckpointError(
                     f"{path} has {quoted(key)}, which can choose code to run. Remove the key, if it is yours."
@@ -105,42 +105,34 @@ def _architecture(path: Path, written: Mapping[str, object]) -> str:
     Without a model_type, for which transformers looks at the folder's name, the architecture decides.
     """
     names, kind = _names(written), written.get("model_type")
-    supported = [name for name in MODEL_TYPES if name in names]
+    supported = [name for name in CLASSIFIERS if name in names]
     if names and not supported:
-        raise CheckpointError(f"{path}: {named(', '.join(names))} is not supported. Supported are {', '.join(MODEL_TYPES)}.")
+        raise CheckpointError(
+            f"{path}: {named(', '.join(names))} is not supported. Supported are {', '.join(CLASSIFIERS)}. {SUGGESTION}"
+        )
     if kind is None and len(supported) == 1:
         return supported[0]
-    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
-        raise CheckpointError(f"{path}: model_type {quoted(kind)} is not supported. Supported are {', '.join(_ARCHITECTURES)}.")
-    if supported and all((MODEL_TYPES[name] == "bert") != (kind == "bert") for name in supported):
+    if not isinstance(kind, str) or kind not in OF_MODEL_TYPE:
         raise CheckpointError(
-            f"{path}: model_type {kind!r} does not fit {supported[0]}; expected {MODEL_TYPES[supported[0]]!r}."
+            f"{path}: model_type {quoted(kind)} is not supported. Supported are {', '.join(OF_MODEL_TYPE)}. {SUGGESTION}"
         )
-    return _ARCHITECTURES[kind]  # roberta's class computes what xlm-roberta's does
+    family = OF_MODEL_TYPE[kind]
+    if supported and all(CLASSIFIERS[name].tensors != family.tensors for name in supported):
+        raise CheckpointError(
+            f"{path}: model_type {kind!r} does not fit {supported[0]}; expected {CLASSIFIERS[supported[0]].model_type!r}."
+        )
+    return family.architecture  # roberta's class computes what xlm-roberta's and camembert's do
 
 
 def _encoder(path: Path, written: Mapping[str, object]) -> str:
     """As `_architecture`, of an encoder with a head in modules."""
     names, kind = _names(written), written.get("model_type")
-    for architecture, model_type in ENCODER_TYPES.items():
-        if names == [architecture] and kind == model_type:
-            return architecture
+    for family in ENCODERS:
+        if names == [family.architecture] and kind == family.model_type:
+            return family.architecture
     found = named(", ".join(names)) or quoted(kind)
-    raise CheckpointError(
-        f"{path}: {found} with a head in {MODULES} is not supported. Supported are {', '.join(ENCODER_TYPES)}."
-    )
-
-
-def _refuse_other_labels(path: Path, written: Mapping[str, object]) -> None:
-    # As in transformers, id2label goes before num_labels, and without either there are two.
-    labels = written.get("id2label")
-    if labels is not None and not isinstance(labels, dict):
-        raise CheckpointError(f"{path}: id2label must be an object, got {quoted(labels)}.")
-    count = written.get("num_labels") if labels is None else len(labels)
-    if count is None:
-        count = 2
-    if count != 1 or not isinstance(count, int) or isinstance(count, bool):
-        raise CheckpointError(f"{path}: the head has {quoted(count)} labels. A reranker has one (num_labels 1).")
+    listed = ", ".join(family.architecture for family in ENCODERS)
+    raise CheckpointError(f"{path}: {found} with a head in {MODULES} is not supported. Supported are {listed}.")
 
 
 def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
@@ -149,9 +141,12 @@ def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mappi
     modern = written.get("model_type") == modernbert.MODEL_TYPE
     if not modern and written.get("position_embedding_type", "absolute") != "absolute":
         value = quoted(written["position_embedding_type"])
-        raise CheckpointError(f"{path}: position_embedding_type {value} is not supported, only 'absolute'.")
-    for key in ("is_decoder", "add_cross_attention", "pruned_heads", "quantization_config"):
+        raise CheckpointError(f"{path}: position_embedding_type {value} is not supported, only 'absolute'. {SUGGESTION}")
+    for key, advice in _UNSUPPORTED.items():
         if written.get(key):
-            raise CheckpointError(f"{path}: {key} is set, which is not supported.")
+            raise CheckpointError(f"{path}: {key} is set, which is not supported. {advice}")
     if card.get("default_prompt_name") is not None:
-        raise CheckpointError(f"{folder / 'config_sentence_transformers.json'}: a default prompt is not supported.")
+        raise CheckpointError(
+            f"{folder / 'config_sentence_transformers.json'}: a default prompt is not supported. Set default_prompt_name to "
+            "null, and put the prompt in front of the queries yourself."
+        )

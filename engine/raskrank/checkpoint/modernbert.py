@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raskrank.checkpoint.files import require_integers
+from raskrank.checkpoint.files import require_integer
 from raskrank.errors import CheckpointError
 from raskrank.quoting import quoted
 
@@ -20,30 +20,19 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"  # transformers 5's name
 _THETAS = {_FULL: ("global_rope_theta", 160_000.0), _SLIDING: ("local_rope_theta", 10_000.0)}
 
 
-def read_numbers(path: Path, written: Mapping[str, object]) -> dict[str, int]:
-    """The integers that give the model its shape, with transformers' defaults. path: of config.json, `written`."""
-    numbers = require_integers(
-        path,
-        written,
-        vocab_size=(50368, 1),
-        hidden_size=(768, 1),
-        num_hidden_layers=(22, 1),
-        num_attention_heads=(12, 1),
-        intermediate_size=(1152, 1),
-        max_position_embeddings=(8192, 1),
-        pad_token_id=(50283, 0),
-        local_attention=(128, 1),
-    )
+DEFAULTS: Mapping[str, int] = {
+    "vocab_size": 50368,
+    "num_hidden_layers": 22,
+    "intermediate_size": 1152,
+    "max_position_embeddings": 8192,
+    "pad_token_id": 50283,
+}
+
+
+def arguments(path: Path, written: Mapping[str, object], numbers: Mapping[str, int]) -> dict[str, object]:
+    """Further ones of transformers' ModernBertConfig. path: of config.json, `written`. Raises CheckpointError."""
     if numbers["hidden_size"] // numbers["num_attention_heads"] % 2:
         raise CheckpointError(f"{path}: heads of an odd width cannot be turned by their positions.")
-    return numbers
-
-
-def read_config(path: Path, written: Mapping[str, object], numbers: Mapping[str, int]) -> dict[str, object]:
-    """The arguments of transformers' ModernBertConfig. numbers: of `read_numbers`. Raises CheckpointError."""
-    epsilon = written.get("norm_eps", 1e-5)
-    if not isinstance(epsilon, float | int) or isinstance(epsilon, bool) or not 0 < epsilon < 1:
-        raise CheckpointError(f"{path}: norm_eps must lie between 0 and 1, got {quoted(epsilon)}.")
     flags = {key: written.get(key, False) for key in ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias")}
     for key, value in flags.items():
         if not isinstance(value, bool):
@@ -61,14 +50,11 @@ def read_config(path: Path, written: Mapping[str, object], numbers: Mapping[str,
         if written.get(key):
             raise CheckpointError(f"{path}: {key} is set, which is not supported.")
     return {
-        **numbers,
         **flags,
         **activations,
         **_thetas(path, written),
         "classifier_pooling": pooling,
         "global_attn_every_n_layers": _every(path, written, numbers["num_hidden_layers"]),
-        "norm_eps": float(epsilon),
-        "num_labels": 1,
     }
 
 
@@ -76,7 +62,7 @@ def _every(path: Path, written: Mapping[str, object], layers: int) -> int:
     """Which layers see all tokens: each whose number is a multiple of this."""
     listed = written.get("layer_types")
     if listed is None:
-        return require_integers(path, written, global_attn_every_n_layers=(3, 1))["global_attn_every_n_layers"]
+        return require_integer(path, written, "global_attn_every_n_layers", default=3, least=1)
     if isinstance(listed, list) and len(listed) == layers:
         second = next((index for index in range(1, layers) if listed[index] == _FULL), layers)
         if listed == [_SLIDING if index % second else _FULL for index in range(layers)]:
@@ -114,7 +100,7 @@ def _thetas(path: Path, written: Mapping[str, object]) -> dict[str, float]:
 def classifier_tensors(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of each tensor of ModernBertForSequenceClassification, the head first."""
     hidden = config["hidden_size"]
-    yield from _linear("classifier", 1, hidden, bias=True)
+    yield from _linear("classifier", config["num_labels"], hidden, bias=True)
     yield from _linear("head.dense", hidden, hidden, bias=config["classifier_bias"])
     yield from _norm("head.norm", config)
     yield from encoder_tensors(config, "model.")

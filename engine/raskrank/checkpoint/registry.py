@@ -31,9 +31,9 @@ class KnownModel:
     aliases: tuple[str, ...]  # other ids under which the hub has it
     license: str
     languages: tuple[str, ...]
-    activation: Activation
-    max_length: int  # tokens that it can read, special tokens included
-    export_length: int  # tokens that an export allows without being asked
+    activation: Activation | None  # None where nobody has published it
+    max_length: int | None  # tokens that it can read, special tokens included; None likewise
+    export_length: int | None  # tokens that an export allows without being asked; None for all that it can read
     layout: Layout  # what its tensors are called
     note: str
     reference: tuple[Reference, ...]
@@ -41,10 +41,12 @@ class KnownModel:
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedModel:
-    """A model that is often asked for, and why it is no cross-encoder."""
+    """A model that is often asked for, and why it is not exported."""
 
     id: str
-    reason: str
+    reason: str  # what it is
+    instead: str  # the id of a known model
+    exported: bool  # it is that model, exported by others
 
 
 def canonical(model_id: str) -> str:
@@ -87,9 +89,9 @@ def known_models() -> tuple[KnownModel, ...]:
             aliases=tuple(entry.get("aliases", ())),
             license=entry["license"],
             languages=tuple(entry["languages"]),
-            activation=entry["activation"],
-            max_length=entry["max_length"],
-            export_length=entry.get("export_length", entry["max_length"]),
+            activation=entry.get("activation"),
+            max_length=entry.get("max_length"),
+            export_length=entry.get("export_length", entry.get("max_length")),
             layout=entry.get("layout", "transformers"),
             note=entry["note"],
             reference=tuple(map(_reference, entry.get("reference", ()))),
@@ -101,7 +103,10 @@ def known_models() -> tuple[KnownModel, ...]:
 @functools.cache
 def refused_models() -> tuple[RefusedModel, ...]:
     """All of them, in the order of the file."""
-    return tuple(RefusedModel(id=entry["id"], reason=entry["reason"]) for entry in _registry()["refused"])
+    return tuple(
+        RefusedModel(id=entry["id"], reason=entry["reason"], instead=entry["instead"], exported=entry.get("exported", False))
+        for entry in _registry()["refused"]
+    )
 
 
 def _reference(entry: dict[str, Any]) -> Reference:

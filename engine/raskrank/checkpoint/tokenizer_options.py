@@ -7,6 +7,8 @@ does to casing, added tokens and the like is compared when a bundle is made.
 from collections.abc import Mapping
 from pathlib import Path
 
+from raskrank.checkpoint.families import Family
+from raskrank.checkpoint.files import is_file
 from raskrank.errors import CheckpointError
 from raskrank.quoting import quoted
 
@@ -27,10 +29,19 @@ _SWITCHES = {
 }
 
 
+def has_tokenizer(folder: Path, family: Family) -> bool:
+    """Whether there is a tokenizer.json, or what transformers makes one of."""
+    made_of = [is_file(folder / name) for name in family.vocabulary]
+    return is_file(folder / "tokenizer.json") or (any(made_of) and all(made_of))
+
+
 def check_options(path: Path, options: Mapping[str, object]) -> None:
     """Raises CheckpointError for what would give other ids than tokenizer.json. path: of tokenizer_config.json."""
     if "auto_map" in options:
-        raise CheckpointError(f"{path} has auto_map: the tokenizer would need remote code, which is never run.")
+        raise CheckpointError(
+            f"{path} has auto_map: the tokenizer would need remote code, which is never run. Where tokenizer.json is all that "
+            "it needs, remove auto_map and name one of transformers' own classes as tokenizer_class."
+        )
     for name, effect in _SWITCHES.items():
         if options.get(name):
             raise CheckpointError(f"{path}: {name} is {quoted(options[name])}, which is not supported: it {effect}.")

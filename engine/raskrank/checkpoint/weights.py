@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,16 +11,14 @@ from raskrank.checkpoint.conversion import Origin, conversion
 from raskrank.checkpoint.files import decode_json, is_file, read_bytes, read_json
 from raskrank.checkpoint.layouts import STACKED, Layout, stored
 from raskrank.checkpoint.modules import Head
+from raskrank.checkpoint.suggestion import SUGGESTION, original
+from raskrank.checkpoint.tensors import after_last_layer, expected_tensors, is_head
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
 
 # A model of 24 layers has a header of 50 kB; safetensors itself stops at 100 MB.
 MAX_HEADER_BYTES = 16 * 2**20
 
-SUGGESTION = (
-    "Use a cross-encoder, such as BAAI/bge-reranker-base; for many languages, Norwegian among them, "
-    "BAAI/bge-reranker-v2-m3 or the small cross-encoder/mmarco-mMiniLMv2-L12-H384-v1."
-)
 _FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 # The weights files that transformers turns into safetensors without other frameworks.
 _CONVERTIBLE = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -47,11 +45,6 @@ def check_weights(
     head: what lies in modules of sentence-transformers, if anything does.
     """
     tensors = _renamed(read_headers(folder, origin), folder) if layout == "transformers" else read_headers(folder, origin)
-    further = re.compile(rf"(?:^|\.)(?:encoder\.layer|layers)\.{numbers['num_hidden_layers']}\.")
-    if any(further.search(name) for name in tensors):
-        raise CheckpointError(
-            f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
-        )
     if head is not None:
         tensors |= head_headers(folder, head, origin)
     parameters, used = 0, set()
@@ -63,7 +56,7 @@ def check_weights(
             continue
         used.add(name)
         if name not in tensors:
-            if name.startswith(("classifier.", "head.")) or ".pooler." in name:
+            if is_head(name):
                 raise NotACrossEncoder(
                     f"{folder}: the weights have no classification head ({named(name)} is missing), though config.json says "
                     f"{architecture}. {SUGGESTION}"
@@ -77,6 +70,11 @@ def check_weights(
                 f"{folder}: the weights do not fit config.json: {name} has shape {quoted(found)}, expected {quoted(shape)}."
             )
         parameters += math.prod(shape)
+    further = after_last_layer(architecture, numbers)
+    if any(further in name for name in tensors):
+        raise CheckpointError(
+            f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
+        )
     # Where code which is not run stands for the layout, a tensor too many means that it would compute something else.
     exact: str | None = layout if layout != "transformers" else "modules" if head is not None else None
     unknown = sorted(tensors.keys() - used)
@@ -98,48 +96,6 @@ def _renamed(tensors: Mapping[str, Header], folder: Path) -> dict[str, Header]:
     return renamed
 
 
-def expected_tensors(
-    architecture: str, numbers: Mapping[str, Any], head: Head | None = None
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name as in transformers, and shape, the head first. Lazy: a hostile layer count ends at the first that is missing."""
-    if head is not None:
-        yield from head.tensors()
-    if architecture == modernbert.CLASSIFIER:
-        yield from modernbert.classifier_tensors(numbers)
-        return
-    if architecture == modernbert.ENCODER:
-        yield from modernbert.encoder_tensors(numbers)
-        return
-    hidden, inner = numbers["hidden_size"], numbers["intermediate_size"]
-    bert = architecture.startswith("Bert")
-    base = "bert" if bert else "roberta"
-    yield from _linear("classifier" if bert else "classifier.out_proj", 1, hidden)
-    yield from _linear("bert.pooler.dense" if bert else "classifier.dense", hidden, hidden)
-    yield f"{base}.embeddings.word_embeddings.weight", (numbers["vocab_size"], hidden)
-    yield f"{base}.embeddings.position_embeddings.weight", (numbers["max_position_embeddings"], hidden)
-    yield f"{base}.embeddings.token_type_embeddings.weight", (numbers["type_vocab_size"], hidden)
-    yield from _norm(f"{base}.embeddings.LayerNorm", hidden)
-    for index in range(numbers["num_hidden_layers"]):
-        layer = f"{base}.encoder.layer.{index}"
-        for part in ("query", "key", "value"):
-            yield from _linear(f"{layer}.attention.self.{part}", hidden, hidden)
-        yield from _linear(f"{layer}.attention.output.dense", hidden, hidden)
-        yield from _norm(f"{layer}.attention.output.LayerNorm", hidden)
-        yield from _linear(f"{layer}.intermediate.dense", inner, hidden)
-        yield from _linear(f"{layer}.output.dense", hidden, inner)
-        yield from _norm(f"{layer}.output.LayerNorm", hidden)
-
-
-def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (rows, columns)
-    yield f"{name}.bias", (rows,)
-
-
-def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (size,)
-    yield f"{name}.bias", (size,)
-
-
 def head_headers(folder: Path, head: Head, origin: Origin | None = None) -> dict[str, Header]:
     """Each tensor of the modules that make the head, by the module's folder and its name there. origin: for advice."""
     files = {module.folder: folder / module.folder / "model.safetensors" for module in head.modules}
@@ -158,12 +114,18 @@ def read_headers(folder: Path, origin: Origin | None = None) -> dict[str, Header
         return _read_header(single)
     if not is_file(index):
         origin = origin or Origin(str(folder))
+        exports = [path.relative_to(folder).as_posix() for pattern in ("*.onnx", "*/*.onnx") for path in folder.glob(pattern)]
+        if exports:
+            raise CheckpointError(
+                f"{origin.name} has no model.safetensors, only {named(', '.join(sorted(exports)))}: an export by others, which "
+                f"cannot be compared with the weights it was made from. Raskrank makes its own: {original(folder)}."
+            )
         patterns = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
         others = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
         there = f", only {named(', '.join(others))}" if others else ""
         # A hub's pickles are not downloaded, so that there may be one.
         convertible = not others or any(is_file(folder / name) for name in _CONVERTIBLE)
-        advice = conversion(folder, origin) if convertible else "Ask whoever made it for safetensors."
+        advice = conversion(folder, origin, pickled=True) if convertible else "Ask whoever made it for safetensors."
         raise CheckpointError(
             f"{origin.name} has no model.safetensors{there}. Only safetensors are read, because pickles can run code. {advice}"
         )

@@ -24,8 +24,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     last = {"export": "output", "rank": "file"}.get(arguments.command, "")
     if len(rest) == 1 and getattr(arguments, last, "") is None and (rest[0] == "-" or not rest[0].startswith("-")):
         setattr(arguments, last, rest.pop())
-    if arguments.command in ("bench", "compare") and not any(part.startswith("-") for part in rest):
-        arguments.models, rest = arguments.models + rest, []
+    many = {"bench": "models", "compare": "models", "score": "paths"}.get(arguments.command)
+    if many is not None and not any(part.startswith("-") for part in rest):
+        setattr(arguments, many, getattr(arguments, many) + rest)
+        rest = []
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments

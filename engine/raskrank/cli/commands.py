@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Mapping
 
+from raskrank.bulk.job import BAD_ROWS, PART_ROWS
+from raskrank.bulk.job import FORMATS as BULK_FORMATS
 from raskrank.checkpoint.registry import DEFAULT_MODEL
-from raskrank.cli.parser import Commands, Parser, count, seconds
+from raskrank.cli.parser import Commands, Parser, count, counts, natural, number, price, seconds
 from raskrank.cpu import TARGETS
 from raskrank.documents import TEXT_FIELDS
 from raskrank.process.threads import ENVIRONMENT as THREADS
 from raskrank.process.threads import MAX_THREADS
 from raskrank.rows import FORMATS
 from raskrank.settings import ENVIRONMENT
+from raskrank.windows import Windows
 
 BUNDLE = "a bundle's folder, such as ./bge, or owner/name of an exported hub model (default: see raskrank --help)"
 CHECKPOINT = "folder of the checkpoint that the bundle was made from (default: where the bundle's manifest says)"
+WINDOWS = Windows()
 NEEDS_EXPORT = "Needs: pip install 'raskrank[export]'"
 
 
@@ -81,6 +85,12 @@ def _export(commands: Commands) -> None:
         "--accept-license", metavar="L", help="accept by its name a license that restricts use, such as cc-by-nc-4.0"
     )
     command.add_argument(
+        "--relevant-label",
+        metavar="L",
+        help="of a model with two labels, the name or the index of the one that means relevant (default: the one that "
+        "config.json calls so)",
+    )
+    command.add_argument(
         "--min-tau", metavar="T", type=float, help="lowest Kendall tau, -1 to 1, for int8; what falls below it is repaired"
     )
     command.add_argument("--max-drift", metavar="D", type=float, help="largest drift of a score, 0 to 1, for int8")
@@ -107,6 +117,15 @@ def _rank(commands: Commands) -> None:
     command.add_argument(
         "--raw-scores", action="store_true", help="print logits, before any sigmoid: they differ where scores round to the same"
     )
+    command.add_argument("--score-threshold", metavar="X", type=number, help="leave out documents that score less than X")
+    command.add_argument(
+        "--deadline",
+        metavar="S",
+        type=seconds,
+        help="seconds from when the model is loaded: documents are taken in the order of the input, and those that are not "
+        "scored by then follow, without a score",
+    )
+    _long_documents(command)
     _threads(command)
     command.add_argument(
         "--fallback", choices=("torch",), help="let PyTorch score what the bundle cannot; each time it does is a warning"
@@ -119,6 +138,68 @@ def _rank(commands: Commands) -> None:
     _other_cpu(command)
     _own_memory(command)
     command.add_argument("--checkpoint", metavar="C", help=CHECKPOINT)
+
+
+def _score(commands: Commands) -> None:
+    command = commands.add(
+        "score",
+        "score the pairs of large files, on one machine or many",
+        "Each row of the input is a pair: columns query and document, or fields of JSON objects. The output has all columns of "
+        "the input, in the same format, with score and truncated, and with windows span_start and span_end: the characters of "
+        "the document that the score is of. It is a folder of parts, each of which is there whole or not at all. What was "
+        "stopped goes on with the same command, and loses at most the parts that were in work. Memory does not grow with the "
+        "input.",
+        "raskrank score pairs.parquet scored/ --bundle ./bge\n"
+        "raskrank score pairs/ more.parquet scored/ --bundle ./bge --ray=auto",
+        "the bundle is broken, a score is no number, or the output cannot be written",
+        "Parquet needs: pip install 'raskrank[bulk]'; --ray needs: pip install 'raskrank[ray]'",
+    )
+    command.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="INPUT... OUTPUT: files and folders of .parquet, .jsonl, .csv or .tsv, with a header, and a folder for the output",
+    )
+    command.add_argument("--query-column", metavar="NAME", default="query", help="that has the queries (default: query)")
+    command.add_argument(
+        "--document-column", metavar="NAME", default="document", help="that has the documents (default: document)"
+    )
+    command.add_argument(
+        "--prefix",
+        metavar="P",
+        default="",
+        help="put this in front of the names of the columns that are added (default: nothing)",
+    )
+    command.add_argument("--format", choices=BULK_FORMATS, help="of the input (default: by the files' names)")
+    command.add_argument("--bundle", metavar="B", help=BUNDLE)
+    command.add_argument("--raw-scores", action="store_true", help="logits, before any sigmoid")
+    _long_documents(command)
+    command.add_argument(
+        "--bad-rows",
+        choices=BAD_ROWS,
+        default="stop",
+        help="what a row gets whose query or document is null or no text, or whose score is no number: stop ends with an error "
+        "that says where, null writes a null score (default: stop)",
+    )
+    command.add_argument(
+        "--part-rows", metavar="N", type=count, default=PART_ROWS, help=f"rows of a part, at most (default: {PART_ROWS})"
+    )
+    _threads(command)
+    _backend(command)
+    _other_cpu(command)
+    _own_memory(command)
+    command.add_argument(
+        "--price-per-hour", metavar="X", type=price, help="of one machine: the summary says what a million pairs cost"
+    )
+    command.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        nargs="?",
+        const="",
+        help="score on the cluster of Ray at ADDRESS, or auto for the one that this machine is of; without ADDRESS that of "
+        "RAY_ADDRESS, else one that is started here; --threads is then for each actor (default: the cores of a machine in "
+        "groups of at most 8). All machines need the input, the output and the bundle at the same paths",
+    )
 
 
 def _info(commands: Commands) -> None:
@@ -161,7 +242,8 @@ def _compare(commands: Commands) -> None:
         "compare models on data: size, speed and quality side by side",
         "The models rank the same candidates: of each query the relevant passages, and what BM25 finds best. Then they take "
         "turns on the clock. Prints Markdown.",
-        "raskrank compare ./bundles/bge-int8 ./bundles/bge-fp32 --against torch \\\n  --data norquad --chart bge.png",
+        "raskrank compare ./bundles/bge-int8 ./bundles/bge-fp32 --against torch \\\n  --data norquad --chart bge.png\n"
+        "raskrank compare ./bundles/minilm ./bundles/bge --cascade 30 --candidates 100",
         "a model is broken or no cross-encoder",
         "Needs: pip install 'raskrank[compare]'; for checkpoints also 'raskrank[export]'",
     )
@@ -177,6 +259,14 @@ def _compare(commands: Commands) -> None:
     command.add_argument("--candidates", metavar="N", type=count, default=20, help="documents of each query (default: 20)")
     command.add_argument("--against", choices=("torch",), help="also the checkpoint that each bundle was made from")
     _backend(command)
+    command.add_argument(
+        "--cascade",
+        metavar="K",
+        type=counts,
+        default=(),
+        help="also the models in a row, from the fastest to the strongest: each but the last passes on the K documents that it "
+        "finds best (for three models, two numbers: 100,30), and what that loses and gains beside the last one alone",
+    )
     command.add_argument(
         "--bi-encoder",
         metavar="M",
@@ -214,6 +304,61 @@ def _bench(commands: Commands) -> None:
     )
 
 
+def _serve(commands: Commands) -> None:
+    command = commands.add(
+        "serve",
+        "rank over HTTP, for clients of Cohere, Jina, vLLM, infinity, TEI and Voyage",
+        "Answers POST /rerank, /v1/rerank and /v2/rerank in the shape of the request; GET /info, /health, /ready, /metrics and "
+        "/docs; and a page at / to try it on. What would wait too long is refused with 429. SIGTERM ends the calls in flight. "
+        "With --json it prints the address when it is ready.",
+        "raskrank serve --bundle ./bge --port 8000 --api-key-file key.txt",
+        "the bundle is broken",
+        "Needs: pip install 'raskrank[server]'",
+    )
+    command.add_argument("--bundle", metavar="B", help=BUNDLE)
+    command.add_argument(
+        "--host", metavar="H", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)"
+    )
+    command.add_argument("--port", metavar="P", type=natural, default=8000, help="0 for any that is free (default: 8000)")
+    command.add_argument(
+        "--api-key-file", metavar="FILE", help="one key a line; requests need one in their header Authorization (default: none)"
+    )
+    command.add_argument(
+        "--deadline", metavar="S", type=seconds, help="of each request; an answer that is late is partial (default: none)"
+    )
+    command.add_argument(
+        "--max-wait",
+        metavar="S",
+        type=seconds,
+        default=10.0,
+        help="seconds of work that may be waiting; what comes then is refused with 429 (default: 10)",
+    )
+    command.add_argument("--max-tokens", metavar="N", type=count, help="the same in tokens (default: by --max-wait)")
+    command.add_argument("--max-requests", metavar="N", type=count, default=256, help="the same in requests (default: 256)")
+    command.add_argument(
+        "--max-body", metavar="BYTES", type=count, default=2**23, help="of a request; else 413 (default: 8 MiB)"
+    )
+    command.add_argument(
+        "--max-documents", metavar="N", type=count, default=1000, help="of a request; else 422 (default: 1000)"
+    )
+    command.add_argument(
+        "--max-text-chars", metavar="N", type=count, default=200_000, help="of a text; else 422 (default: 200000)"
+    )
+    command.add_argument(
+        "--grace", metavar="S", type=count, default=30, help="seconds that calls in flight get after SIGTERM (default: 30)"
+    )
+    command.add_argument(
+        "--cache-bytes", metavar="N", type=natural, default=0, help="memory for scores of pairs that come again (default: 0)"
+    )
+    _threads(command)
+    command.add_argument(
+        "--fallback", choices=("torch",), help="let PyTorch score what the bundle cannot; each time it does is a warning"
+    )
+    _backend(command)
+    _other_cpu(command)
+    _own_memory(command)
+
+
 def _backend(command: Parser) -> None:
     command.add_argument(
         "--backend",
@@ -249,6 +394,25 @@ def _documents(command: Parser) -> None:
     command.add_argument("--format", choices=FORMATS, help="of those documents (default: by its name, else by how it begins)")
 
 
+def _long_documents(command: Parser) -> None:
+    command.add_argument(
+        "--long-documents",
+        choices=("truncate", "windows"),
+        default="truncate",
+        help="what becomes of a document that is too long for the model: its end is not read, or it is read in overlapping "
+        "windows and the best of them counts (default: truncate)",
+    )
+    command.add_argument(
+        "--max-windows", metavar="N", type=count, help=f"windows of one document at most (default: {WINDOWS.max_windows})"
+    )
+    command.add_argument(
+        "--overlap",
+        metavar="N",
+        type=natural,
+        help=f"tokens that neighbouring windows share, at least (default: {WINDOWS.overlap})",
+    )
+
+
 def _threads(command: Parser) -> None:
     command.add_argument(
         "--threads",
@@ -261,8 +425,10 @@ def _threads(command: Parser) -> None:
 COMMANDS: Mapping[str, Callable[[Commands], None]] = {
     "export": _export,
     "rank": _rank,
+    "score": _score,
     "info": _info,
     "verify": _verify,
     "compare": _compare,
     "bench": _bench,
+    "serve": _serve,
 }

@@ -31,6 +31,7 @@ PACKAGES = {
     "torch": ("torch", "transformers"),
     "bi-encoder": ("sentence-transformers",),
     "bm25": ("bm25s",),
+    "cascade": (),
 }
 OWN = "Raskrank's samples"  # the data of a call that names none
 
@@ -41,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         need("--against torch", *EXPORTER)
     if arguments.candidates < MIN_CANDIDATES:
         raise InputError(f"--candidates: expected at least {MIN_CANDIDATES}, got {arguments.candidates}")
+    _check_cascade(arguments)
     chart = None if arguments.chart is None else Path(arguments.chart)
     if chart:
         check_chart(chart)
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         threads=threads.choose(None).number,
         backend=arguments.backend,
         against_torch=arguments.against == "torch",
+        cascade=arguments.cascade,
         others=_others(arguments, data),
     )
     with loading as contenders:
@@ -65,6 +68,17 @@ def run(arguments: argparse.Namespace) -> int:
     if chart:
         say(f"the chart is in {chart}")
     return 0
+
+
+def _check_cascade(arguments: argparse.Namespace) -> None:
+    keep, models = arguments.cascade, len(arguments.models)
+    if keep and len(keep) != models - 1:
+        raise InputError(f"--cascade: expected a number for each MODEL but the last, got {len(keep)} for {models} models")
+    if keep and keep[0] >= arguments.candidates:
+        raise InputError(
+            f"--cascade: {keep[0]} documents of {arguments.candidates} are all of them, so that nothing is pruned; "
+            "name fewer, or more with --candidates"
+        )
 
 
 def _others(arguments: argparse.Namespace, data: Data) -> list[Contender]:

@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         trim_vocab=arguments.trim_vocab,
         trim_form=form_of(arguments),
         accept_license=arguments.accept_license,
+        relevant_label=arguments.relevant_label,
         thresholds=Thresholds(**{name: value for name, value in asked.items() if value is not None}),
         overwrite=arguments.overwrite,
         progress=Steps(sys.stderr) if shown else None,

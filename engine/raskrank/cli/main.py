@@ -55,12 +55,16 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
             from raskrank.cli.export import run
         case "rank":
             from raskrank.cli.rank import run
+        case "score":
+            from raskrank.cli.score import run
         case "info":
             from raskrank.cli.info import run
         case "verify":
             from raskrank.cli.verify import run
         case "compare":
             from raskrank.cli.compare import run
+        case "serve":
+            from raskrank.cli.serve import run
         case _:
             from raskrank.cli.bench import run
     return run

@@ -4,6 +4,7 @@ import argparse
 import math
 import textwrap
 from contextlib import suppress
+from itertools import pairwise
 from typing import NoReturn
 
 from raskrank.errors import InputError
@@ -46,8 +47,37 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
 
 
+def natural(text: str) -> int:
+    with suppress(ValueError):
+        if (number := int(text)) >= 0:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+
+
+def number(text: str) -> float:
+    with suppress(ValueError):
+        if not math.isnan(number := float(text)):
+            return number
+    raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers between commas, none above the one before."""
+    numbers = tuple(count(part) for part in text.split(","))
+    if any(later > earlier for earlier, later in pairwise(numbers)):
+        raise argparse.ArgumentTypeError(f"expected numbers that do not rise, got {text!r}")
+    return numbers
+
+
 def seconds(text: str) -> float:
     with suppress(ValueError):
         if 0 < (number := float(text)) < math.inf:
             return number
     raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
+
+
+def price(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (number := float(text)) < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")

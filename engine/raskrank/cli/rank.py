@@ -1,25 +1,30 @@
 """`raskrank rank`."""
 
 import argparse
+import math
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from raskrank import license
-from raskrank.cli.shared import EXPORTER, choose, form_of, progress_bar
+from raskrank.cli.shared import EXPORTER, choose, form_of, progress_bar, windows_of
 from raskrank.documents import TITLE_FIELD, Document, read_documents
 from raskrank.errors import NonFiniteScore
 from raskrank.extras import need
-from raskrank.reranker import Ranked, Reranker
-from raskrank.terminal import columns, say, show, table, to_json
+from raskrank.ranking import Ranked
+from raskrank.reranker import Reranker
+from raskrank.terminal import ELLIPSIS, columns, say, show, table, to_json
+from raskrank.windows import Windows
 
 PROGRESS_DOCUMENTS = 200  # fewer are ranked before a bar says anything
+UNSCORED = "–"  # in the place of a score
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.backend == "torch":
         need("--backend torch", *EXPORTER)
+    windows = windows_of(arguments)
     name, documents = read_documents(arguments.file, form_of(arguments))
     if any(document.untold_title for document in documents):
         say(f'note: "{TITLE_FIELD}" is not ranked; --title-field {TITLE_FIELD} puts it in front of each text')
@@ -36,16 +41,29 @@ def run(arguments: argparse.Namespace) -> int:
     ) as reranker:
         with progress_bar(reranker, "ranking", len(texts)) if len(texts) > PROGRESS_DOCUMENTS else nullcontext():
             try:
-                hits = reranker.rank(arguments.query, texts, top_k=arguments.top_k, raw_scores=arguments.raw_scores)
+                hits = reranker.rank(
+                    arguments.query,
+                    texts,
+                    top_k=arguments.top_k,
+                    raw_scores=arguments.raw_scores,
+                    score_threshold=arguments.score_threshold,
+                    long_documents=windows or "truncate",
+                    deadline=arguments.deadline,
+                )
             except NonFiniteScore as error:
                 raise NonFiniteScore(f"{name}: {_broken(error, documents)}", error.indices) from error
         info = reranker.info()
         if note := license.note(info.name, info.license):
             say(note)
+        if hits.partial and (arguments.json or not any(math.isnan(hit.score) for hit in hits)):
+            say(f"note: not all of {len(documents)} documents were scored within {arguments.deadline:g} s")
         if arguments.json:
             show(_ranking_json(hits, documents))
         elif hits:
-            show("\n".join(_ranking_table(hits, documents, info.max_length)))
+            notes = {"*": _unread(info.max_length, windows), UNSCORED: f"not scored within {arguments.deadline or 0:g} s"}
+            show("\n".join(_ranking_table(hits, documents, notes)))
+        elif documents:
+            say(f"{name}: none of {len(documents)} documents scores {arguments.score_threshold:g} or more")
         else:
             say(f"{name} holds no document")
     return 0
@@ -57,28 +75,42 @@ def _ranking_json(hits: Sequence[Ranked], documents: Sequence[Document]) -> str:
     for rank, hit in enumerate(hits, 1):
         document = documents[hit.index]
         row = {"rank": rank, "index": hit.index, document.unit: document.number, **document.extra}
-        rows.append(to_json({**row, "score": hit.score, "truncated": hit.truncated, "text": document.text}))
+        read = {"truncated": hit.truncated} if hit.span is None else {"truncated": hit.truncated, "span": hit.span}
+        rows.append(to_json({**row, "score": hit.score, **read, "text": document.text}))
     return "[\n" + ",\n".join(rows) + "\n]" if rows else "[]"
 
 
-def _ranking_table(hits: Sequence[Ranked], documents: Sequence[Document], max_length: int) -> list[str]:
+def _ranking_table(hits: Sequence[Ranked], documents: Sequence[Document], notes: Mapping[str, str]) -> list[str]:
+    """notes: what the mark of a truncated document says, and that of one without a score."""
     limit, truncated = columns(sys.stdout), any(hit.truncated for hit in hits)
     marks = {False: [""], True: ["*"]} if truncated else {False: []}  # the column is there only if it says something
     rows = [
         [
             str(rank),
-            f"{hit.score:.4f}",
+            UNSCORED if math.isnan(hit.score) else f"{hit.score:.4f}",
             str(documents[hit.index].number),
             *marks[hit.truncated],
-            documents[hit.index].text,
+            _beginning(documents[hit.index].text, hit.span),
         ]
         for rank, hit in enumerate(hits, 1)
     ]
     lines = table(["rank", "score", documents[0].unit, *marks[False], "text"], rows, limit)
-    if truncated:
-        note = f"* not read to its end: the model reads {max_length} tokens of query and document"
-        lines += ["", *textwrap.wrap(note, limit, subsequent_indent="  ")]
+    used = {"*": truncated, UNSCORED: any(math.isnan(hit.score) for hit in hits)}
+    for mark in (mark for mark, there in used.items() if there):
+        lines += ["", *textwrap.wrap(f"{mark} {notes[mark]}", limit, subsequent_indent="  ")]
     return lines
+
+
+def _beginning(text: str, span: tuple[int, int] | None) -> str:
+    """What a line shows the beginning of: the best window, or the text where it begins with that."""
+    start = 0 if span is None else span[0]
+    return f"{ELLIPSIS} {text[start:]}" if text[:start].strip() else text
+
+
+def _unread(max_length: int, windows: Windows | None) -> str:
+    if windows is None:
+        return f"not read to its end: the model reads {max_length} tokens of query and document"
+    return f"not read to its end: {windows.max_windows} windows of {max_length} tokens, the query in each"
 
 
 def _broken(error: NonFiniteScore, documents: Sequence[Document]) -> str:

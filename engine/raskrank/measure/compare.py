@@ -11,11 +11,12 @@ import numpy as np
 from raskrank.backend import Float32Array
 from raskrank.measure import fresh
 from raskrank.measure.candidates import Task
+from raskrank.measure.cascade import CascadeContender
 from raskrank.measure.contender import Contender, Ranking
 from raskrank.measure.cross_encoder import CrossEncoder
 from raskrank.measure.fresh import FreshProcess
 from raskrank.measure.progress import step
-from raskrank.measure.quality import Quality, quality
+from raskrank.measure.quality import DEPTH, Quality, quality
 from raskrank.measure.timing import Timing, interleaved
 from raskrank.parity import kendall_tau
 from raskrank.terminal import Steps
@@ -55,6 +56,15 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Of a cascade with its last model alone, over all queries."""
+
+    alone: int  # place of that model in the results
+    top: float  # the mean share of the last model's DEPTH best documents that are among the cascade's, in [0, 1]
+    top1: float  # the share of queries with the same best passage, in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """What is known and what was measured of a model."""
 
@@ -68,8 +78,9 @@ class Result:
     languages: Mapping[str, Judged]  # {} where the data states none
     non_finite: int  # scores that were NaN or infinite
     agreement: Agreement | None  # of a bundle, where its checkpoint was run too
+    overlap: Overlap | None  # of a cascade
     calls: Mapping[int, Timing]  # by number of passages
-    fresh: FreshProcess | None  # None for a bi-encoder
+    fresh: FreshProcess | None  # None for what is no single cross-encoder
 
 
 def measure(contenders: Sequence[Contender], tasks: Sequence[Task], progress: Steps | None = None) -> list[Result]:
@@ -79,6 +90,7 @@ def measure(contenders: Sequence[Contender], tasks: Sequence[Task], progress: St
     calls = {count: _time_calls(contenders, tasks, count, progress) for count in COUNTS}
     results = []
     for index, contender in enumerate(contenders):
+        alone = contenders.index(contender.alone) if isinstance(contender, CascadeContender) else None
         texts, reference = _passages(tasks), contender.reference
         tokens = dict(zip(texts, contender.count_tokens(texts), strict=True))
         ranked = list(zip(tasks, rankings[index], strict=True))
@@ -94,6 +106,7 @@ def measure(contenders: Sequence[Contender], tasks: Sequence[Task], progress: St
                 languages=_judge_languages(ranked, tokens),
                 non_finite=sum(ranking.non_finite for ranking in rankings[index]),
                 agreement=agreement(rankings[contenders.index(reference)], rankings[index]) if reference else None,
+                overlap=None if alone is None else overlap(alone, rankings[alone], rankings[index]),
                 calls={count: timings[str(index)] for count, timings in calls.items()},
                 fresh=started.get(str(index)),
             )
@@ -106,6 +119,16 @@ def agreement(reference: Sequence[Ranking], rankings: Sequence[Ranking]) -> Agre
     pairs = [(first.order, second.order) for first, second in zip(reference, rankings, strict=True)]
     return Agreement(
         tau=fmean(kendall_tau(_places(first), _places(second)) for first, second in pairs),
+        top1=fmean(float(first[0] == second[0]) for first, second in pairs),
+    )
+
+
+def overlap(alone: int, reference: Sequence[Ranking], rankings: Sequence[Ranking]) -> Overlap:
+    """How far a cascade gives what its last model, whose rankings `reference` are, finds alone. alone: as in Overlap."""
+    pairs = [(first.order, second.order) for first, second in zip(reference, rankings, strict=True)]
+    return Overlap(
+        alone=alone,
+        top=fmean(len({*first[:DEPTH]} & {*second[:DEPTH]}) / len(first[:DEPTH]) for first, second in pairs),
         top1=fmean(float(first[0] == second[0]) for first, second in pairs),
     )
 
@@ -125,7 +148,7 @@ def _start_anew(contenders: Sequence[Contender], tasks: Sequence[Task], progress
     starts = {
         str(index): partial(contender.start_anew, query, documents)
         for index, contender in enumerate(contenders)
-        if isinstance(contender, CrossEncoder)  # a bi-encoder is here for its quality and the time of its calls
+        if isinstance(contender, CrossEncoder)  # the others are here for their quality and the time of their calls
     }
     with step(progress, "fresh processes", fresh.PROCESSES * len(starts)) as advance:
         return fresh.medians(starts, advance=advance)

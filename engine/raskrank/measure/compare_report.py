@@ -35,6 +35,9 @@ def to_markdown(results: Sequence[Result], about: About) -> str:
     ]
     if rows:
         parts += ["## Against the checkpoint", markdown_table(["model", "runs", "Kendall tau", "same best passage"], rows)]
+    for result in results:
+        if result.overlap:
+            parts += ["## In a cascade, against the last model alone", _cascade_table(results[result.overlap.alone], result)]
     few, many = COUNTS
     rounds = min(len(timing.seconds) for result in results for timing in result.calls.values())
     columns = ["M params", "MB disk", "MB memory", "s to score", *(f"ms for {count}" for count in COUNTS)]
@@ -75,7 +78,21 @@ def _model(result: Result) -> dict[str, object]:
         **_judged_dict(result.overall),
         "languages": {language: _judged_dict(judged) for language, judged in result.languages.items()},
         "against_checkpoint": asdict(result.agreement) if result.agreement else None,
+        "against_last_alone": {f"top{DEPTH}": result.overlap.top, "top1": result.overlap.top1} if result.overlap else None,
     }
+
+
+def _cascade_table(alone: Result, cascade: Result) -> str:
+    def row(result: Result, top: float, top1: float) -> list[str]:
+        medians = [result.calls[count].median for count in COUNTS]
+        ratio = alone.calls[COUNTS[-1]].median / medians[-1]
+        quality = f"{result.overall.quality.ndcg:.4f}"
+        return [result.name, quality, f"{top:.1%}", f"{top1:.1%}", *(number(median * 1e3) for median in medians), number(ratio)]
+
+    overlap = cascade.overlap
+    rows = [row(alone, 1.0, 1.0)] + ([row(cascade, overlap.top, overlap.top1)] if overlap else [])
+    times = [*(f"ms for {count}" for count in COUNTS), f"times as fast for {COUNTS[-1]}"]
+    return markdown_table(["model", f"nDCG@{DEPTH}", f"same top {DEPTH}", "same best passage", *times], rows, left=1)
 
 
 def _judged_dict(judged: Judged) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from raskrank.bundle import read_manifest
 from raskrank.errors import CheckpointError, InputError
 from raskrank.manifest import MANIFEST, Source
+from raskrank.measure.cascade import CascadeContender
 from raskrank.measure.contender import Contender
 from raskrank.measure.cross_encoder import CrossEncoder
 from raskrank.measure.progress import step
@@ -57,14 +58,15 @@ def loaded_for_comparison(
     threads: int,
     backend: BackendName | None = None,
     against_torch: bool = False,
+    cascade: Sequence[int] = (),
     others: Sequence[Contender] = (),
 ) -> Iterator[Sequence[Contender]]:
     """The models in order, in memory until the block ends.
 
     folders: each of a bundle, or of a checkpoint, which runs in PyTorch. threads: of each of them. backend: of the bundles,
     as in `Reranker.load`. against_torch: also the checkpoint of each bundle, once, in front of the first bundle that was made
-    from it. others: added at the end, and closed with the models. Where two share a name and a backend, their folders are
-    added to their names.
+    from it. cascade: also the models in a row, each but the last passing on so many documents. others: added at the end, and
+    closed with the models. Where two share a name and a backend, their folders are added to their names.
 
     Raises InputError for a model that is there twice, CheckpointError for a checkpoint that is not on this machine, and as
     `Reranker.load` does.
@@ -74,6 +76,7 @@ def loaded_for_comparison(
             raise InputError(f"{folder} is there {times} times; name each model once")
     with ExitStack() as stack:
         found: list[Contender] = []
+        models: list[CrossEncoder] = []
         references: dict[tuple[str, int], CrossEncoder] = {}  # by digest of the weights, and max_length
 
         def add(contender: Contender) -> None:
@@ -82,7 +85,8 @@ def loaded_for_comparison(
 
         for folder in folders:
             if _is_checkpoint(folder):
-                add(CrossEncoder(checkpoint=folder, threads=threads))
+                models.append(CrossEncoder(checkpoint=folder, threads=threads))
+                add(models[-1])
                 continue
             reference = None
             if against_torch:
@@ -93,10 +97,14 @@ def loaded_for_comparison(
                     references[key] = CrossEncoder(bundle=folder, checkpoint=checkpoint, threads=threads)
                     add(references[key])
                 reference = references[key]
-            add(CrossEncoder(bundle=folder, backend=backend, reference=reference, threads=threads))
+            models.append(CrossEncoder(bundle=folder, backend=backend, reference=reference, threads=threads))
+            add(models[-1])
+        _tell_apart(found)
+        if cascade:
+            add(CascadeContender(models, cascade))
         for other in others:
             add(other)
-        _tell_apart(found)
+        _tell_apart(others)
         if any(contender.backend in ("torch", "bi-encoder") for contender in found):
             _set_torch_threads(threads, stack)
         yield found

@@ -16,6 +16,7 @@ from raskrank.measure.contender import Contender, Ranking
 from raskrank.measure.fresh import FreshProcess, fresh_process
 from raskrank.options import BackendName
 from raskrank.process import rayon
+from raskrank.reference_tokenizer import tokenizer_json
 from raskrank.reranker import Reranker
 from raskrank.tokenizer import load_encoder, read_tokenizer
 
@@ -46,14 +47,16 @@ class CrossEncoder:
         self._backend: BackendName | None = "torch" if checkpoint else backend
         if checkpoint:
             self.manifest = None
-            self._reranker = Reranker.load(bundle, backend="torch", checkpoint=checkpoint)
+            self.reranker = Reranker.load(bundle, backend="torch", checkpoint=checkpoint)
             config = read_checkpoint(checkpoint)
             self.parameters, self._vocab_size = config.parameters, config.vocab_size
+            self._tokenizer_json = tokenizer_json(config)
         else:
             self.manifest, _ = read_manifest(folder)
-            self._reranker = Reranker.load(folder, threads=threads, backend=backend)
+            self.reranker = Reranker.load(folder, threads=threads, backend=backend)
             self.parameters, self._vocab_size = self.manifest.parameters, self.manifest.vocab_size
-        self.info = self._reranker.info()
+            self._tokenizer_json = (folder / TOKENIZER).read_bytes()
+        self.info = self.reranker.info()
         self.name, self.license = self.info.name, self.info.license
         self.backend, self.runs, self.origin = self.info.backend, f"{self.info.backend} {self.info.precision}", str(folder)
         names = CHECKPOINT_FILES if checkpoint else BUNDLE_FILES
@@ -62,27 +65,27 @@ class CrossEncoder:
 
     def score(self, query: str, documents: Sequence[str]) -> Float32Array:
         """As `Reranker.score`."""
-        return self._reranker.score(query, documents)
+        return self.reranker.score(query, documents)
 
     def rank(self, query: str, documents: Sequence[str]) -> Ranking:
         try:
-            return Ranking(tuple(hit.index for hit in self._reranker.rank(query, documents)), 0)
+            return Ranking(tuple(hit.index for hit in self.reranker.rank(query, documents)), 0)
         except NonFiniteScore as error:
             # A score depends on its pair alone, so the others can be ranked by themselves.
             finite = [index for index in range(len(documents)) if index not in error.indices]
-            hits = self._reranker.rank(query, [documents[index] for index in finite])
+            hits = self.reranker.rank(query, [documents[index] for index in finite])
             return Ranking((*(finite[hit.index] for hit in hits), *error.indices), len(error.indices))
 
     def run(self, query: str, documents: Sequence[str]) -> None:
         with suppress(NonFiniteScore):
-            self._reranker.rank(query, documents)
+            self.reranker.rank(query, documents)
 
     def pair_lengths(self, query: str, documents: Sequence[str]) -> list[int]:
         """Tokens that the model reads of each pair, special tokens included and truncated as for scoring."""
         return [len(pair.input_ids) for pair in self._encoder.encode([(query, document) for document in documents])]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        tokenizer = read_tokenizer((self.folder / TOKENIZER).read_bytes(), self.folder)
+        tokenizer = read_tokenizer(self._tokenizer_json, self.folder)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -100,9 +103,8 @@ class CrossEncoder:
         )
 
     def close(self) -> None:
-        self._reranker.close()
+        self.reranker.close()
 
     @cached_property
     def _encoder(self) -> PairEncoder:
-        data = (self.folder / TOKENIZER).read_bytes()
-        return load_encoder(data, self.info.max_length, self._vocab_size, self.folder, parallel=rayon.usable())
+        return load_encoder(self._tokenizer_json, self.info.max_length, self._vocab_size, self.folder, parallel=rayon.usable())

@@ -71,14 +71,12 @@ def _mixed(rng: random.Random) -> int:
 
 
 def _joined(documents: Sequence[list[str]], rng: random.Random, lengths: Sequence[int]) -> tuple[str, ...]:
-    """A passage for each length, in words. Each begins where a document does."""
-    passages = []
+    """A passage for each length, in words, none twice. Each begins where a document does, if that makes another passage."""
+    passages: dict[str, None] = {}
     for length in lengths:
-        start = rng.randrange(len(documents))
-        words: list[str] = []
-        for document in chain(documents[start:], documents[:start]):
-            if len(words) >= length:
-                break
-            words += document
-        passages.append(" ".join(words[:length]))
+        start, skipped = rng.randrange(len(documents)), 0
+        words = list(chain.from_iterable(chain(documents[start:], documents[:start])))
+        while (passage := " ".join(words[skipped : skipped + length])) in passages:
+            skipped += 1
+        passages[passage] = None
     return tuple(passages)

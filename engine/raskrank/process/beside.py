@@ -1,6 +1,6 @@
 """Work in a thread of its own, for what lets go of the GIL: hashing a file, loading a graph, tokenizing many texts."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from typing import Generic, TypeVar
 
 from raskrank.process import threads
@@ -36,16 +36,19 @@ def beside(function: Callable[[], Result]) -> Beside[Result]:
     return Beside(function)
 
 
-def ahead(function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result]:
+def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
     """`function` of each item, in order; the next is computed while the caller is busy with the one before.
 
     Close the generator, and nothing of it runs on.
     """
-    if not items:
+    following = iter(items)
+    for item in following:
+        result = function(item)
+        break
+    else:
         return
-    result = function(items[0])
-    for item in items[1:]:
-        with beside(lambda item=item: function(item)) as following:  # type: ignore[misc]
+    for item in following:
+        with beside(lambda item=item: function(item)) as computing:  # type: ignore[misc]
             yield result
-            result = following.result()
+            result = computing.result()
     yield result

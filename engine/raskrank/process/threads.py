@@ -54,7 +54,7 @@ def check(value: object, name: str) -> int:
 
 
 def start(
-    target: Callable[[], None], count: int, name: str, *, daemon: bool, pool: list[threading.Thread] | None = None
+    target: Callable[[], object], count: int, name: str, *, daemon: bool, pool: list[threading.Thread] | None = None
 ) -> list[threading.Thread]:
     """The `pool`, by default an empty one, filled up to `count` with threads of this target, or to what the system allows.
 
@@ -80,7 +80,7 @@ def start(
     return threads
 
 
-def _fill(pool: list[threading.Thread], target: Callable[[], None], count: int, name: str, *, daemon: bool) -> None:
+def _fill(pool: list[threading.Thread], target: Callable[[], object], count: int, name: str, *, daemon: bool) -> None:
     with _starting:  # the size of stacks is one for the process, and callers may share a pool
         size = threading.stack_size()
         if 0 < size < STACK:

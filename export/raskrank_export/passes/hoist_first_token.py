@@ -10,8 +10,7 @@ ROW_WISE = {
     *("Add", "Sub", "Mul", "Div", "LayerNormalization", "MatMul"),
     *("Gelu", "FastGelu", "QuickGelu", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Softplus", "Tanh", "Erf"),
 }
-QUERY_SLOT, KEY_VALUE_SLOTS = 0, (1, 2)
-UNMASKED = 5  # inputs of an attention that has no mask of its own for each query
+QUERY_SLOT, KEY_VALUE_SLOTS, ATTENTION_BIAS_SLOT = 0, (1, 2), 5
 
 
 def hoist_first_token(model: onnx.ModelProto) -> int:
@@ -68,9 +67,7 @@ class _Selector:
     def _rebuild(self, tensor: str) -> str:
         node, output = self.graph.producer(tensor), f"{tensor}/first"
         if node is None or tensor in self.whole or not self._passes(node):
-            bounds = [self.graph.add_initializer(f"first/{n}", np.array([n], np.int64)) for n in (0, 1)]
-            self.graph.append("Slice", [tensor, bounds[0], bounds[1], bounds[1]], [output])  # start 0, end 1, axis 1
-            return output
+            return self._first(tensor, output, axis=1)
         clone = onnx.NodeProto()
         clone.CopyFrom(node)
         clone.name = f"{node.name}/first"
@@ -79,13 +76,22 @@ class _Selector:
         if node.op_type == "MultiHeadAttention":
             self.attentions += 1
             clone.input[QUERY_SLOT] = self.select(node.input[QUERY_SLOT])
+            if bias := node.input[ATTENTION_BIAS_SLOT:]:  # (B, N, L, L)
+                clone.input[ATTENTION_BIAS_SLOT] = self._first(bias[0], f"{output}/bias", axis=2)
         else:
             for slot, name in enumerate(node.input):
                 clone.input[slot] = self.select(name)
         self.graph.graph.node.append(clone)
         return output
 
+    def _first(self, tensor: str, output: str, *, axis: int) -> str:
+        bounds = [self.graph.add_initializer(f"first/{n}", np.array([n], np.int64)) for n in (0, 1, axis)]
+        self.graph.append("Slice", [tensor, *bounds], [output])  # start 0, end 1
+        return output
+
     def _passes(self, node: onnx.NodeProto) -> bool:
+        if node.op_type == "MultiHeadAttention":
+            return True
         if "" in node.input:  # an input left out, which cannot be selected from
             return False
         if node.op_type == "MatMul":
@@ -96,6 +102,4 @@ class _Selector:
             return attribute(node, "axis", 0) == -1 and len(node.input) == 2 and self.graph.is_constant(node.input[1])
         if node.op_type == "RotaryEmbedding":  # counts positions from the first row's, where they are one number
             return all(map(self.graph.is_constant, node.input[1:])) and self.graph.constant(node.input[1]).shape == (1,)
-        if node.op_type == "MultiHeadAttention":
-            return len(node.input) <= UNMASKED
         return node.op_type in ROW_WISE

@@ -1,0 +1,153 @@
+"""Long texts in the models that read 8,192 tokens and have full attention: time and memory of a pair, by its tokens.
+
+    python -m benchmarks.studies.long_texts [--models gte jina-tiny jina-turbo] [--tokens 512 2048 8192] [--whole]
+
+Graphs of published width with seeded weights, int8 by rows, in onnxruntime on one thread. Each figure is of a fresh process:
+seconds of CPU of the fastest run, which what else runs on the machine changes least, and MB that runs take at most beside what
+is loaded. --whole lets JinaBERT's queries attend all at once instead of in blocks, which takes gigabytes at 8,192 tokens.
+Memory is read from /proc, so that this runs on Linux. ModernBERT, whose attention is mostly local, has a study of its own.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from raskrank import cpu
+from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.tensors import expected_tensors
+from raskrank.manifest import MODEL
+from raskrank.onnx_backend import OnnxBackend
+from raskrank.reimplemented import GTE, JINA_BERT
+
+# Architecture, layers, hidden size, heads, vocabulary, types.
+MODELS = {
+    "gte": (GTE, 12, 768, 12, 250048, 1),
+    "jina-tiny": (JINA_BERT, 4, 384, 12, 61056, 2),
+    "jina-turbo": (JINA_BERT, 6, 384, 12, 61056, 2),
+}
+TOKENS = (512, 2048, 8192)
+LEAST_SECONDS = 2.0  # of runs in a process, which are 5 at most
+
+
+def described(model: str) -> Checkpoint:
+    """What a published checkpoint says of itself."""
+    architecture, layers, hidden, heads, vocabulary, types = MODELS[model]
+    numbers = {
+        "num_labels": 1,
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * hidden,
+        "max_position_embeddings": max(TOKENS),
+        "type_vocab_size": types,
+    }
+    return Checkpoint(
+        folder=Path(),
+        architecture=architecture,
+        model_type=model,
+        layout="gte" if architecture == GTE else "jina-bert",
+        relevant=None,
+        config={**numbers, "rope_theta": 20000.0, "rope_factor": 8.0},
+        numbers=numbers,
+        hidden_act="gelu",
+        epsilon=1e-12,
+        layers=layers,
+        heads=heads,
+        hidden_size=hidden,
+        vocab_size=vocabulary,
+        type_vocab_size=types,
+        max_length=max(TOKENS),
+        pad_id=1,
+        activation="sigmoid",
+        license=None,
+        languages=(),
+        parameters=0,
+    )
+
+
+def write_graph(model: str, folder: Path) -> None:
+    """The int8 graph, into `folder`."""
+    import torch
+
+    from raskrank_export.graph import save
+    from raskrank_export.quantization import Quantization
+    from raskrank_export.quantize import quantize
+    from raskrank_export.written import write_graph as write
+
+    checkpoint = described(model)
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: torch.randn(shape, generator=generator)
+        / (shape[-1] ** 0.5 if len(shape) > 1 and "_embeddings" not in name else 1)
+        for name, shape in expected_tensors(checkpoint.architecture, checkpoint.numbers)
+    }
+    made: Any = SimpleNamespace(state_dict=lambda: weights)
+    graph = write(made, checkpoint, folder / "scratch")
+    quantize(graph, Quantization(scheme="row"))
+    save(graph, folder)
+
+
+def measure(folder: Path, tokens: int, types: int) -> None:
+    """Print the seconds of the fastest run and the MB that runs took, in this process."""
+    inputs = ("input_ids", "token_type_ids") if types > 1 else ("input_ids",)
+    backend = OnnxBackend((folder / MODEL).read_bytes(), folder, inputs, concurrency=1, hidden_size=1, groups=True)
+    ids = np.random.default_rng(0).integers(0, 60000, (1, tokens))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    loaded = status("VmRSS")
+    seconds = list[float]()
+    while len(seconds) < 2 or (sum(seconds) < LEAST_SECONDS and len(seconds) < 5):
+        start = time.process_time()
+        backend.logits(ids, ids % types)
+        seconds.append(time.process_time() - start)
+    print(min(seconds), (status("VmHWM") - loaded) / 1e3)
+
+
+def status(name: str) -> int:
+    """Of this process, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
+    parser.add_argument("--tokens", nargs="+", type=int, default=TOKENS)
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        folder, tokens, types = options.measure
+        measure(Path(folder), int(tokens), int(types))
+        return
+    if options.whole:
+        from raskrank_export.written import jina_bert
+
+        jina_bert.MOST_ROWS = max(options.tokens)
+    print(f"{cpu.model_name()}, onnxruntime {version('onnxruntime')}, one thread; seconds of CPU, and MB beside what is loaded")
+    print("| model |" + "".join(f" {tokens} tokens |" for tokens in options.tokens))
+    print("|---|" + "---:|" * len(options.tokens))
+    with tempfile.TemporaryDirectory() as scratch:
+        for model in options.models:
+            folder = Path(scratch) / model
+            folder.mkdir()
+            write_graph(model, folder)
+            cells = []
+            for tokens in options.tokens:
+                command = [sys.executable, "-m", "benchmarks.studies.long_texts", "--measure", str(folder), str(tokens)]
+                command.append(str(MODELS[model][-1]))
+                seconds, megabytes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+                cells.append(f" {float(seconds):.2f} s, {float(megabytes):,.0f} MB |")
+            print(f"| {model} |" + "".join(cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()
