@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 Family = Literal[
-    "bert", "xlm-roberta", "roberta", "camembert", "electra", "distilbert", "mpnet", "albert", "deberta-v2", "new", "jina-bert"
+    "bert",
+    "xlm-roberta",
+    "roberta",
+    "camembert",
+    "electra",
+    "distilbert",
+    "mpnet",
+    "albert",
+    "deberta-v2",
+    "new",
+    "jina-bert",
+    "modernbert",  # this and the next are made by modernbert.py
+    "ettin",
 ]
 
 NORWEGIAN = (
@@ -107,7 +119,7 @@ PAIRS = (
 ALPHABET = string.ascii_letters + string.digits + "æøåÆØÅéüö.,:;!?-()%/'\""
 SPREAD = 2.0  # standard deviation of the logits over PAIRS, about that of a trained reranker over mixed pairs
 
-_ARCHITECTURES: Mapping[Family, str] = {
+_ARCHITECTURES: Mapping[str, str] = {
     "bert": "BertForSequenceClassification",
     "roberta": "RobertaForSequenceClassification",
     "xlm-roberta": "XLMRobertaForSequenceClassification",

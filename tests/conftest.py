@@ -17,6 +17,7 @@ from backends import note_runs
 from builders import Family, native_checkpoint, tiny_checkpoint
 from checkpoints import edit_json
 from kinds import FAST, NAMES, REAL, Kind, kind_of
+from modernbert import modernbert_checkpoint, modular_checkpoint
 from paths import NANO_CHECKPOINT, shared
 from raskrank import Reranker
 from raskrank.gate import Thresholds
@@ -40,6 +41,9 @@ FEW_QUERIES = 12
 LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
 
 
+MAKERS: Mapping[Family, Callable[..., Path]] = {"modernbert": modernbert_checkpoint, "ettin": modular_checkpoint}
+
+
 class Tiny:
     """Folders of tiny models by kind; each is made when first asked for."""
 
@@ -57,7 +61,8 @@ class Tiny:
 
     @functools.cache  # noqa: B019  one instance a session
     def _checkpoint(self, family: Family) -> Path:
-        return native_checkpoint(self.root / f"checkpoint-{family}", family)
+        folder = self.root / f"checkpoint-{family}"
+        return MAKERS[family](folder) if family in MAKERS else native_checkpoint(folder, family)
 
     @functools.cache  # noqa: B019
     def _bundle(self, family: Family, precision: Precision) -> Path:
@@ -108,7 +113,9 @@ def offline_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Family, Path]:
     """One checkpoint of each family; tests change copies."""
     root = tmp_path_factory.mktemp("checkpoints")
-    return {family: tiny_checkpoint(root / family, family, positions=64) for family in get_args(Family)}
+    made = {family: maker(root / family, max_position_embeddings=64) for family, maker in MAKERS.items()}
+    families = [family for family in get_args(Family) if family not in made]
+    return made | {family: tiny_checkpoint(root / family, family, positions=64) for family in families}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from builders import Family
 from raskrank.encoding import EncodedPair, PairEncoder
 
 # In-memory tokenizers of each kind, the embedded model's, and published ones.
-TINY: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+TINY: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "modernbert")
 FURTHER: tuple[Family, ...] = ("camembert", "mpnet", "albert", "deberta-v2")  # the kinds of those in other layouts
 REAL = {
     "ms-marco-MiniLM-L-6-v2": "BertTokenizerFast",
@@ -21,7 +21,7 @@ REAL = {
 }
 FAST = {"bert": "BertTokenizerFast", "xlm-roberta": "XLMRobertaTokenizerFast", "roberta": "RobertaTokenizerFast"}
 FAST |= {"camembert": "CamembertTokenizerFast", "mpnet": "MPNetTokenizerFast", "albert": "AlbertTokenizerFast"}
-FAST |= {"deberta-v2": "DebertaV2TokenizerFast"}
+FAST |= {"deberta-v2": "DebertaV2TokenizerFast", "modernbert": "PreTrainedTokenizerFast"}
 NAMES = (*TINY, "nano", *REAL, *FURTHER)
 _DOUBLED = ("XLMRoberta", "Roberta", "Camembert", "MPNet")  # between query and document: </s></s>
 
@@ -31,7 +31,8 @@ class Kind(NamedTuple):
 
     data: bytes
     fast: Any
-    bert: bool
+    bert: bool  # one separator between the texts
+    typed: bool  # the document's tokens are of type 1
 
     def __repr__(self) -> str:
         return type(self.fast).__name__
@@ -53,7 +54,7 @@ class Kind(NamedTuple):
         first, last = self.fast.cls_token_id, self.fast.sep_token_id
         between = [last] if self.bert else [last, last]
         ids = [first, *query, *between, *document, last]
-        types = [0] * (1 + len(query) + len(between)) + [int(self.bert)] * (len(document) + 1)
+        types = [0] * (1 + len(query) + len(between)) + [int(self.typed)] * (len(document) + 1)
         return ids, types
 
     def expected(self, query: str, document: str, max_length: int) -> EncodedPair:
@@ -80,7 +81,8 @@ def kind_of(folder: Path, class_name: str) -> Kind:
 
     fast = getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
     bert = not class_name.startswith(_DOUBLED)
-    return Kind((folder / "tokenizer.json").read_bytes(), fast, bert)
+    typed = any(fast(["a"], ["a"], return_token_type_ids=True)["token_type_ids"][0])
+    return Kind((folder / "tokenizer.json").read_bytes(), fast, bert, typed)
 
 
 def same(found: EncodedPair, expected: EncodedPair) -> bool:

@@ -345,3 +345,25 @@ def _distribution(tensor: Tensor) -> tuple[float, float]:
         return 0.0, 1.0 if ".word_" in name else 0.5
     gain = HEAD_GAIN if shape[0] <= 2 else 1.5 if ".query" in name or ".key" in name else 1.0
     return 0.0, gain / math.sqrt(shape[1])
+
+
+# ModernBERT's kinds: their published sizes, and how many parameters are published.
+GTE, ETTIN = "Alibaba-NLP/gte-reranker-modernbert-base", "cross-encoder/ettin-reranker-{}-v1"
+_MODERN = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+MODERNBERT: Mapping[str, Mapping[str, int]] = {
+    model: {"vocab_size": 50368, "max_position_embeddings": 7999, **dict(zip(_MODERN, sizes, strict=True))}
+    for model, sizes in {
+        ETTIN.format("17m"): (7, 256, 4, 384),
+        ETTIN.format("32m"): (10, 384, 6, 576),
+        ETTIN.format("68m"): (19, 512, 8, 768),
+        ETTIN.format("150m"): (22, 768, 12, 1152),
+        ETTIN.format("400m"): (28, 1024, 16, 2624),
+        GTE: (22, 768, 12, 1152),
+    }.items()
+}
+MODERNBERT_PARAMETERS: Mapping[str, float] = {  # in millions, to as many digits as are published; an Ettin's without its head
+    ETTIN.format("17m"): 16.8,
+    ETTIN.format("32m"): 31.9,
+    ETTIN.format("68m"): 68.1,
+    GTE: 149.605633,
+}

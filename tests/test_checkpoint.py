@@ -11,13 +11,15 @@ import pytest
 
 from builders import REIMPLEMENTED, Family, seeded_checkpoint, tiny_checkpoint, write_json
 from checkpoints import IDENTITY, SIGMOID, edit_json, zero_checkpoint
+from conftest import MAKERS
 from paths import NANO_CHECKPOINT, shared
 from raskrank.checkpoint.config import HIDDEN_ACTIVATIONS, Checkpoint, read_checkpoint, read_configuration
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.torch_backend import load_model
 
 # Of the others transformers has no class, nor the architecture by itself a code.
-FAMILIES: tuple[Family, ...] = tuple(family for family in get_args(Family) if family not in REIMPLEMENTED)
+# test_modernbert.py has MAKERS'.
+FAMILIES: tuple[Family, ...] = tuple(family for family in get_args(Family) if family not in {*REIMPLEMENTED, *MAKERS})
 # Integers of a config that no score depends on; the number of labels is read from id2label.
 UNREAD = {"bos_token_id", "eos_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob", "net_structure_type"}
 

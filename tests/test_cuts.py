@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from builders import NORWEGIAN, SENTENCES, Family, bytelevel_tokenizer, unigram_tokenizer, wordpiece_tokenizer
 from kinds import CASES, TINY, Kind, same
+from modernbert import modernbert_tokenizer
 from paths import NANO_CHECKPOINT, ROOT
 from processes import environment
 from raskrank import prefixes
@@ -125,7 +126,8 @@ def test_a_megabyte_of_norwegian_takes_no_longer_than_its_beginning() -> None:
 
 
 def with_added(family: Family, *tokens: AddedToken) -> Tokenizer:
-    tokenizer = {"bert": wordpiece_tokenizer, "xlm-roberta": unigram_tokenizer, "roberta": bytelevel_tokenizer}[family]()
+    makers = {"bert": wordpiece_tokenizer, "xlm-roberta": unigram_tokenizer, "roberta": bytelevel_tokenizer}
+    tokenizer = {**makers, "modernbert": modernbert_tokenizer}[family]()
     tokenizer.add_tokens(list(tokens))
     return tokenizer
 

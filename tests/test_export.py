@@ -27,6 +27,7 @@ from raskrank_export.describe import MAKERS, SELF_TEST_PAIR, SELF_TEST_TOLERANCE
 from raskrank_export.quantization import EXACT, PORTABLE
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2")
+ALL: tuple[Family, ...] = (*FAMILIES, "modernbert", "ettin")
 NATIVE = frozenset({"bert", "xlm-roberta", "roberta"})  # that our own kernels run
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 
@@ -94,7 +95,7 @@ def test_the_parameters_are_counted(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_files_and_digests(tiny: Tiny, family: Family, precision: Precision) -> None:
     folder = tiny.bundle(family, precision)
     manifest, _ = read_manifest(folder)
@@ -105,7 +106,7 @@ def test_files_and_digests(tiny: Tiny, family: Family, precision: Precision) -> 
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_the_graph_is_valid_and_its_weights_lie_beside_it(tiny: Tiny, family: Family, precision: Precision) -> None:
     folder = tiny.bundle(family, precision)
     onnx.checker.check_model(str(folder / MODEL))
@@ -118,7 +119,7 @@ def test_the_graph_is_valid_and_its_weights_lie_beside_it(tiny: Tiny, family: Fa
     assert [entry.key for entry in model.metadata_props] == [MAX_LENGTH]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_it_ranks_as_pytorch_does(tiny: Tiny, family: Family) -> None:
     checkpoint = tiny.checkpoint(family)
     with Reranker.load(backend="torch", checkpoint=checkpoint) as reference, Reranker.load(tiny.bundle(family, "fp32")) as same:

@@ -40,6 +40,7 @@ LAZY_PLACES = {
     "bulk/parquet.py",
     "integrations/ray.py",
     "torch_backend.py",
+    "torch_modules.py",
     "reference_tokenizer.py",
     "pieces.py",
     "tokenizer_classes.py",

@@ -53,6 +53,9 @@ FURTHER = (
     "deberta-v2 int8",
     "new int8",
     "jina-bert int8",
+    "modernbert int8",
+    "modernbert fp32",
+    "ettin int8",
 )
 BUNDLES = ("bert int8", "bert fp32", "xlm-roberta int8", "xlm-roberta fp32", "nano", *FURTHER)
 WORD = st.sampled_from(sorted({word for sentence in SENTENCES for word in sentence.split()}))

@@ -29,6 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.loading",
         "raskrank.reference raskrank.options",
         "raskrank.reference_tokenizer raskrank.torch_backend raskrank.samples raskrank.pieces",
+        "raskrank.torch_modules",
         "raskrank.gate raskrank.running raskrank.settings raskrank.native_backend raskrank.onnx_backend raskrank.tokenizer "
         "raskrank.documents",
         "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights raskrank.cache "

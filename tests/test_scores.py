@@ -17,9 +17,10 @@ from paths import NANO_CHECKPOINT
 from raskrank import CheckpointError, Incompatible, InputError, Parity, Reranker, Verification
 from raskrank.cli.main import main
 from raskrank.samples import as_pairs, read_samples
+from raskrank.torch_backend import quiet
 from raskrank_export import export
 
-FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "modernbert")
 # PyTorch against onnxruntime in fp32: the same sums in another order.
 FP32_TOLERANCE = 1e-4
 
@@ -37,8 +38,11 @@ def reference(checkpoint: Path) -> Callable[[str, str, int], float]:
     kind = json.loads((checkpoint / "config.json").read_text("utf-8"))["architectures"][0].removesuffix(
         "ForSequenceClassification"
     )
-    fast = getattr(transformers, f"{kind}TokenizerFast").from_pretrained(checkpoint, local_files_only=True)
-    model = getattr(transformers, f"{kind}ForSequenceClassification").from_pretrained(checkpoint, local_files_only=True).eval()
+    tokenizer = "PreTrained" if kind == "ModernBert" else kind  # which has none of its own
+    with quiet():
+        fast = getattr(transformers, f"{tokenizer}TokenizerFast").from_pretrained(checkpoint, local_files_only=True)
+        model = getattr(transformers, f"{kind}ForSequenceClassification").from_pretrained(checkpoint, local_files_only=True)
+    model.eval()
 
     def logit(query: str, document: str, max_length: int) -> float:
         feeds = fast([query], [document], truncation="longest_first", max_length=max_length, return_tensors="pt", verbose=False)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from builders import tiny_checkpoint
+from modernbert import modular_checkpoint
 from raskrank.checkpoint import CONFIGURATION, read_checkpoint
 from raskrank.errors import CheckpointError, MissingExtra
 from raskrank_export.source import ResolvedSource, read, resolve
@@ -330,3 +331,13 @@ def test_the_real_hub(tmp_path: Path) -> None:
     assert outcome["name"] == model
     assert len(outcome["revision"]) == 40
     assert (Path(outcome["folder"]) / "config.json").is_file()
+
+
+def test_of_a_model_with_modules_those_are_downloaded_too(hub: FakeHub, tmp_path: Path) -> None:
+    folder = modular_checkpoint(tmp_path / "modules")
+    hub.files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    wanted = set(hub.files)
+    hub.files |= dict.fromkeys(("2_Dense/pytorch_model.bin", "2_Dense/code.py", "onnx/model.onnx"), b"not to be downloaded")
+    (outcome,) = resolve_elsewhere(tmp_path, ("owner/tiny", None), HF_ENDPOINT=hub.endpoint)
+    assert hub.requested == wanted
+    assert read_checkpoint(Path(outcome["folder"])).head == read_checkpoint(folder).head

@@ -29,7 +29,7 @@ from raskrank_export import export
 from raskrank_export import tokenizer as exporters
 
 EDGE_PAIRS = [("", ""), ("", "a"), ("a", "")]
-FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2")
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2", "modernbert", "ettin")
 
 
 def read_tokenizer(checkpoint: Checkpoint, pairs: Sequence[tuple[str, str]]) -> tuple[bytes, Tokenizer]:

@@ -33,7 +33,7 @@ from raskrank.checkpoint import read_checkpoint
 from raskrank.extras import exporter
 from raskrank.torch_backend import TorchBackend, load_model, local_checkpoint
 
-FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2")
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2", "modernbert", "ettin")
 QUERY = "Hvem kan Python?"
 ROUNDING = 1e-5  # of a score, in fp32
 DOCUMENTS = ["En utvikler i Oslo", "Python og SQL", "", "Python og SQL", " ".join(SENTENCES)]
@@ -139,6 +139,7 @@ def test_without_pytorch_the_error_says_what_to_install(tiny: Tiny, monkeypatch:
 # The backend itself
 
 
+@pytest.mark.parametrize("family", FAMILIES[:4])  # test_modernbert.py has the others
 def test_logits_are_those_of_transformers(tiny: Tiny, family: Family) -> None:
     checkpoint = tiny.checkpoint(family)
     kind = {"bert": "Bert", "xlm-roberta": "XLMRoberta", "roberta": "Roberta", "deberta-v2": "DebertaV2"}[family]

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from raskrank.checkpoint.modules import weights_files
 from raskrank.contents import Contents
 from raskrank.errors import BundleError, Corrupt, MissingFile
 from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS, FileRecord, Manifest
@@ -105,8 +106,8 @@ def record(file: Path) -> FileRecord:
 
 
 def weights_sha256(folder: Path) -> str:
-    """One digest for a checkpoint's weights: of its safetensors file, or of the digests of several in order of name."""
-    digests = [_digest(file) for file in sorted(folder.glob("*.safetensors"))]
+    """One digest for a checkpoint's weights: of its safetensors file, or of the digests of several in their order."""
+    digests = [_digest(file) for file in weights_files(folder)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -37,6 +37,7 @@ _BY_MODEL_TYPE: Mapping[str, str] = {
     "deberta-v2": "DebertaV2",
     "new": "XLMRoberta",
     "jina-bert": "Roberta",
+    "modernbert": "PreTrained",
 }
 # transformers' own classes that read tokenizer.json. A name that is not among them may stand for code in the folder.
 # fmt: off
@@ -46,6 +47,8 @@ _OWN = frozenset({
     "RoFormer", "Roberta", "Splinter", "SqueezeBert", "T5", "XLMRoberta", "XLNet",
 })
 # fmt: on
+# transformers 5's name for a tokenizer that is nothing but its tokenizer.json.
+_RENAMED = {"TokenizersBackend": "PreTrained"}
 CONFIG = "tokenizer_config.json"
 _SMALL = ("special_tokens_map.json", "added_tokens.json", "config.json")  # that transformers reads, too
 PIECES = ".model"  # how the names of SentencePiece vocabularies end
@@ -158,8 +161,9 @@ def _load(checkpoint: Checkpoint) -> Any:
 @contextmanager
 def _complete(checkpoint: Checkpoint, stem: str) -> Iterator[Path]:
     """The checkpoint's folder, or one with its tokenizer's small files and the tokenizer.json that its pieces make."""
-    folder, pieces = checkpoint.folder, OF_MODEL_TYPE[checkpoint.model_type].vocabulary[0]
-    if is_file(folder / TOKENIZER) or not pieces.endswith(PIECES):
+    folder = checkpoint.folder
+    pieces = next((name for name in OF_MODEL_TYPE[checkpoint.model_type].vocabulary if name.endswith(PIECES)), None)
+    if is_file(folder / TOKENIZER) or pieces is None:
         yield folder
         return
     with TemporaryDirectory() as made:
@@ -176,7 +180,7 @@ def _class_stem(checkpoint: Checkpoint) -> str:
     stated = next((value for file in (CONFIG, "config.json") if (value := _stated(folder / file)) is not None), None)
     if stated is None:
         return _BY_MODEL_TYPE[checkpoint.model_type]
-    stem = str(stated).removesuffix("Fast").removesuffix("Tokenizer")
+    stem = _RENAMED.get(str(stated), str(stated).removesuffix("Fast").removesuffix("Tokenizer"))
     if stem not in _OWN:
         raise CheckpointError(
             f"{folder / CONFIG}: tokenizer_class {str(stated)[:64]!r} is none of transformers' own that read {TOKENIZER}; for "

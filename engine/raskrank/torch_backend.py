@@ -1,7 +1,6 @@
 """The reference: the original checkpoint in PyTorch, with the engine's own encoding. Imported only when asked for."""
 
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from raskrank import reimplemented
 from raskrank.backend import Float32Array, Int64Array
-from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint import Checkpoint, modernbert
 from raskrank.checkpoint.files import is_folder
 from raskrank.checkpoint.layouts import STACKED, stored
 from raskrank.checkpoint.tensors import expected_tensors
@@ -33,9 +32,10 @@ class TorchBackend:
     name = "torch"
     concurrency = min_share = 1  # PyTorch spreads one run over the cores itself
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Raises NotACrossEncoder or CheckpointError if the weights do not fit, MissingExtra without PyTorch."""
-        self.model = load_model(checkpoint)
+    def __init__(self, checkpoint: Checkpoint, *, plain: bool = False) -> None:
+        """plain: as for `load_model`. Raises NotACrossEncoder or CheckpointError if the weights do not fit, MissingExtra
+        without PyTorch."""
+        self.model = load_model(checkpoint, plain=plain)
         self.hidden_size = checkpoint.hidden_size
         self.groups = False  # PyTorch adds up a product in another order for another number of rows
         self._token_types, self._relevant = checkpoint.type_vocab_size > 1, checkpoint.relevant
@@ -61,8 +61,11 @@ class TorchBackend:
         del self.model
 
 
-def load_model(checkpoint: Checkpoint) -> Any:
-    """The model of a checkpoint in float32, ready to run: transformers' own, or one of `reimplemented`.
+def load_model(checkpoint: Checkpoint, *, plain: bool = False) -> Any:
+    """The model of a checkpoint in float32, ready to run: transformers' own, or one of `reimplemented`; with its head, where
+    that lies in modules of its own.
+
+    plain: with attention that can also be run in float64; of 8,192 tokens it takes gigabytes.
 
     The class is chosen by name from a fixed list, the config built from known keys, and only safetensors are read, so nothing
     in the folder can run code. Raises as TorchBackend does.
@@ -74,11 +77,11 @@ def load_model(checkpoint: Checkpoint) -> Any:
     import transformers
     from safetensors import SafetensorError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of PyTorch's, about what transformers' DeBERTa is written with
+    with quiet():
         model_class = getattr(transformers, checkpoint.architecture)
     config = model_class.config_class(**checkpoint.config)
-    config._attn_implementation = "eager"  # the exporter fuses attention itself; eager is its plain form
+    # The exporter fuses the attention of traced models itself; eager is its plain form. ModernBERT is not traced.
+    config._attn_implementation = "sdpa" if checkpoint.model_type == modernbert.MODEL_TYPE and not plain else "eager"
     with quiet():
         try:
             renamed = None if checkpoint.layout == "transformers" else _renamed_weights(checkpoint)
@@ -101,6 +104,15 @@ def load_model(checkpoint: Checkpoint) -> Any:
         raise CheckpointError(
             f"{checkpoint.folder}: the shapes of {quoted(report['mismatched_keys'][:2])} differ from config.json"
         )
+    if checkpoint.head is not None:
+        from raskrank.torch_modules import with_head
+
+        try:
+            model = with_head(model, checkpoint.folder, checkpoint.head)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{checkpoint.folder}: the weights of its modules cannot be loaded: {named(error)}"
+            ) from error
     return model.eval()
 
 
@@ -157,15 +169,18 @@ def local_checkpoint(model: str, revision: str | None) -> Path:
 def quiet() -> Iterator[None]:
     """transformers' log at errors only while a checkpoint or tokenizer loads: what it warns of is checked here and raised.
 
-    Nor does it show how many weights it has read, as 5 does wherever stderr is.
+    Nor does it show how many weights it has read, as 5 does wherever stderr is. What importing its classes makes PyTorch warn
+    of is not for a user to change.
     """
     import logging as levels
+    import warnings
 
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
     from transformers import utils
 
     logging: Any = utils.logging
-    with _loading:
+    with _loading, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         level, bars, hub_without = logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled()
         logging.set_verbosity(levels.ERROR)
         logging.disable_progress_bar()

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from raskrank import bundle, cpu
+from raskrank.checkpoint.modules import weights_files
 from raskrank.documents import Form
 from raskrank.errors import BundleError, ExportError, InferenceError
 from raskrank.gate import Thresholds
@@ -210,7 +211,7 @@ def _report(
         climb=climbed,
         left=graph.left,
         onnxruntime_alone=_why_onnxruntime(graph, manifest),
-        checkpoint_bytes=sum(file.stat().st_size for file in kept.source.folder.glob("*.safetensors")),
+        checkpoint_bytes=sum(file.stat().st_size for file in weights_files(kept.source.folder)),
         bundle_bytes=sum(file.stat().st_size for file in job.folder.iterdir()),
         peak_memory_bytes=_peak_memory(),
         seconds=job.clock.seconds,

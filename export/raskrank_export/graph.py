@@ -1,4 +1,4 @@
-"""From a PyTorch model to the graph of a bundle: traced, with onnxruntime's fusions, then our passes."""
+"""From a PyTorch model to the graph of a bundle: traced, with onnxruntime's fusions, or a graph of our own; then our passes."""
 
 import gc
 from collections import Counter
@@ -9,14 +9,16 @@ import numpy as np
 import onnx
 
 from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.modernbert import MODEL_TYPE as MODERNBERT
 from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.onnx_backend import MAX_LENGTH
 from raskrank.torch_backend import TorchBackend
+from raskrank_export import modernbert
 from raskrank_export.encoder import Parts, find_encoder
 from raskrank_export.fuse_attention import fuse_attention
-from raskrank_export.passes import PASSES
+from raskrank_export.passes import MODERNBERT_PASSES, PASSES
 from raskrank_export.passes.drop_mask import MASK_INPUT, drop_mask
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.passes.hoist_first_token import hoist_first_token
@@ -57,6 +59,10 @@ def make_graph(backend: TorchBackend, checkpoint: Checkpoint, folder: Path) -> L
 
     Its large tensors are read from `folder`, which must stay until the graph is saved.
     """
+    if checkpoint.model_type == MODERNBERT:
+        file = modernbert.write_graph(backend.model, checkpoint, folder)
+        backend.close()
+        return lean_graph(file, checkpoint)
     if checkpoint.architecture not in WRITERS:
         file = export_model(backend.model, folder, checkpoint.relevant)
         backend.close()
@@ -70,14 +76,15 @@ def make_graph(backend: TorchBackend, checkpoint: Checkpoint, folder: Path) -> L
 
 
 def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
-    """The fused graph of an export after every pass.
+    """A graph that was traced, or that of a ModernBERT, after every pass.
 
     Its large tensors are read from `file`'s folder, which must stay until the graph is saved. Raises ExportError if
     onnxruntime did not fuse every attention and norm.
     """
-    model = _fuse(file, checkpoint)
+    own = checkpoint.model_type == MODERNBERT
+    model = read_light(file) if own else _fuse(file, checkpoint)
     kinds = Counter(node.op_type for node in model.graph.node)
-    passes = {transform.__name__: transform(model) for transform in PASSES}
+    passes = {transform.__name__: transform(model) for transform in (MODERNBERT_PASSES if own else PASSES)}
     share_weights(model)
     if any(entry.name == MASK_INPUT for entry in model.graph.input):
         raise ExportError(
@@ -96,14 +103,15 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
 
 def check_epsilons(model: onnx.ModelProto, checkpoint: Checkpoint) -> None:
     """Raises ParityError unless every layer normalization adds the checkpoint's epsilon: in logits it may drown in rounding."""
-    expected = np.float32(checkpoint.epsilon)
+    expected = {np.float32(epsilon) for epsilon in checkpoint.epsilons}
     for node in model.graph.node:
         if node.op_type == "LayerNormalization":
             found = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
-            if np.float32(found) != expected:
+            if np.float32(found) not in expected:
+                own = " and ".join(f"{epsilon:.3g}" for epsilon in sorted(checkpoint.epsilons))
                 raise ParityError(
-                    f"{node.output[0]} in the ONNX graph has the epsilon {found:.3g}, the checkpoint {expected:.3g}. Nothing "
-                    f"was written; {ADVICE['fp32']}"
+                    f"{node.output[0]} in the ONNX graph has the epsilon {found:.3g}, the checkpoint {own}. Nothing was "
+                    f"written; {ADVICE['fp32']}"
                 )
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 from raskrank.checkpoint import CONFIGURATION, Checkpoint, Configuration, read_checkpoint, read_configuration, registry
 from raskrank.checkpoint.conversion import Origin
 from raskrank.checkpoint.families import OF_ARCHITECTURE
+from raskrank.checkpoint.files import read_json
+from raskrank.checkpoint.modules import has_head, module_folders
 from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.checkpoint.tokenizer_options import has_tokenizer
 from raskrank.errors import CheckpointError, NotACrossEncoder
@@ -75,6 +77,8 @@ def resolve(
     folder = _download(model, revision, CONFIGURATION)
     # The hub's cache keeps each commit in a folder of its name.
     commit = folder.name if _COMMIT.fullmatch(folder.name) else None
+    if modules := _modules(folder):
+        _download(model, revision, tuple(f"{name}/config.json" for name in modules), commit, left=())
     configuration = read_configuration(folder, relevant_label)
     _check_license(model, configuration.license, accepted_license)
     source = ResolvedSource(folder=folder, name=model, revision=commit, known=known, asked_revision=revision)
@@ -82,11 +86,18 @@ def resolve(
         _check_facts(source, known, configuration)
     family = OF_ARCHITECTURE[configuration.architecture]
     _download(model, revision, TOKENIZER_FILES, commit)
-    if not has_tokenizer(folder, family):
+    if family.vocabulary and not has_tokenizer(folder, family):
         _download(model, revision, family.vocabulary, commit)
     if has_tokenizer(folder, family):  # otherwise `read` says so, without the weights
         _download(model, revision, WEIGHTS_FILES, commit)
+        if modules:
+            _download(model, revision, tuple(f"{name}/model.safetensors" for name in modules), commit, left=())
     return source
+
+
+def _modules(folder: Path) -> list[str]:
+    """Folders beside the encoder that its head lies in, where it lies in modules of sentence-transformers."""
+    return module_folders(folder) if has_head(folder, read_json(folder / "config_sentence_transformers.json")) else []
 
 
 def read(source: ResolvedSource, *, accepted_license: str | None = None, relevant_label: str | int | None = None) -> Checkpoint:
@@ -137,8 +148,17 @@ def _path_kind(model: str) -> Literal["folder", "file", "nothing"]:
         return "nothing"
 
 
-def _download(model: str, revision: str | None, files: tuple[str, ...], commit: str | None = None) -> Path:
-    """The folder in the hub's cache, with those of `files` that the model has. commit: what the revision was found to be."""
+def _download(
+    model: str,
+    revision: str | None,
+    files: tuple[str, ...],
+    commit: str | None = None,
+    *,
+    left: tuple[str, ...] = HUB_FILES_LEFT,
+) -> Path:
+    """The folder in the hub's cache, with those of `files` that the model has, without those of `left`. commit: what the
+    revision was found to be.
+    """
     need_exporter("downloading from the hub", "huggingface_hub")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -152,9 +172,7 @@ def _download(model: str, revision: str | None, files: tuple[str, ...], commit: 
 
     asked = model if revision is None else f"{model} at {quoted(revision)}"
     try:
-        return Path(
-            snapshot_download(model, revision=commit or revision, allow_patterns=[*files], ignore_patterns=[*HUB_FILES_LEFT])
-        )
+        return Path(snapshot_download(model, revision=commit or revision, allow_patterns=[*files], ignore_patterns=[*left]))
     except GatedRepoError as error:
         raise CheckpointError(
             f"{asked} is gated: accept its terms on the hub, then log in with `hf auth login` or set HF_TOKEN."

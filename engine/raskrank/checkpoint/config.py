@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raskrank.activation import Activation
+from raskrank.checkpoint import modules
 from raskrank.checkpoint.conversion import Origin, conversion
 from raskrank.checkpoint.families import OF_ARCHITECTURE, Family
-from raskrank.checkpoint.files import is_file, is_folder, read_json, require_utf8
+from raskrank.checkpoint.files import is_file, is_folder, read_json, require_integer, require_utf8
 from raskrank.checkpoint.kinds import architecture_of
 from raskrank.checkpoint.labels import Relevant, read_labels
 from raskrank.checkpoint.layouts import Layout, recognize
 from raskrank.checkpoint.model_card import front_matter
+from raskrank.checkpoint.modules import NORM_EPSILON, Head
 from raskrank.checkpoint.score import activation_of
 from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.checkpoint.tokenizer_options import check_options, has_tokenizer, stated_length
@@ -23,7 +25,8 @@ from raskrank.quoting import named, quoted
 CONFIGURATION = (
     "config.json",
     "tokenizer_config.json",
-    "modules.json",
+    modules.MODULES,
+    modules.ENCODER_OPTIONS,
     "config_sentence_transformers.json",
     "adapter_config.json",
     "README.md",
@@ -51,7 +54,7 @@ class Configuration:
     config: Mapping[str, object]  # known keys only, defaults filled: the arguments of transformers' config class
     numbers: Mapping[str, int]  # the integers among them under BERT's names
     hidden_act: str
-    epsilon: float  # of every LayerNorm
+    epsilon: float  # of every LayerNorm of the encoder
     relevant: Relevant | None  # of two labels; None where there is one
     layers: int
     heads: int
@@ -63,6 +66,17 @@ class Configuration:
     activation: Activation
     license: str | None  # as the model card spells it, "apache-2.0"
     languages: tuple[str, ...]  # as the model card lists them
+    head: Head | None = None  # behind the encoder, where it lies in modules of sentence-transformers
+
+    @property
+    def shape(self) -> Mapping[str, object]:
+        """What its tensors and their shapes follow from."""
+        return {**self.config, **self.numbers}
+
+    @property
+    def epsilons(self) -> frozenset[float]:
+        """What its layer normalizations add."""
+        return frozenset({self.epsilon} if self.head is None else {self.epsilon, NORM_EPSILON})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +95,11 @@ def read_checkpoint(folder: Path, origin: Origin | None = None, relevant_label: 
     origin = origin or Origin(str(folder))
     family = OF_ARCHITECTURE[configuration.architecture]
     if not has_tokenizer(folder, family):
-        names = " and ".join(family.vocabulary)
-        raise CheckpointError(f"{origin.name} has no tokenizer.json, nor {names}. {conversion(folder, origin)}")
-    parameters = check_weights(folder, configuration.architecture, configuration.numbers, configuration.layout, origin)
+        names = f", nor {' and '.join(family.vocabulary)}" if family.vocabulary else ""
+        raise CheckpointError(f"{origin.name} has no tokenizer.json{names}. {conversion(folder, origin)}")
+    parameters = check_weights(
+        folder, configuration.architecture, configuration.shape, configuration.layout, origin, configuration.head
+    )
     return Checkpoint(**vars(configuration), parameters=parameters)
 
 
@@ -109,9 +125,10 @@ def read_configuration(folder: Path, relevant_label: str | int | None = None) ->
     family = OF_ARCHITECTURE[architecture_of(folder, written, card)]
     check_options(folder / "tokenizer_config.json", tokenizer)
     path = folder / "config.json"
-    relevant = read_labels(path, written, relevant_label)
+    relevant = _labels(path, written, family, relevant_label)
     numbers = _numbers(path, written, family) | {"num_labels": 1 if relevant is None else 2}
     hidden_act, epsilon = _hidden_activation(path, written, family), _epsilon(path, written, family)
+    head = modules.read_head(folder, numbers["hidden_size"]) if family.modular else None
     license, languages = front_matter(folder / "README.md")
     return Configuration(
         folder=folder,
@@ -129,11 +146,12 @@ def read_configuration(folder: Path, relevant_label: str | int | None = None) ->
         hidden_size=numbers["hidden_size"],
         vocab_size=numbers["vocab_size"],
         type_vocab_size=numbers.get("type_vocab_size", 1),
-        max_length=_max_length(folder, family, numbers, tokenizer),
+        max_length=_max_length(folder, family, numbers, tokenizer, head),
         pad_id=numbers["pad_token_id"],
         activation=activation_of(folder, written, card, relevant),
         license=license,
         languages=languages,
+        head=head,
     )
 
 
@@ -149,12 +167,17 @@ def _arguments(family: Family, numbers: Mapping[str, int], hidden_act: str, epsi
     return {family.spelled(name): value for name, value in arguments.items() if name not in left_out}
 
 
+def _labels(path: Path, written: Mapping[str, object], family: Family, relevant_label: str | int | None) -> Relevant | None:
+    """As `read_labels`; the config of an encoder with a head in modules says nothing of labels."""
+    return read_labels(path, {"num_labels": 1} if family.modular else written, relevant_label)
+
+
 def _numbers(path: Path, written: Mapping[str, object], family: Family) -> dict[str, int]:
     """The integers that give the model its shape, with transformers' defaults, under BERT's names."""
-    numbers: dict[str, int] = {}
     written = {**written}
     if family.reserved_positions is not None and written.get("pad_token_id", 0) is None:
         written["pad_token_id"] = 0  # they compute the same without; RoBERTa's kinds count positions from it
+    numbers: dict[str, int] = {}
     for name, default, least in (
         ("vocab_size", 30522, 1),
         ("hidden_size", 768, 1),
@@ -169,10 +192,7 @@ def _numbers(path: Path, written: Mapping[str, object], family: Family) -> dict[
         if name in family.lacks:
             continue
         key = family.spelled(name)
-        value = written.get(key, family.defaults.get(name, default))
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise CheckpointError(f"{path}: {key} must be an integer of at least {least}, got {quoted(value)}.")
-        numbers[name] = value
+        numbers[name] = require_integer(path, written, key, default=family.defaults.get(name, default), least=least)
     if numbers["pad_token_id"] >= numbers["vocab_size"]:
         raise CheckpointError(
             f"{path}: pad_token_id {quoted(numbers['pad_token_id'])} is no token of a vocabulary of "
@@ -194,9 +214,10 @@ def _numbers(path: Path, written: Mapping[str, object], family: Family) -> dict[
 def _epsilon(path: Path, written: Mapping[str, object], family: Family) -> float:
     if family.epsilon is not None:
         return family.epsilon
-    value = written.get("layer_norm_eps", 1e-12)
+    key = family.spelled("layer_norm_eps")
+    value = written.get(key, family.default_epsilon)
     if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < 1:
-        raise CheckpointError(f"{path}: layer_norm_eps must lie between 0 and 1, got {quoted(value)}.")
+        raise CheckpointError(f"{path}: {key} must lie between 0 and 1, got {quoted(value)}.")
     return float(value)
 
 
@@ -209,12 +230,15 @@ def _hidden_activation(path: Path, written: Mapping[str, object], family: Family
     return value
 
 
-def _max_length(folder: Path, family: Family, numbers: Mapping[str, int], tokenizer: Mapping[str, object]) -> int:
+def _max_length(
+    folder: Path, family: Family, numbers: Mapping[str, int], tokenizer: Mapping[str, object], head: Head | None
+) -> int:
     """Tokens that fit. RoBERTa's kinds count positions from the one after the padding id."""
     reserved = numbers["pad_token_id"] + 1 if family.reserved_positions is None else family.reserved_positions
     usable = numbers["max_position_embeddings"] - reserved
-    if (stated := stated_length(folder / "tokenizer_config.json", tokenizer)) is not None:
-        usable = min(usable, stated)
+    stated = stated_length(folder / "tokenizer_config.json", tokenizer)
+    allowed = modules.stated_length(folder) if head else None
+    usable = min([usable, *(length for length in (stated, allowed) if length is not None)])
     if usable < 1:
         raise CheckpointError(f"{folder / 'config.json'}: max_position_embeddings leaves no position for a token.")
     return usable

@@ -1,14 +1,26 @@
 """The families of encoders that are read: transformers' class of each, and what is special of its config.json."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from raskrank.checkpoint import deberta, gte, jina_bert
+from raskrank.checkpoint import deberta, gte, jina_bert, modernbert
 
 # Whose tensors a family has: two families of one kind compute the same.
-Tensors = Literal["bert", "roberta", "electra", "distilbert", "mpnet", "albert", "deberta", "gte", "jina-bert"]
+Tensors = Literal[
+    "bert",
+    "roberta",
+    "electra",
+    "distilbert",
+    "mpnet",
+    "albert",
+    "deberta",
+    "gte",
+    "jina-bert",
+    "modernbert",
+    "modernbert-encoder",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +39,11 @@ class Family:
     lacks: frozenset[str] = frozenset()  # keys of BERT that this one has not
     further: Mapping[str, int] = field(default_factory=dict)  # numbers that BERT has not, with transformers' defaults
     hidden_act: str = "gelu"  # default
-    # The files that transformers makes a fast tokenizer of where there is no tokenizer.json: all of them together.
+    # The files that transformers makes a fast tokenizer of where there is no tokenizer.json: all of them together, or none.
     vocabulary: tuple[str, ...] = ("vocab.txt",)
     epsilon: float | None = None  # of every LayerNorm, where config.json does not state it
+    default_epsilon: float = 1e-12  # where it may
+    modular: bool = False  # an encoder, whose head lies in modules of sentence-transformers
     # Further arguments of the config class, checked: of config.json's path, what is written there, and the numbers.
     arguments: Callable[[Path, Mapping[str, object], Mapping[str, int]], dict[str, object]] | None = None
 
@@ -41,6 +55,18 @@ class Family:
 _PADDED = {"pad_token_id": 1}
 _WITHOUT_POSITIONS = frozenset({"position_embedding_type"})
 _PLAIN = frozenset({"type_vocab_size", "position_embedding_type"})
+_MODERNBERT = Family(
+    architecture=modernbert.CLASSIFIER,
+    model_type=modernbert.MODEL_TYPE,
+    tensors="modernbert",
+    defaults=modernbert.DEFAULTS,
+    spelling={"hidden_act": "hidden_activation", "layer_norm_eps": "norm_eps"},
+    lacks=_PLAIN,
+    further={"local_attention": 128},
+    vocabulary=(),
+    default_epsilon=1e-5,
+    arguments=modernbert.arguments,
+)
 FAMILIES: tuple[Family, ...] = (
     Family(architecture="BertForSequenceClassification", model_type="bert", tensors="bert"),
     Family(
@@ -134,6 +160,12 @@ FAMILIES: tuple[Family, ...] = (
         vocabulary=("vocab.json", "merges.txt"),
         arguments=jina_bert.arguments,
     ),
+    _MODERNBERT,
 )
-OF_ARCHITECTURE: Mapping[str, Family] = {family.architecture: family for family in FAMILIES}
+# Encoders that are read with a head in modules of sentence-transformers.
+ENCODERS: tuple[Family, ...] = (
+    replace(_MODERNBERT, architecture=modernbert.ENCODER, tensors="modernbert-encoder", modular=True),
+)
+CLASSIFIERS: Mapping[str, Family] = {family.architecture: family for family in FAMILIES}
+OF_ARCHITECTURE: Mapping[str, Family] = {family.architecture: family for family in (*FAMILIES, *ENCODERS)}
 OF_MODEL_TYPE: Mapping[str, Family] = {family.model_type: family for family in FAMILIES}

@@ -1,12 +1,12 @@
 """Read a checkpoint's small files: whole, up to a limit, and with an error that says what to do."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from raskrank.errors import CheckpointError
-from raskrank.quoting import named
+from raskrank.quoting import named, quoted
 
 # The largest published config is 30 kB, tokenizer_config 1.2 MB, index 60 kB: room, and no parsing of a disk image.
 MAX_JSON_BYTES = 16 * 2**20
@@ -41,6 +41,14 @@ def read_json(path: Path, *, required: bool = False) -> dict[str, object]:
     value = parse_json(path)
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not valid: it holds a JSON {type(value).__name__}, not an object.")
+    return value
+
+
+def require_integer(path: Path, values: Mapping[str, object], key: str, *, default: int, least: int) -> int:
+    """That key of the object in `path`. Raises CheckpointError."""
+    value = values.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise CheckpointError(f"{path}: {key} must be an integer of at least {least}, got {quoted(value)}.")
     return value
 
 

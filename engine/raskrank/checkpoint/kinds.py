@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from raskrank.checkpoint.families import OF_ARCHITECTURE, OF_MODEL_TYPE
-from raskrank.checkpoint.files import is_file, parse_json
+from raskrank.checkpoint import modernbert
+from raskrank.checkpoint.families import CLASSIFIERS, ENCODERS, OF_MODEL_TYPE
+from raskrank.checkpoint.modules import MODULES, has_head, module_types
 from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
@@ -28,7 +29,7 @@ _HARMLESS_PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_attn_impl
 
 
 def architecture_of(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> str:
-    """transformers' class for this cross-encoder, a key of OF_ARCHITECTURE.
+    """transformers' class for this cross-encoder, a key of OF_ARCHITECTURE: of an encoder, where the head lies in modules.
 
     written: config.json. card: config_sentence_transformers.json, {} where there is none.
 
@@ -36,7 +37,10 @@ def architecture_of(folder: Path, written: Mapping[str, object], card: Mapping[s
     """
     _refuse_other_kinds(folder, written, card)
     _refuse_code(folder / "config.json", written)
-    architecture = _architecture(folder / "config.json", written)
+    if has_head(folder, card):
+        architecture = _encoder(folder / "config.json", written)
+    else:
+        architecture = _architecture(folder / "config.json", written)
     _refuse_unsupported(folder, written, card)
     return architecture
 
@@ -47,13 +51,15 @@ def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mappi
     kind = str(written.get("model_type", ""))
     if kind in _DECODERS:
         raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({named(', '.join(names)) or kind}). {SUGGESTION}")
-    if not OF_ARCHITECTURE.keys() & set(names):
+    if not CLASSIFIERS.keys() & set(names):
         for name in names:
             if name.endswith("ForCausalLM") or name == "JinaForRanking":
                 raise NotACrossEncoder(f"{folder} is a causal or listwise reranker ({named(name)}). {SUGGESTION}")
             if name.endswith("ForConditionalGeneration"):
                 raise NotACrossEncoder(f"{folder} is a model that generates text ({named(name)}). {SUGGESTION}")
-    modules = _module_types(folder / "modules.json")
+    if has_head(folder, card):
+        return
+    modules = module_types(folder)
     saved_as = str(card.get("model_type", "CrossEncoder"))
     if "Pooling" in modules or saved_as == "SentenceTransformer":
         listed = named(", ".join(modules) or saved_as)
@@ -67,16 +73,8 @@ def _refuse_other_kinds(folder: Path, written: Mapping[str, object], card: Mappi
     others = [name for name in modules if name != "Transformer"]
     if others:
         raise CheckpointError(
-            f"{folder / 'modules.json'} lists {named(', '.join(others))}: only a lone Transformer is supported. {SUGGESTION}"
+            f"{folder / MODULES} lists {named(', '.join(others))}: only a lone Transformer is supported. {SUGGESTION}"
         )
-
-
-def _module_types(path: Path) -> list[str]:
-    """Class names from sentence-transformers' modules.json, "Transformer", "Pooling", ...; empty without the file."""
-    modules = parse_json(path) if is_file(path) else []
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise CheckpointError(f"{path} is not valid: a list of objects was expected.")
-    return [str(module.get("type")).rpartition(".")[2] for module in modules]
 
 
 def _refuse_code(path: Path, values: Mapping[str, object]) -> None:
@@ -107,10 +105,10 @@ def _architecture(path: Path, written: Mapping[str, object]) -> str:
     Without a model_type, for which transformers looks at the folder's name, the architecture decides.
     """
     names, kind = _names(written), written.get("model_type")
-    supported = [name for name in OF_ARCHITECTURE if name in names]
+    supported = [name for name in CLASSIFIERS if name in names]
     if names and not supported:
         raise CheckpointError(
-            f"{path}: {named(', '.join(names))} is not supported. Supported are {', '.join(OF_ARCHITECTURE)}. {SUGGESTION}"
+            f"{path}: {named(', '.join(names))} is not supported. Supported are {', '.join(CLASSIFIERS)}. {SUGGESTION}"
         )
     if kind is None and len(supported) == 1:
         return supported[0]
@@ -119,16 +117,29 @@ def _architecture(path: Path, written: Mapping[str, object]) -> str:
             f"{path}: model_type {quoted(kind)} is not supported. Supported are {', '.join(OF_MODEL_TYPE)}. {SUGGESTION}"
         )
     family = OF_MODEL_TYPE[kind]
-    if supported and all(OF_ARCHITECTURE[name].tensors != family.tensors for name in supported):
+    if supported and all(CLASSIFIERS[name].tensors != family.tensors for name in supported):
         raise CheckpointError(
-            f"{path}: model_type {kind!r} does not fit {supported[0]}; expected {OF_ARCHITECTURE[supported[0]].model_type!r}."
+            f"{path}: model_type {kind!r} does not fit {supported[0]}; expected {CLASSIFIERS[supported[0]].model_type!r}."
         )
     return family.architecture  # roberta's class computes what xlm-roberta's and camembert's do
 
 
+def _encoder(path: Path, written: Mapping[str, object]) -> str:
+    """As `_architecture`, of an encoder with a head in modules."""
+    names, kind = _names(written), written.get("model_type")
+    for family in ENCODERS:
+        if names == [family.architecture] and kind == family.model_type:
+            return family.architecture
+    found = named(", ".join(names)) or quoted(kind)
+    listed = ", ".join(family.architecture for family in ENCODERS)
+    raise CheckpointError(f"{path}: {found} with a head in {MODULES} is not supported. Supported are {listed}.")
+
+
 def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
     path = folder / "config.json"
-    if written.get("position_embedding_type", "absolute") != "absolute":
+    # ModernBERT has none, whatever its config says: "sans_pos" in those that were trained without transformers.
+    modern = written.get("model_type") == modernbert.MODEL_TYPE
+    if not modern and written.get("position_embedding_type", "absolute") != "absolute":
         value = quoted(written["position_embedding_type"])
         raise CheckpointError(f"{path}: position_embedding_type {value} is not supported, only 'absolute'. {SUGGESTION}")
     for key, advice in _UNSUPPORTED.items():

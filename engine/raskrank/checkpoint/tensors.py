@@ -3,23 +3,28 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from raskrank.checkpoint import modernbert
 from raskrank.checkpoint.families import OF_ARCHITECTURE, Tensors
+from raskrank.checkpoint.modules import Head
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 Numbers = Mapping[str, Any]
 
 
-def expected_tensors(architecture: str, numbers: Numbers) -> Shapes:
+def expected_tensors(architecture: str, numbers: Numbers, head: Head | None = None) -> Shapes:
     """Name and shape, the head first. Lazy: a hostile layer count ends at the first that is missing.
 
-    numbers: under BERT's names, with num_labels.
+    numbers: under BERT's names, with num_labels, and of ModernBERT what else its config says. head: what lies in modules of
+    sentence-transformers, if anything does.
     """
+    if head is not None:
+        yield from head.tensors()
     yield from _SHAPES[OF_ARCHITECTURE[architecture].tensors](numbers)
 
 
 def is_head(name: str) -> bool:
     """Whether a tensor is of what makes a classifier of an encoder."""
-    return name.startswith(("classifier.", "pre_classifier.", "pooler.")) or ".pooler." in name
+    return name.startswith(("classifier.", "pre_classifier.", "pooler.", "head.")) or ".pooler." in name
 
 
 def after_last_layer(architecture: str, numbers: Numbers) -> str:
@@ -27,6 +32,8 @@ def after_last_layer(architecture: str, numbers: Numbers) -> str:
     match OF_ARCHITECTURE[architecture].tensors:
         case "distilbert":
             return f"distilbert.transformer.layer.{numbers['num_hidden_layers']}."
+        case "modernbert" | "modernbert-encoder":
+            return f"layers.{numbers['num_hidden_layers']}."
         case "albert":
             return f"albert.encoder.albert_layer_groups.{numbers['num_hidden_groups']}."
         case _:
@@ -171,6 +178,8 @@ _SHAPES: Mapping[Tensors, Callable[[Numbers], Shapes]] = {
     "deberta": _deberta,
     "gte": _gte,
     "jina-bert": _jina_bert,
+    "modernbert": modernbert.classifier_tensors,
+    "modernbert-encoder": modernbert.encoder_tensors,
 }
 
 

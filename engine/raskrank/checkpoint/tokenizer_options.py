@@ -31,7 +31,8 @@ _SWITCHES = {
 
 def has_tokenizer(folder: Path, family: Family) -> bool:
     """Whether there is a tokenizer.json, or what transformers makes one of."""
-    return is_file(folder / "tokenizer.json") or all(is_file(folder / name) for name in family.vocabulary)
+    made_of = [is_file(folder / name) for name in family.vocabulary]
+    return is_file(folder / "tokenizer.json") or (any(made_of) and all(made_of))
 
 
 def check_options(path: Path, options: Mapping[str, object]) -> None:

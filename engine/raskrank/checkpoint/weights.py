@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raskrank.checkpoint import modernbert
 from raskrank.checkpoint.conversion import Origin, conversion
 from raskrank.checkpoint.files import decode_json, is_file, read_bytes, read_json
 from raskrank.checkpoint.layouts import STACKED, Layout, stored
+from raskrank.checkpoint.modules import Head
 from raskrank.checkpoint.suggestion import SUGGESTION, original
 from raskrank.checkpoint.tensors import after_last_layer, expected_tensors, is_head
 from raskrank.errors import CheckpointError, NotACrossEncoder
@@ -31,12 +33,22 @@ class Header(NamedTuple):
 
 
 def check_weights(
-    folder: Path, architecture: str, numbers: Mapping[str, Any], layout: Layout = "transformers", origin: Origin | None = None
+    folder: Path,
+    architecture: str,
+    numbers: Mapping[str, Any],
+    layout: Layout = "transformers",
+    origin: Origin | None = None,
+    head: Head | None = None,
 ) -> int:
-    """The number of parameters, once every tensor that the architecture uses is there, in float and in its shape."""
+    """The number of parameters, once every tensor that the architecture uses is there, in float and in its shape.
+
+    head: what lies in modules of sentence-transformers, if anything does.
+    """
     tensors = _renamed(read_headers(folder, origin), folder) if layout == "transformers" else read_headers(folder, origin)
+    if head is not None:
+        tensors |= head_headers(folder, head, origin)
     parameters, used = 0, set()
-    for ours, shape in expected_tensors(architecture, numbers):
+    for ours, shape in expected_tensors(architecture, numbers, head):
         name, third = stored(layout, ours)
         if third is not None:
             shape = (STACKED * shape[0], *shape[1:])
@@ -63,10 +75,14 @@ def check_weights(
         raise CheckpointError(
             f"{folder}: the weights have more layers than config.json's num_hidden_layers, {numbers['num_hidden_layers']}."
         )
-    # Of a layout that stands for code which is not run, a tensor too many means that the code would compute something else.
-    if layout != "transformers" and (unknown := sorted(tensors.keys() - used)):
+    # Where code which is not run stands for the layout, a tensor too many means that it would compute something else.
+    exact: str | None = layout if layout != "transformers" else "modules" if head is not None else None
+    unknown = sorted(tensors.keys() - used)
+    if architecture == modernbert.CLASSIFIER:  # as a bias is, which config.json says there is none of
+        exact, unknown = "ModernBERT", [name for name in unknown if name.startswith(modernbert.PARTS)]
+    if exact is not None and unknown:
         raise CheckpointError(
-            f"{folder}: {named(unknown[0])} and {len(unknown) - 1} more tensors are not part of the {layout} layout."
+            f"{folder}: {named(unknown[0])} and {len(unknown) - 1} more tensors are not part of the {exact} layout."
         )
     return parameters
 
@@ -78,6 +94,17 @@ def _renamed(tensors: Mapping[str, Header], folder: Path) -> dict[str, Header]:
     if len(renamed) != len(tensors):
         raise CheckpointError(f"{folder}: the weights have LayerNorm.gamma or beta beside LayerNorm.weight or bias.")
     return renamed
+
+
+def head_headers(folder: Path, head: Head, origin: Origin | None = None) -> dict[str, Header]:
+    """Each tensor of the modules that make the head, by the module's folder and its name there. origin: for advice."""
+    files = {module.folder: folder / module.folder / "model.safetensors" for module in head.modules}
+    if missing := next((file for file in files.values() if not is_file(file)), None):
+        origin = origin or Origin(str(folder))
+        raise CheckpointError(
+            f"{missing} is missing. Only safetensors are read, because pickles can run code. {conversion(folder, origin)}"
+        )
+    return {f"{path}/{name}": header for path, file in files.items() for name, header in _read_header(file).items()}
 
 
 def read_headers(folder: Path, origin: Origin | None = None) -> dict[str, Header]:

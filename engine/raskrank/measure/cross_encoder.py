@@ -8,6 +8,7 @@ from pathlib import Path
 from raskrank.backend import Float32Array
 from raskrank.bundle import read_manifest
 from raskrank.checkpoint import read_checkpoint
+from raskrank.checkpoint.modules import weights_files
 from raskrank.encoding import PairEncoder
 from raskrank.errors import NonFiniteScore
 from raskrank.manifest import FILES, MANIFEST, TOKENIZER
@@ -20,7 +21,7 @@ from raskrank.reranker import Reranker
 from raskrank.tokenizer import load_encoder, read_tokenizer
 
 BUNDLE_FILES = (MANIFEST, *FILES)
-CHECKPOINT_FILES = ("config.json", TOKENIZER, "*.safetensors")
+CHECKPOINT_FILES = ("config.json", TOKENIZER)  # beside its weights
 
 
 class CrossEncoder:
@@ -59,7 +60,8 @@ class CrossEncoder:
         self.name, self.license = self.info.name, self.info.license
         self.backend, self.runs, self.origin = self.info.backend, f"{self.info.backend} {self.info.precision}", str(folder)
         names = CHECKPOINT_FILES if checkpoint else BUNDLE_FILES
-        self.disk_bytes: int | None = sum(file.stat().st_size for name in names for file in folder.glob(name))
+        files = [folder / name for name in names] + (weights_files(folder) if checkpoint else [])
+        self.disk_bytes: int | None = sum(file.stat().st_size for file in files)
 
     def score(self, query: str, documents: Sequence[str]) -> Float32Array:
         """As `Reranker.score`."""

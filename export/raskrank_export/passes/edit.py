@@ -50,7 +50,7 @@ class GraphEditor:
 
     def add_initializer(self, name: str, value: npt.NDArray[np.generic]) -> str:
         if name not in self.initializers:
-            self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+            self.graph.initializer.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
             self.initializers[name] = self.graph.initializer[-1]
         return name
 
