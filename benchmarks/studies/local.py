@@ -121,7 +121,7 @@ def write_graphs(size: str, folder: Path, names: set[str], whole_blocks: int) ->
 def _write_optimum(described: Checkpoint, weights: Any, folder: Path) -> None:
     from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
-    from raskrank_export.graph import export_model
+    from raskrank_export.tracing import export_model
 
     settings: dict[str, Any] = dict(described.config)
     model: Any = ModernBertForSequenceClassification(ModernBertConfig(**settings, num_labels=1, attn_implementation="eager"))
