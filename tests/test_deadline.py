@@ -265,7 +265,7 @@ def test_a_call_that_gets_no_worker_answers_at_its_deadline(monkeypatch: pytest.
 
     with Reranker.load(threads=1) as reranker:
         note_runs(monkeypatch, wait)
-        other = threading.Thread(target=lambda: reranker.score("q", ["annen"]), daemon=True)
+        other = threading.Thread(target=lambda: reranker.score("q", ["annen", "en lengre tekst"]), daemon=True)
         other.start()
         assert begun.wait(WAIT)
         found = reranker.rank(QUERY, TEXTS, deadline=0.05)

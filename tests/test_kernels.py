@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,19 @@ def test_what_no_embedding_has_is_refused(nano: tuple[Manifest, dict[str, npt.ND
         made.close()
     with pytest.raises(ValueError, match="closed"):
         made.logits(fine, fine * 0)
+
+
+@needs_kernels
+def test_threads_that_expected_a_call_sleep_again_where_none_comes(nano: tuple[Manifest, dict[str, npt.NDArray[Any]]]) -> None:
+    made, pause = make(*nano), 0.5
+    try:
+        made.expect(3)
+        start = time.process_time()
+        time.sleep(pause)
+        assert time.process_time() - start < pause / 2  # both threads awake all the time would take twice as long as the pause
+    finally:
+        made.close()
+    made.expect(3)  # closed: nothing to wake
 
 
 @needs_kernels

@@ -61,6 +61,29 @@ def test_work_happens_in_threads_that_carry_our_name(workers: Workers) -> None:
     assert all(name.startswith("raskrank") for name in names)
 
 
+def test_a_single_run_of_the_only_call_is_in_its_own_thread_and_beside_another_in_a_worker() -> None:
+    pool, names = Workers(2), list[str]()
+    held, free = threading.Event(), threading.Event()
+
+    def note(_: Run) -> None:
+        names.append(threading.current_thread().name)
+
+    def hold(_: Run) -> None:
+        held.set()
+        assert free.wait(DEADLINE)
+
+    pool.run(note, runs(1))
+    other = threading.Thread(target=lambda: pool.run(hold, runs(1)), name="other")
+    other.start()
+    assert held.wait(DEADLINE)
+    pool.run(note, runs(1))
+    free.set()
+    other.join()
+    pool.close()
+    assert names[0] == threading.current_thread().name
+    assert names[1].startswith("raskrank")
+
+
 def test_the_first_error_stops_the_rest_and_the_pool_stays_usable() -> None:
     pool, started = Workers(1), list[int]()
 
@@ -190,7 +213,7 @@ def test_a_call_that_waits_for_a_thread_is_not_dropped_by_close() -> None:
         assert release.wait(DEADLINE)
         done.append("first")
 
-    callers = [threading.Thread(target=pool.run, args=(first, runs(1)), daemon=True)]
+    callers = [threading.Thread(target=pool.run, args=(first, runs(2)), daemon=True)]  # a single run would need no thread
     callers[0].start()
     assert begun.wait(DEADLINE)
     callers.append(threading.Thread(target=pool.run, args=(lambda _: done.append("second"), runs(1)), daemon=True))
@@ -202,7 +225,7 @@ def test_a_call_that_waits_for_a_thread_is_not_dropped_by_close() -> None:
     release.set()
     for thread in callers:
         thread.join(DEADLINE)
-    assert done == ["first", "second"]
+    assert sorted(done) == ["first", "first", "second"]
 
 
 class Sums:
@@ -225,6 +248,9 @@ class Sums:
         self.threads.append(threads)
         result: Float32Array = (input_ids + token_type_ids).sum(axis=1).astype(np.float32)
         return result
+
+    def expect(self, threads: int) -> None:
+        pass
 
     def close(self) -> None:
         pass

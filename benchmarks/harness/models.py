@@ -1,11 +1,13 @@
 """Checkpoints and bundles to measure on: nano, and the exact architectures of two published models with seeded weights."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
+from raskrank import RaskrankError
 from raskrank.manifest import MANIFEST, Manifest, Precision
 
 if TYPE_CHECKING:
@@ -41,10 +43,11 @@ def checkpoint(model: str) -> Path:
 
 
 def bundle(model: str, precision: Precision, scheme: "ActivationScheme | None" = None) -> Path:
-    """The bundle of `checkpoint(model)`, exported when first asked for."""
+    """The bundle of `checkpoint(model)`, exported when first asked for, and anew where the format has changed since."""
     source = checkpoint(model)
     folder = WORK / f"{source.name}-{precision}{'' if scheme is None else f'-{scheme}'}"
-    if not folder.is_dir():
+    if not _readable(folder):
+        shutil.rmtree(folder, ignore_errors=True)
         from raskrank.samples import DEFAULT
         from raskrank_export import Thresholds, export
 
@@ -62,6 +65,14 @@ def bundle(model: str, precision: Precision, scheme: "ActivationScheme | None" =
             thresholds=loose,
         )
     return folder
+
+
+def _readable(folder: Path) -> bool:
+    try:
+        manifest(folder)
+    except (OSError, RaskrankError):
+        return False
+    return True
 
 
 def manifest(folder: Path) -> Manifest:

@@ -1,12 +1,12 @@
 #include "engine.hpp"
 
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512BF16__)
 #include "avx512.hpp"
 #include "encoder.hpp"
 
 namespace {
 
-struct Amx : Avx512 {
+struct Amx : Avx512Bf16 {
     static constexpr bool TILES = true;
     using Tiles = AmxTiles;
 };

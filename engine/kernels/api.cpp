@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <new>
 
 #include "engine.hpp"
@@ -111,6 +112,26 @@ bool find_positions(const rk_model& m, const i64* ids, const i64* types, i32 pai
     return true;
 }
 
+// Memory that a layer's products read is brought into the caches that CPUs share, a page at a time, the first layer's first.
+bool fetch(const void* context, i64 page) {
+    const rk_model& m = static_cast<const Handle*>(context)->model;
+    const i64 square = i64(m.hidden) * m.hidden, wide = i64(m.hidden) * m.intermediate;
+    const i64 of_layer = (4 * square + 2 * wide + PAGE - 1) / PAGE;
+    if (page >= m.layers * of_layer) return false;
+    const rk_layer& layer = m.layer[page / of_layer];
+    i64 byte = page % of_layer * PAGE;
+    for (const rk_product* p : {&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down}) {
+        const i64 size = i64(p->inner) * p->columns;
+        if (byte < size) {
+            const u8 *at = p->weights + byte, *end = p->weights + (byte + PAGE < size ? byte + PAGE : size);
+            for (; at < end; at += 64) __builtin_prefetch(at, 0, 2);
+            break;
+        }
+        byte -= size;
+    }
+    return true;
+}
+
 }  // namespace
 
 // 1 where this CPU runs the engine of that name.
@@ -164,6 +185,9 @@ EXPORT int rk_logits(void* opaque, const i64* ids, const i64* types, i32 pairs, 
     h.pool.release(helpers);
     return result;
 }
+
+// A call that `threads` share is about to come: they wake up and fetch weights meanwhile.
+EXPORT void rk_expect(void* opaque, i32 threads) { static_cast<Handle*>(opaque)->pool.wake(threads - 1, fetch, opaque); }
 
 // No call may be under way.
 EXPORT void rk_destroy(void* opaque) {

@@ -126,8 +126,8 @@ void turn(const float* at, i64 keys, i64 stride, i64 width, float* turned, i64 a
 
 // Values (keys, width) -> a row for each pair of keys; with an odd number, the last one has no other.
 template <class S>
-void pair_rows(const float* at, i64 keys, i64 stride, i64 width, float* out) {
-    for (i64 r = 0; r < keys; r += 2, out += width, at += 2 * stride)
+void pair_rows(const float* at, i64 keys, i64 stride, i64 width, float* out, i64 apart) {
+    for (i64 r = 0; r < keys; r += 2, out += apart, at += 2 * stride)
         for (i64 c = 0; c < width; c += 16)
             S::store(out + c, S::pair(S::load(at + c), r + 1 < keys ? S::load(at + stride + c) : S::set(0)));
 }
@@ -143,7 +143,7 @@ void attend(const float* queries, i64 rows, const float* keys_at, const float* v
     turn<S>(keys_at, keys, stride, width, turned, apart);
     if constexpr (S::PAIRS) {
         float* paired = turned + width / 2 * apart;
-        pair_rows<S>(values, keys, stride, width, paired);
+        pair_rows<S>(values, keys, stride, width, paired, width);
         values = paired, values_stride = width, asked_stride = inner = width / 2, counted = (keys + 1) / 2;
     }
     const i64 block = padded > 256 ? QUERIES / 2 : QUERIES;

@@ -35,15 +35,18 @@ bool has_avx512() {  // F, DQ, BW, VL, VNNI
            in_leaf_7(0, 1, 31) && in_leaf_7(0, 2, 11);
 }
 
-bool has_avx512_bf16() { return has_avx512() && in_leaf_7(1, 0, 5); }
+bool has_avx512_bf16() {  // not on Intel's CPUs: products of bf16 are slower there than those of fp32
+    unsigned a, b, c, d;
+    return has_avx512() && in_leaf_7(1, 0, 5) && __get_cpuid(0, &a, &b, &c, &d) && c != signature_INTEL_ecx;
+}
 
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 
-bool has_amx() {  // TILE, INT8, and the kernel's permission, which holds for the whole process
+bool has_amx() {  // TILE, INT8, BF16, conversions to bf16, and the kernel's permission, which holds for the whole process
     constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18;
-    return has_avx512() && in_leaf_7(0, 3, 24) && in_leaf_7(0, 3, 25) && keeps(TILE_STATE) &&
+    return has_avx512() && in_leaf_7(0, 3, 24) && in_leaf_7(0, 3, 25) && in_leaf_7(0, 3, 22) && in_leaf_7(1, 0, 5) && keeps(TILE_STATE) &&
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
 }
 #else

@@ -5,9 +5,9 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-#include "attention.hpp"
 #include "engine.hpp"
 #include "product.hpp"
+#include "tiled_attention.hpp"
 
 namespace {
 
@@ -125,13 +125,18 @@ inline i64 behind_room(const rk_model& m, i64 rows) {
     return Room::quantized_size(rows, m.hidden) + Room::quantized_size(rows, m.intermediate) + Room::size<float>(rows * GROUP);
 }
 
+template <class S>
+i64 room_to_attend(i64 keys, i64 width) {
+    return S::TILES ? tiled_attention_room(keys, width) : attention_room(keys, width);
+}
+
 // Query, key and value of one head, and its attention. last: above it only the first token of each pair is needed.
 template <class S>
 void attend_head(const rk_model& m, const rk_layer& layer, const Call& call, const Shared& shared, i64 head, bool last, char* own,
                  Clock& clock) {
     const i64 H = m.hidden, L = call.length, d = H / m.heads, first = head * d, rows = i64(call.pairs) * L, stride = 3 * d;
     Room room{own};
-    float *heads = room.take<float>(rows * stride), *scores = room.take<float>(attention_room(L, d));
+    float *heads = room.take<float>(rows * stride), *work = room.take<float>(room_to_attend<S>(L, d));
     const float scale = LOG2_E / __builtin_sqrtf(float(d));
     Quantized asked = shared.integers;
     if (last) asked.apart = L;
@@ -143,7 +148,9 @@ void attend_head(const rk_model& m, const rk_layer& layer, const Call& call, con
     clock.stage(QKV);
     for (i64 b = 0; b < call.pairs; b++) {
         const float* at = heads + b * L * stride;
-        attend<S>(at, last ? 1 : L, at + d, at + 2 * d, L, stride, d, shared.context + b * (last ? 1 : L) * H + first, H, scores);
+        float* to = shared.context + b * (last ? 1 : L) * H + first;
+        if constexpr (S::TILES) attend_tiled<S>(at, last ? 1 : L, at + d, at + 2 * d, L, stride, d, to, H, work);
+        else attend<S>(at, last ? 1 : L, at + d, at + 2 * d, L, stride, d, to, H, work);
     }
     clock.stage(ATTENTION);
 }
@@ -215,9 +222,10 @@ void encode(const rk_model& m, const Call& call, Team& team, int me, char* own) 
 
 inline i64 shared_room(const rk_model& m, i64 pairs, i64 length) { return Shared::size(m, pairs * length); }
 
-inline i64 own_room(const rk_model& m, i64 pairs, i64 length) {
+template <class S>
+i64 own_room(const rk_model& m, i64 pairs, i64 length) {
     const i64 d = m.hidden / m.heads, H = m.hidden;
-    const i64 attention = Room::size<float>(pairs * length * 3 * d) + Room::size<float>(attention_room(length, d));
+    const i64 attention = Room::size<float>(pairs * length * 3 * d) + Room::size<float>(room_to_attend<S>(length, d));
     const i64 last = Room::size<float>(BLOCK_ROWS * H) + Room::quantized_size(BLOCK_ROWS, H);
     const i64 products = last + behind_room(m, BLOCK_ROWS) + Room::size<float>(H);
     return up_to(attention > products ? attention : products, 64) + 64;
@@ -225,7 +233,7 @@ inline i64 own_room(const rk_model& m, i64 pairs, i64 length) {
 
 template <class S>
 constexpr Engine engine(const char* name) {
-    return {name, encode<S>, shared_room, own_room};
+    return {name, encode<S>, shared_room, own_room<S>};
 }
 
 }  // namespace

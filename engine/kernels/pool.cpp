@@ -3,11 +3,19 @@
 #include <limits.h>
 #include <sched.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
 namespace {
 
 constexpr long STACK = 1 << 18;  // tiles and scores live in the room of a call
+constexpr long AWAKE = 2'000'000;  // nanoseconds that a helper waits for a call that is about to come: the time to tokenize a pair
+
+long nanoseconds() {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
 
 // A thread that takes no signal: those are the caller's.
 bool start(pthread_t* thread, void* (*function)(void*), void* argument) {
@@ -73,11 +81,28 @@ void Pool::renew_after_fork() {
 bool Pool::add_worker() {
     if (count_ == MOST_THREADS) return false;
     Worker& worker = workers_[count_];
-    worker.pool = this, worker.job = nullptr, worker.reserved = false;
+    worker.pool = this, worker.job = nullptr, worker.awake = worker.reserved = false;
     pthread_cond_init(&worker.wake, nullptr);
     if (!start(&worker.thread, serve, &worker)) return false;
     count_++;
     return true;
+}
+
+void Pool::wake(int wanted, Prepare prepare, const void* context) {
+    if (wanted <= 0) return;
+    Elsewhere elsewhere;
+    renew_after_fork();
+    pthread_mutex_lock(&mutex_);
+    for (int i = 0, part = 0; part < wanted && (i < count_ || add_worker()); i++) {
+        Worker& worker = workers_[i];
+        if (worker.reserved) continue;
+        part++;
+        if (worker.awake) continue;
+        worker.awake = true, worker.part = part - 1, worker.parts_apart = wanted, worker.prepare = prepare, worker.context = context;
+        elsewhere.place(worker.thread);
+        pthread_cond_signal(&worker.wake);
+    }
+    pthread_mutex_unlock(&mutex_);
 }
 
 void Pool::reserve(int wanted, Helpers& helpers) {
@@ -107,7 +132,9 @@ void Pool::run(Work work, void* context, const Helpers& helpers) {
     pthread_mutex_lock(&mutex_);
     for (int i = 0; i < helpers.count; i++) {
         Worker& worker = workers_[helpers.index[i]];
-        worker.job = &job, worker.me = i + 1, worker.begun = false;
+        worker.me = i + 1, worker.begun = false;
+        __atomic_store_n(&worker.job, &job, __ATOMIC_RELEASE);
+        if (worker.awake) continue;
         elsewhere.place(worker.thread);
         pthread_cond_signal(&worker.wake);
     }
@@ -116,11 +143,21 @@ void Pool::run(Work work, void* context, const Helpers& helpers) {
     pthread_mutex_lock(&mutex_);
     for (int i = 0; i < helpers.count; i++) {
         Worker& worker = workers_[helpers.index[i]];
-        if (worker.job == &job && !worker.begun) worker.job = nullptr, job.left--;
+        if (worker.job == &job && !worker.begun) __atomic_store_n(&worker.job, nullptr, __ATOMIC_RELAXED), job.left--;
     }
     while (job.left != 0) pthread_cond_wait(&job.done, &mutex_);
     pthread_mutex_unlock(&mutex_);
     pthread_cond_destroy(&job.done);
+}
+
+// Until a job is there, or AWAKE is over.
+void Pool::expect(const Worker& worker) {
+    const long end = nanoseconds() + AWAKE;
+    i64 part = worker.part;
+    for (bool more = true; !__atomic_load_n(&worker.job, __ATOMIC_ACQUIRE) && nanoseconds() < end; part += worker.parts_apart) {
+        if (more) more = worker.prepare(worker.context, part);
+        else for (int i = 0; i < 16; i++) relax();
+    }
 }
 
 void* Pool::serve(void* argument) {
@@ -128,7 +165,14 @@ void* Pool::serve(void* argument) {
     Pool& pool = *worker.pool;
     pthread_mutex_lock(&pool.mutex_);
     for (;;) {
-        while (!worker.job && !pool.closed_) pthread_cond_wait(&worker.wake, &pool.mutex_);
+        while (!worker.job && !worker.awake && !pool.closed_) pthread_cond_wait(&worker.wake, &pool.mutex_);
+        if (worker.awake) {
+            pthread_mutex_unlock(&pool.mutex_);
+            expect(worker);
+            pthread_mutex_lock(&pool.mutex_);
+            worker.awake = false;
+            if (!worker.job && !pool.closed_) continue;
+        }
         if (!worker.job) break;
         Job& job = *worker.job;
         const int me = worker.me;
@@ -136,7 +180,7 @@ void* Pool::serve(void* argument) {
         pthread_mutex_unlock(&pool.mutex_);
         job.work(job.context, me);
         pthread_mutex_lock(&pool.mutex_);
-        worker.job = nullptr;
+        __atomic_store_n(&worker.job, nullptr, __ATOMIC_RELAXED);
         if (--job.left == 0) pthread_cond_signal(&job.done);
     }
     pthread_mutex_unlock(&pool.mutex_);

@@ -1,4 +1,5 @@
-// Threads that share one call. They sleep between calls, and spin only while they wait for each other inside one.
+// Threads that share one call. They sleep between calls, and spin only for a call: while they wait for each other inside one, and for a
+// moment if they were told that one is about to come.
 #pragma once
 #include <pthread.h>
 #include <sched.h>
@@ -47,6 +48,12 @@ public:
         int index[MOST_THREADS];
     };
 
+    // A part of what prepares a call. False where there are no more.
+    using Prepare = bool (*)(const void* context, i64 part);
+
+    // A call with up to `wanted` helpers is about to come: they wake up, which takes a CPU that sleeps as long as a layer, and prepare
+    // it until it comes, the parts 0, 1, 2 ... in turn.
+    void wake(int wanted, Prepare prepare, const void* context);
     // Up to `wanted` helpers; fewer where the system starts no more threads.
     void reserve(int wanted, Helpers& helpers);
     // Work for 0, the caller, and for 1 to `helpers.count`. Returns when the caller's is done and no helper is at it: those that have
@@ -67,12 +74,17 @@ private:
         Pool* pool;
         pthread_t thread;
         pthread_cond_t wake;
-        Job* job;  // null: sleeps
+        Job* job;  // null: sleeps, or is awake for one
+        bool awake;
+        i64 part, parts_apart;  // of what it prepares
+        Prepare prepare;
+        const void* context;
         bool begun;
         int me;
         bool reserved;
     };
     static void* serve(void* argument);
+    static void expect(const Worker& worker);
     void renew_after_fork();
     bool add_worker();
 

@@ -27,5 +27,8 @@ class Backend(Protocol):
         `threads` or on what else runs. Raises InferenceError if the runtime fails.
         """
 
+    def expect(self, threads: int) -> None:
+        """A run that so many threads share is about to come, within a millisecond or two."""
+
     def close(self) -> None:
         """Free the model. Called once."""

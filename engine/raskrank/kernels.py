@@ -20,6 +20,7 @@ PREFIX = "encoder/"  # of the names of tensors that the kernels read
 GROUP = 64  # channels of an activation that share a range, and weights of a column that share a scale
 ENGINES = ("amx", "avx512bf16", "avx512", "avxvnni", "avx2")  # best first
 EMULATED = ("scalar", "scalar-tiles")  # plain C++ of the others, for tests: never chosen
+TILED = ("amx", "scalar-tiles")  # whose attention adds in another order: bits are equal among them, and among all others
 # Of a call, in the order of engine.hpp.
 STAGES = ("embed", "qkv", "attention", "quantize", "output", "norm", "up", "gelu", "down", "head", "wait")
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -98,12 +99,17 @@ class Kernels:
             raise ValueError(f"the kernels cannot run a model of this shape on {self.engine!r}: {encoder}, width {hidden_size}")
         self._close = threading.Lock()
 
+    def expect(self, threads: int) -> None:
+        """A call that so many threads share is about to come: they wake up meanwhile, and wait for it up to 2 ms."""
+        if self._handle is not None:
+            self._library.rk_expect(self._handle, threads)
+
     def logits(
         self, input_ids: Int64Array, token_type_ids: Int64Array, threads: int = 1, ticks: UInt64Array | None = None
     ) -> Float32Array:
         """float32 (B): the logit of each pair. Both arrays are int64 (B, L), without padding.
 
-        threads: that may share the call. A pair's bits depend on the pair alone, the same on every CPU.
+        threads: that may share the call. A pair's bits depend on the pair alone, and on whether `engine` has tiles (TILED).
         ticks: uint64 (len(STAGES)), to which the time that the calling thread spent in each stage is added, in one unit.
         Raises MemoryError; ValueError for a token, or a number of tokens, that the model has no embedding for.
         """
@@ -155,6 +161,7 @@ def _load() -> ctypes.CDLL | None:
     library.rk_usable.argtypes = [ctypes.c_char_p]
     library.rk_create.restype, library.rk_create.argtypes = pointer, [pointer, ctypes.c_char_p]
     library.rk_logits.argtypes = [pointer, pointer, pointer, number, number, pointer, number, pointer]
+    library.rk_expect.restype, library.rk_expect.argtypes = None, [pointer, number]
     library.rk_destroy.restype, library.rk_destroy.argtypes = None, [pointer]
     return library
 

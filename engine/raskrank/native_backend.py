@@ -98,6 +98,9 @@ class NativeBackend:
             shape = " x ".join(map(str, input_ids.shape))
             raise InferenceError(f"the kernels failed on a run of {shape} tokens: {error}{shortage(error)}") from error
 
+    def expect(self, threads: int) -> None:
+        self._kernels.expect(threads)
+
     def close(self) -> None:
         self._end()
         del self._kernels, self._weights

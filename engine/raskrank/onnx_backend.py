@@ -104,6 +104,9 @@ class OnnxBackend:
             raise InferenceError(f"the graph gave logits of shape {result.shape} for {len(input_ids)} pairs")
         return result[:, 0]  # (B, 1) -> (B)
 
+    def expect(self, threads: int) -> None:
+        """Nothing to prepare."""
+
     def close(self) -> None:
         self._wide = None
         del self._single, self._weights  # in this order: sessions use the weights where they are

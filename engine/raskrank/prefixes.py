@@ -23,6 +23,8 @@ MAX_UNBROKEN = 100_000
 # Characters tokenized in one call of the library, about 10 ms on two cores, before texts of another call have their turn; their
 # results stand in memory together at up to 0.5 kB a character. Measured: eight times as many gain nothing.
 BATCH_CHARS = 32_000
+# Characters that are tokenized in the caller's thread, 0.3 ms: to wake the library's own takes as long, and the GIL is held.
+FEW_CHARS = 2_000
 # Marks, white space, controls: a normalizer may drop or reorder them, an added token may swallow them, however many.
 FLUID_CATEGORIES = "MZC"
 
@@ -76,7 +78,7 @@ class Prefixes:
             return [next(rest) if done is None else done for done in results]
 
     def _whole(self, texts: list[str], budget: int, places: bool) -> list[Tokens]:
-        if self._parallel:
+        if self._parallel and sum(map(len, texts)) > FEW_CHARS:
             encode = self._tokenizer.encode_batch if places else self._tokenizer.encode_batch_fast
             encodings = encode(texts, add_special_tokens=False)
         else:

@@ -50,6 +50,11 @@ class Workers:
         """`function()`, which `close` in another thread waits for. Raises ClosedError after `close`."""
         return self._calls.enter(function)
 
+    def expect(self, backend: Backend, pairs: int) -> None:
+        """So many pairs are about to be run: where they are fewer than the threads, they are going to share them."""
+        if pairs < self.threads and not self._calls.several:
+            backend.expect(self.threads // pairs)
+
     def lacking(self, wanted: int) -> int:
         """How many threads `run` would start for so many runs."""
         return max(0, min(self.threads, wanted) - len(self._pool))
@@ -61,17 +66,19 @@ class Workers:
         until: Until | None = None,
         may_begin: Callable[[Run], bool] = lambda _: True,
     ) -> None:
-        """Call `work` once for each run, in order as threads become free, and wait.
+        """Call `work` once for each run, in order as threads become free, and wait. A single run of the only call is made in
+        the caller's thread: handing it on takes a tenth as long as a short pair.
 
         The first exception, a KeyboardInterrupt of the caller, or the end of `until` stops the rest, and so does a run that
         `may_begin` refuses: runs in flight end, no other is started.
         """
         item = Work(work, runs, cost=lambda run: run.length * len(run.indices), may_begin=may_begin)
-        self.call(lambda: self._run(item, min(self.threads, len(runs)), until or Until()))
+        self.call(lambda: self._run(item, len(runs), until or Until()))
 
-    def _run(self, work: Work[Run], wanted: int, until: Until) -> None:
+    def _run(self, work: Work[Run], runs: int, until: Until) -> None:
         try:
             until.tells(work.stop)
+            wanted = 0 if runs == 1 and not self._calls.several else min(self.threads, runs)
             self._grow(wanted)
             helpers = min(len(self._pool), wanted)
             self._line.join(work, helpers)

@@ -164,6 +164,8 @@ class Scorer:
         """copies: how many of the caller's pairs each stands for."""
         outcome, start = Outcome.of(len(pairs)), 0
         encoder, backend, until = self._loaded.encoder, self._loaded.backend, request.until
+        if pairs:
+            self._workers.expect(backend, len(pairs))
         chunks = _chunks(pairs, request, encoder.max_length, backend.concurrency)
         in_time = takewhile(lambda _: until.left() > 0, chunks)  # looked at before each is encoded
         with closing(ahead(lambda part: self._prepare(part, request, cache), in_time)) as prepared:

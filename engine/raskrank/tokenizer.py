@@ -40,7 +40,10 @@ def load_encoder(data: bytes, max_length: int, vocab_size: int, path: Path, *, p
         if (ids := _id_count(tokenizer)) > vocab_size:
             raise Incompatible(f"the tokenizer has ids up to {ids - 1}, the model embeds {vocab_size}")
         encoder = PairEncoder(tokenizer, max_length, parallel=parallel)
-        tokenizer.encode(UNKNOWN, UNKNOWN)
+        if parallel:
+            tokenizer.encode_batch([(UNKNOWN, UNKNOWN)])  # starts its threads now: later there may be none to be had
+        else:
+            tokenizer.encode(UNKNOWN, UNKNOWN)
     return encoder
 
 

@@ -57,6 +57,9 @@ class TorchBackend:
             raise InferenceError(f"PyTorch failed on a run of {' x '.join(map(str, ids.shape))} tokens") from error
         return result
 
+    def expect(self, threads: int) -> None:
+        """Nothing to prepare."""
+
     def close(self) -> None:
         del self.model
 

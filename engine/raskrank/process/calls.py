@@ -50,6 +50,11 @@ class Calls:
                     lock, None
                 )  # should an interrupt prevent this, the lock is freed; should it prevent that, this is done
 
+    @property
+    def several(self) -> bool:
+        """Whether more than one is in progress."""
+        return len(self._running()) > 1
+
     def close(self) -> None:
         """Refuse further calls, and wait for those of other threads."""
         self._closed = True
