@@ -45,10 +45,10 @@ class TwoLabels:
         tokenizer = auto.AutoTokenizer.from_pretrained(folder)
         model = auto.AutoModelForSequenceClassification.from_pretrained(folder).eval()
         with torch.inference_mode():
-            logits = [
-                model(**tokenizer([query], [document], return_tensors="pt", truncation=True, max_length=128)).logits
-                for query, document in PAIRS
-            ]
+            # Said, since ALBERT's class of transformers 5 forgets the token types that it was trained with.
+            types = {"return_token_type_ids": True} if family in ("bert", "electra", "albert") else {}
+            options = {"return_tensors": "pt", "truncation": True, "max_length": 128, **types}
+            logits = [model(**tokenizer([query], [document], **options)).logits for query, document in PAIRS]
         return torch.cat(logits).softmax(dim=1).numpy()
 
 
