@@ -8,16 +8,14 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-import onnx
-
 from raskrank import gate, kernels
 from raskrank.backend import Float32Array
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.measure.timing import interleaved
 from raskrank.parity import Parity, Part, compare
-from raskrank_export import graph
 from raskrank_export.calibrate import channel_magnitudes
+from raskrank_export.graph import LeanGraph, save
 from raskrank_export.halves import MIN_RANKED, Halves
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.products import constant_products
@@ -65,13 +63,13 @@ class Judge:
 
 
 def climb(
-    model: onnx.ModelProto, folder: Path, scratch: Path, plain: Quantization, judge: Judge, fp32: Parity, clock: Clock
+    graph: LeanGraph, folder: Path, scratch: Path, plain: Quantization, judge: Judge, fp32: Parity, clock: Clock
 ) -> Climb:
-    """Try the rungs until one passes, and leave its graph and weights in `folder`, where those of `model` lie now.
+    """Try the rungs until one passes, and leave its graph and weights in `folder`, where those of `graph` lie now.
 
-    model: the fp32 graph, which stays as it is. It is the last rung: with parity `fp32` it has passed the gate before.
+    graph: in fp32, which stays as it is. It is the last rung: with parity `fp32` it has passed the gate before.
     """
-    ladder = _Ladder(model, folder, scratch, judge, fp32, clock)
+    ladder = _Ladder(graph, folder, scratch, judge, fp32, clock)
     for rung in ladder.rungs(plain):
         if not ladder.attempt(rung).failed:
             break
@@ -79,8 +77,8 @@ def climb(
 
 
 class _Ladder:
-    def __init__(self, model: onnx.ModelProto, folder: Path, scratch: Path, judge: Judge, fp32: Parity, clock: Clock) -> None:
-        self.model, self.folder, self.judge, self.fp32, self.clock = model, folder, judge, fp32, clock
+    def __init__(self, graph: LeanGraph, folder: Path, scratch: Path, judge: Judge, fp32: Parity, clock: Clock) -> None:
+        self.graph, self.folder, self.judge, self.fp32, self.clock = graph, folder, judge, fp32, clock
         self.plain, self.repaired = scratch / "plain", scratch / "repaired"
         self.sample = sensitivity_pairs(judge.part("chosen on"))
         self.attempts: list[Attempt] = []
@@ -127,9 +125,9 @@ class _Ladder:
             folder = self.repaired if self.attempts else self.plain
             folder.mkdir(exist_ok=True)
             with self.clock.step(f"quantize to {rung.name}"):
-                model = deepcopy(self.model)
-                products, embeddings = quantize(model, rung.quantization)
-                graph.save(model, folder)
+                model = deepcopy(self.graph.model)
+                products, embeddings = quantize(model, rung.quantization, self.graph.kernels)
+                save(model, folder)
             # Ranges that were found on the samples are a choice, too.
             chosen = self.judge.halves is not None and (bool(self.attempts) or bool(rung.quantization.smoothing))
             parity, failed = self.judged(rung, folder, "chosen on" if chosen else "all")
@@ -153,7 +151,8 @@ class _Ladder:
         with self.clock.step(f"score with ONNX {rung.name}{where}", len(encoded)):
             logits = graph_logits(folder, self.judge.inputs, encoded, self.clock.progress, groups=groups)
         parity = self.judge.compare(f"onnx {rung.name}", logits, part)
-        failed, parts = gate.failures(parity, self.judge.thresholds, "int8"), kernel_parts(self.model, rung.quantization)
+        failed = gate.failures(parity, self.judge.thresholds, "int8")
+        parts = kernel_parts(self.graph.kernels, rung.quantization)
         if failed or parts is None or kernels.unavailable() is not None:
             return parity, failed
         with self.clock.step(f"score with our kernels {rung.name}{where}", len(encoded)):
@@ -195,7 +194,7 @@ class _Ladder:
 
     def _exclusions(self) -> Iterator[Rung]:
         """The most sensitive products in fp32: 1, 2, 4, 8 ... of them, and at last as many as are worth it."""
-        (name, base), editor = self._best(), GraphEditor(self.model)
+        (name, base), editor = self._best(), GraphEditor(self.graph.model)
         sizes = {
             product.output[0]: math.prod(editor.initializers[product.input[1]].dims) for product in constant_products(editor)
         }
