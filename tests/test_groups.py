@@ -23,6 +23,7 @@ from raskrank.planning import GROUP_TOKENS
 from raskrank.settings import bundle_path
 from raskrank_export import export, graph
 from raskrank_export.calibrate import channel_magnitudes
+from raskrank_export.encoder import find_encoder
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.products import constant_products
 from raskrank_export.progress import Silent
@@ -99,7 +100,7 @@ class Models:
         model = onnx.load(str(bundle / MODEL))
         quantization = _quantization(scheme, bundle, model)
         assert quantization.groups == (scheme in GROUPING)
-        quantize(model, quantization)
+        quantize(model, quantization, find_encoder(model))
         graph.save(model, folder)
         return folder
 

@@ -17,11 +17,12 @@ from callers import DOCUMENTS, QUERY
 from conftest import Tiny
 from raskrank import Incompatible, InferenceError, InputError, RaskrankWarning, Reranker, kernels
 from raskrank.backend import Float32Array
-from raskrank.bundle import open_bundle
+from raskrank.bundle import open_bundle, read_manifest
 from raskrank.external import external_tensors
 from raskrank.kernels import EMULATED, TILED
 from raskrank.manifest import WEIGHTS
 from raskrank.native_backend import NativeBackend, why_not
+from raskrank.samples import as_pairs, read_samples
 from raskrank.settings import bundle_path
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
@@ -104,6 +105,18 @@ def test_it_differs_from_onnxruntime_by_rounding(tiny: Tiny, family: Any) -> Non
         found, expected = (reranker.score_pairs(PAIRS, raw_scores=True) for reranker in (native, onnx))
     assert np.abs(found - expected).max() < ROUNDING
     assert np.ptp(expected) > 10 * ROUNDING
+
+
+@needs_kernels
+def test_verifying_measures_what_the_export_recorded_of_the_kernels(tiny: Tiny) -> None:
+    folder, pairs = tiny.bundle("bert", "int8"), as_pairs(read_samples(tiny.samples))
+    recorded = read_manifest(folder)[0].parity
+    with Reranker.load(folder, backend="native", checkpoint=tiny.checkpoint("bert")) as reranker:
+        found = reranker.verify(pairs).summary()
+    assert found["candidate"] == recorded["native"]["candidate"] == "native int8"
+    for name in ("tau", "top1", "max_drift", "mean_drift", "max_logit_difference", "mean_logit_difference"):
+        assert found[name] == pytest.approx(recorded["native"][name], abs=1e-4), name  # PyTorch pads at the export
+    assert recorded["native"]["max_logit_difference"] != recorded["int8"]["max_logit_difference"]
 
 
 @needs_kernels

@@ -22,7 +22,7 @@ from raskrank_export.products import constant_products
 from raskrank_export.progress import Clock
 from raskrank_export.quantization import EXACT, GROUP, PORTABLE, SEVEN_BIT, Floats, Quantization
 from raskrank_export.quantize import kernel_parts, quantize
-from raskrank_export.rungs import Attempt, Climb, Cost, Rung
+from raskrank_export.rungs import Attempt, Climb, Cost, Rung, Verdict
 from raskrank_export.scoring import graph_backend, graph_logits, native_logits
 from raskrank_export.sensitivity import sensitivity, sensitivity_pairs
 from raskrank_export.smoothing import find_smoothing
@@ -130,22 +130,19 @@ class _Ladder:
                 save(model, folder)
             # Ranges that were found on the samples are a choice, too.
             chosen = self.judge.halves is not None and (bool(self.attempts) or bool(rung.quantization.smoothing))
-            parity, failed = self.judged(rung, folder, "chosen on" if chosen else "all")
-            chosen_on = parity
-            if chosen and not failed:
-                parity, failed = self.judged(rung, folder, "held back")
+            verdict = self.judged(rung, folder, "chosen on" if chosen else "all")
+            parity = chosen_on = verdict.parity
+            if chosen and not verdict.failed:
+                verdict = self.judged(rung, folder, "held back")
             elif self.judge.halves is not None and not chosen:
                 half = list(self.judge.halves.chosen_on)
                 chosen_on = self.judge.compare(parity.candidate, parity.candidate_logits[half], "chosen on")
-            made = Attempt(rung, parity, chosen_on, failed, _size(folder), products, embeddings)
+            made = Attempt(rung, verdict.parity, chosen_on, verdict.failed, _size(folder), products, embeddings, verdict.native)
         self.attempts.append(made)
         return made
 
-    def judged(self, rung: Rung, folder: Path, part: Part) -> tuple[Parity, dict[str, str]]:
-        """The graph in `folder` on a part of the samples, and what it fails there: in onnxruntime, and in our own kernels.
-
-        Returns the kernels' parity where they alone fail.
-        """
+    def judged(self, rung: Rung, folder: Path, part: Part) -> Verdict:
+        """The graph in `folder` on a part of the samples, and what it fails there: in onnxruntime, and in our own kernels."""
         encoded, groups = self.judge.part(part), rung.quantization is None or rung.quantization.groups
         where = ", held back" if part == "held back" else ""
         with self.clock.step(f"score with ONNX {rung.name}{where}", len(encoded)):
@@ -154,12 +151,11 @@ class _Ladder:
         failed = gate.failures(parity, self.judge.thresholds, "int8")
         parts = kernel_parts(self.graph.kernels, rung.quantization)
         if failed or parts is None or kernels.unavailable() is not None:
-            return parity, failed
+            return Verdict(parity, None, failed)
         with self.clock.step(f"score with our kernels {rung.name}{where}", len(encoded)):
             logits = native_logits(folder, self.judge.inputs, encoded, self.clock.progress, parts.encoder)
         native = self.judge.compare(f"native {rung.name}", logits, part)
-        failed = gate.failures(native, self.judge.thresholds, "int8")
-        return (native if failed else parity), failed
+        return Verdict(parity, native, gate.failures(native, self.judge.thresholds, "int8"))
 
     def done(self) -> Climb:
         quantization, repaired, cost = self.attempts[-1].rung.quantization, len(self.attempts) > 1, None
