@@ -18,6 +18,7 @@ from raskrank.backend import Float32Array, Int64Array
 from raskrank.bundle import read_manifest
 from raskrank.manifest import MODEL, Manifest, Precision
 from raskrank.measure.timing import interleaved
+from raskrank.network import Network
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.planning import GROUP_TOKENS
 from raskrank.settings import bundle_path
@@ -129,8 +130,7 @@ def _divisors(bundle: Path) -> dict[str, Float32Array]:
 
 
 def _backend(folder: Path, manifest: Manifest) -> OnnxBackend:
-    graph_bytes = (folder / MODEL).read_bytes()
-    return OnnxBackend(graph_bytes, folder, manifest.inputs, concurrency=3, hidden_size=manifest.hidden_size, groups=True)
+    return OnnxBackend(Network.read(folder, manifest.inputs, hidden_size=manifest.hidden_size), 3)
 
 
 @pytest.fixture(scope="module")

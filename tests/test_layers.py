@@ -32,6 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.torch_modules",
         "raskrank.gate raskrank.running raskrank.settings raskrank.native_backend raskrank.onnx_backend raskrank.tokenizer "
         "raskrank.documents",
+        "raskrank.network",
         "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights raskrank.cache "
         "raskrank.reimplemented",
         "raskrank.manifest raskrank.scored raskrank.encoding raskrank.reading raskrank.terminal raskrank.settings_files",
