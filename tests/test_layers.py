@@ -37,8 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.reimplemented",
         "raskrank.manifest raskrank.scored raskrank.encoding raskrank.reading raskrank.terminal raskrank.settings_files",
         "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_classes raskrank.tokenizer_parts "
-        "raskrank.prefixes raskrank.layout "
-        "raskrank.windows",
+        "raskrank.prefixes raskrank.layout raskrank.strict_json raskrank.windows",
         "raskrank.backend raskrank.contents raskrank.cpu raskrank.errors raskrank.external raskrank.license raskrank.pace "
         "raskrank.planning raskrank.quoting raskrank.ranking raskrank.texts",
     )
