@@ -39,7 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_classes raskrank.tokenizer_parts "
         "raskrank.prefixes raskrank.layout raskrank.strict_json raskrank.windows",
         "raskrank.backend raskrank.contents raskrank.cpu raskrank.errors raskrank.external raskrank.license raskrank.pace "
-        "raskrank.planning raskrank.quoting raskrank.ranking raskrank.texts",
+        "raskrank.planning raskrank.printable raskrank.quoting raskrank.ranking raskrank.texts",
     )
 )
 

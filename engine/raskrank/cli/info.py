@@ -10,8 +10,9 @@ from raskrank import gate
 from raskrank.bundle import read_manifest
 from raskrank.cli.shared import choose
 from raskrank.manifest import Manifest
+from raskrank.printable import safe_lines, table
 from raskrank.reranker import Reranker
-from raskrank.terminal import columns, safe_lines, show, table, to_json
+from raskrank.terminal import columns, show, to_json
 
 # By their keys in the manifest, what the export measured.
 MEASURED = {"fp32": "onnx fp32", "trimmed": "onnx trimmed", "int8": "onnx int8", "native": "native int8"}
