@@ -7,29 +7,42 @@ APPLICATIONS := .venv-applications
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP = $(@D)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-applications test-release test-all test-versions soak docs peers bench bench-suite constraints lint clean
+.PHONY: packages demo test test-applications test-release test-all test-versions soak docs peers bench bench-suite constraints lint clean
 
-# Every file is checked against its digest. torch by itself: of its builds pip shall take the one for CPUs alone, where an index
-# or a folder of wheels has it. The last line adds this project, and what torch needs beside that on another system.
-define environment
+# Every file is checked against its digest, and Python compiles what it imports. torch by itself: of its builds pip shall take the
+# one for CPUs alone, where an index or a folder of wheels has it.
+define packages
 	$(PYTHON) -m venv $(@D)
-	$(PIP) install --quiet --require-hashes --no-deps --requirement $(word 2,$^)
+	$(PIP) install --quiet --no-compile --require-hashes --no-deps --requirement $<
 	$(PIP) download --quiet --no-deps --dest $(@D)/wheels $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints-torch.txt)
-	$(PIP) install --quiet --require-hashes --no-deps --no-index --find-links $(@D)/wheels --requirement constraints-torch.txt
+	$(PIP) install --quiet --no-compile --require-hashes --no-deps --no-index --find-links $(@D)/wheels --requirement constraints-torch.txt
 	rm -r $(@D)/wheels
+	touch $@
+endef
+
+# This project, which builds its kernels, and what torch needs beside that on another system.
+define project
 	$(PIP) install --quiet --no-build-isolation --editable $(PROJECT)
 	touch $@
 endef
 
+packages: $(VENV)/.packages $(APPLICATIONS)/.packages  ## what both environments need from the package index
+
+$(VENV)/.packages: constraints.txt constraints-torch.txt
+	$(packages)
+
+$(APPLICATIONS)/.packages: constraints-applications.txt constraints-torch.txt
+	$(packages)
+
 $(VENV)/.ready: PROJECT = '.[export,compare,bi-encoder,dev,bench,docs]'
-$(VENV)/.ready: pyproject.toml constraints.txt constraints-torch.txt
-	$(environment)
+$(VENV)/.ready: $(VENV)/.packages pyproject.toml
+	$(project)
 
 # The second part is the group of dependencies, which the pip of Python 3.11 does not know yet.
 GROUP := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["applications"])
 $(APPLICATIONS)/.ready: PROJECT = '.[export-transformers5,langchain,llama-index,haystack,bulk,ray,server]' $$($(PYTHON) -c '$(GROUP)')
-$(APPLICATIONS)/.ready: pyproject.toml constraints-applications.txt constraints-torch.txt
-	$(environment)
+$(APPLICATIONS)/.ready: $(APPLICATIONS)/.packages pyproject.toml
+	$(project)
 
 constraints: $(VENV)/.ready $(APPLICATIONS)/.ready  ## write the files of constraints anew, from what both environments have
 	$(BIN)/python tests/constraints.py constraints.txt
@@ -44,8 +57,8 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 # In as many processes as there are CPUs, up to four of 1 to 2 GB each. The tests of one file share what they build, and follow
-# one another: some count threads or measure memory.
-BESIDE := -n logical --maxprocesses 4 --dist loadfile
+# one another: some count threads or measure memory. Files come in the order that tests/conftest.py gives them.
+BESIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: lint  ## ruff, mypy --strict and all tests but the slow ones and those of a release
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not release'
 
@@ -56,7 +69,7 @@ test-applications: $(APPLICATIONS)/.ready $(VENV)/.ready  ## beside what applica
 	RASKRANK_APPLICATIONS=require $(APPLICATIONS)/bin/python -m pytest $(BESIDE) -m 'not slow' tests/applications $(BOTH)
 
 test-release: $(VENV)/.ready  ## the wheel in empty environments, and the demo
-	$(BIN)/python -m pytest -m release
+	$(BIN)/python -m pytest $(BESIDE) $$(grep -l mark.release tests/test_*.py)
 
 test-all: test test-applications test-release  ## also the tests that build checkpoints of hundreds of megabytes
 	$(BIN)/python -m pytest -m 'slow and not release'

@@ -41,6 +41,15 @@ FEW_QUERIES = 12
 LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
 
 
+# The files that take longest come first, so that where files run beside one another none of them is left alone at the end.
+LONGEST = ("test_kernels", "test_ray", "test_pages", "test_resources", "test_interrupts", "test_threads", "test_attacks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 MAKERS: Mapping[Family, Callable[..., Path]] = {"modernbert": modernbert_checkpoint, "ettin": modular_checkpoint}
 
 

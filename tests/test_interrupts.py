@@ -21,14 +21,14 @@ ATTACK = (ROOT / "tests" / "attacks" / "interrupts.py").read_text("utf-8")
 def test_the_engine_works_closes_and_exits_after_interrupts_at_random_moments(
     tmp_path: Path, options: list[str], backend: str
 ) -> None:
-    finished = run_script(tmp_path, ATTACK, "--seconds", "4", *options, "--backend", backend, deadline=60)
+    finished = run_script(tmp_path, ATTACK, "--seconds", "2", *options, "--backend", backend, deadline=60)
     assert int(finished.stdout.split()[0]) > 100  # interrupts
 
 
 @pytest.mark.parametrize("options", [[], ["--deadline"]], ids=["", "deadline"])
-@pytest.mark.parametrize("steps", ["line", pytest.param("opcode", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", ["line", "opcode --stride 23", pytest.param("opcode", marks=pytest.mark.slow)])
 def test_the_engine_works_closes_and_exits_after_an_interrupt_at_each_step_of_a_call(
     tmp_path: Path, steps: str, options: list[str], backend: str
 ) -> None:
-    finished = run_script(tmp_path, ATTACK, "--steps", steps, *options, "--backend", backend, deadline=120)
+    finished = run_script(tmp_path, ATTACK, "--steps", *steps.split(), *options, "--backend", backend, deadline=120)
     assert int(finished.stdout.split()[0]) > 100

@@ -308,8 +308,8 @@ time.sleep(0.2)
     run(tmp_path, source)
 
 
-@pytest.mark.parametrize("loads", ["one", "many"])
-def test_exit_while_a_daemon_thread_loads(tmp_path: Path, loads: str) -> None:
+@pytest.mark.parametrize(("loads", "moments"), [("one", (0, 5, 12, 20, 30)), ("many", (2, 8, 16, 25, 40))], ids=["one", "many"])
+def test_exit_while_a_daemon_thread_loads(tmp_path: Path, loads: str, moments: tuple[int, ...]) -> None:
     source = """
 def work():
     try:
@@ -322,7 +322,7 @@ def work():
 in_thread(work, daemon=True)
 time.sleep(float(sys.argv[1]))
 """
-    for hundredths in (0, 2, 5, 8, 12, 16, 20, 25, 30, 40):
+    for hundredths in moments:
         run(tmp_path, source, str(hundredths / 100), loads)
 
 

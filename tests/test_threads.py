@@ -9,6 +9,7 @@ from backends import BOTH
 from measured import PRELUDE, linux, run
 from processes import run_script
 from raskrank import InputError, Reranker, cpu
+from raskrank.options import BackendName
 
 pytestmark = BOTH
 
@@ -110,12 +111,8 @@ def spare(count):
 """
 
 
-@linux
-@pytest.mark.parametrize("limited", ["load", "score"])
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
-def test_it_works_with_as_few_threads_as_the_system_allows(tmp_path: Path, limited: str, count: int) -> None:
-    # Wanted are three threads for the tokenizer, four workers, and three for onnxruntime.
-    source = """
+# Wanted are three threads for the tokenizer, four workers, and three for onnxruntime.
+SCORES = """
 documents = [f"{start} {number}" for number in range(400) for start in ("en by", "en lang natt ved sjøen", "en by i Norge")]
 if sys.argv[1] == "load":
     spare(int(sys.argv[2]))
@@ -131,13 +128,24 @@ reranker.close()
 print(hashlib.sha256(b"".join(scores)).hexdigest())
 """
 
-    def printed(*arguments: str) -> str:
-        return run_script(tmp_path, PRELUDE + FEW + source, *arguments, env={"RAYON_NUM_THREADS": "3"}).stdout
 
-    few = printed(limited, str(count))
+def printed(folder: Path, *arguments: str) -> str:
+    return run_script(folder, PRELUDE + FEW + SCORES, *arguments, env={"RAYON_NUM_THREADS": "3"}).stdout
+
+
+@pytest.fixture(scope="module")
+def unlimited(bundle_backend: BackendName | None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return printed(tmp_path_factory.mktemp("unlimited"), "nothing is limited")
+
+
+@linux
+@pytest.mark.parametrize("limited", ["load", "score"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
+def test_it_works_with_as_few_threads_as_the_system_allows(tmp_path: Path, limited: str, count: int, unlimited: str) -> None:
+    few = printed(tmp_path, limited, str(count))
     if few == "not limited\n":
         pytest.skip("the number of threads cannot be limited here")
-    assert few == printed("nothing is limited")
+    assert few == unlimited
 
 
 def test_threads_are_bounded() -> None:

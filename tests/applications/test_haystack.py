@@ -9,19 +9,10 @@ import pytest
 from haystack import Document, Pipeline, component
 from haystack.core.errors import DeserializationError
 
+from applications.texts import BEST, LONG, QUERY, TEXTS
 from raskrank import Cascade, ClosedError, InputError, Reranker, Windows
 from raskrank.activation import sigmoid
 from raskrank.integrations.haystack import RaskrankRanker
-
-QUERY = "Hvem kan programmere i Python?"
-TEXTS = [
-    "Dyrepasser ved et reptilsenter, med ansvar for pytonslanger.",
-    "Utvikler med åtte års erfaring i Python og PostgreSQL.",
-    "Nurse with night-shift experience, speaks Norwegian and English.",
-    "Utvikler med åtte års erfaring i Python og PostgreSQL.",
-]
-BEST = [1, 3, 0, 2]  # two equal texts, in their order
-LONG = "Været er fint i dag. " * 300 + TEXTS[1]
 
 
 @pytest.fixture(scope="module")

@@ -15,18 +15,9 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ValidationError
 
+from applications.texts import BEST, LONG, QUERY, TEXTS
 from raskrank import Cascade, InputError, Reranker, Windows
 from raskrank.integrations.langchain import RaskrankCrossEncoder, RaskrankRerank
-
-QUERY = "Hvem kan programmere i Python?"
-TEXTS = [
-    "Dyrepasser ved et reptilsenter, med ansvar for pytonslanger.",
-    "Utvikler med åtte års erfaring i Python og PostgreSQL.",
-    "Nurse with night-shift experience, speaks Norwegian and English.",
-    "Utvikler med åtte års erfaring i Python og PostgreSQL.",
-]
-BEST = [1, 3, 0, 2]  # two equal texts, in their order
-LONG = "Været er fint i dag. " * 300 + TEXTS[1]
 
 
 class Tagged(Document):

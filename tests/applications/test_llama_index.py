@@ -18,18 +18,9 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
+from applications.texts import BEST, LONG, QUERY, TEXTS
 from raskrank import Cascade, InputError, Ranking, Reranker, Windows
 from raskrank.integrations.llama_index import RaskrankRerank
-
-QUERY = "Hvem kan programmere i Python?"
-TEXTS = [
-    "Dyrepasser ved et reptilsenter, med ansvar for pytonslanger.",
-    "Utvikler med åtte års erfaring i Python og PostgreSQL.",
-    "Nurse with night-shift experience, speaks Norwegian and English.",
-    "Utvikler med åtte års erfaring i Python og PostgreSQL.",
-]
-BEST = [1, 3, 0, 2]  # two equal texts, in their order
-LONG = "Været er fint i dag. " * 300 + TEXTS[1]
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,13 @@ from beir.reranking import Rerank
 from datasets import Dataset
 from sentence_transformers.cross_encoder import evaluation
 
+from applications.texts import QUERY, TEXTS
 from checkpoints import edit_json
 from paths import NANO_CHECKPOINT
 from raskrank import Reranker
 from raskrank.integrations.sentence_transformers import CrossEncoder
 
-QUERY = "Hvem kan programmere i Python?"
-DOCUMENTS = [
-    "Dyrepasser ved et reptilsenter, med ansvar for pytonslanger.",
-    "Utvikler med åtte års erfaring i Python og PostgreSQL.",
-    "Nurse with night-shift experience, speaks Norwegian and English.",
-]
+DOCUMENTS = TEXTS[:3]
 PAIRS = [[QUERY, document] for document in DOCUMENTS]
 # It asks for sentence-transformers' own class, and needs what that has.
 CrossEncoderRerankingEvaluator: Any = evaluation.CrossEncoderRerankingEvaluator

@@ -7,7 +7,6 @@ Real exports of a tiny checkpoint, each in a forked process. Half of the kills c
 root also a small tmpfs. Exits with 1 if a promise was broken.
 """
 
-import argparse
 import ctypes
 import json
 import os
@@ -16,7 +15,6 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections import Counter
@@ -32,6 +30,7 @@ import transformers
 
 from builders import tiny_checkpoint
 from conftest import SAMPLES
+from killing import Killing, attack
 from raskrank.bundle import open_bundle
 from raskrank.errors import ExportError
 from raskrank.manifest import Precision
@@ -47,11 +46,12 @@ FULL_EVERY = 10  # of so many kills, one export on a full disk
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
 
 
-class Attack:
-    """A folder with a checkpoint, and what exports of it have left."""
+class ExportKill(Killing):
+    """A checkpoint, a bundle of it, and how long an export takes and how often it changes the file system."""
 
-    def __init__(self, root: Path, dice: random.Random) -> None:
-        self.root, self.dice, self.failures = root, dice, list[str]()
+    def __init__(self, root: Path, dice: random.Random, count: int) -> None:
+        super().__init__(root, dice, count)
+        self.numbers = iter(range(count))
         self.samples = root / "samples.jsonl"
         self.samples.write_text("".join(json.dumps(sample) + "\n" for sample in SAMPLES), "utf-8")
         # Not in this process: OpenMP's threads do not live on in forked children.
@@ -111,14 +111,18 @@ class Attack:
                 self.failures.append(output.read()[-2000:].decode(errors="replace"))
         return found[1]
 
-    def kill(self, number: int, count: int) -> str:
-        """One export that is killed, over an old bundle or where none was; what it left."""
+    def title(self) -> str:
+        return f"exports of {self.steps} changes to the file system and {self.seconds:.1f} s"
+
+    def kill(self) -> str:
+        """One export, over an old bundle or where none was; what it left."""
+        number = next(self.numbers)
         base = self.fresh(f"killed-{number}", with_old=number % 2 == 0)
         target = base / "bundle"
         if number // 2 % 2:
             status = self.child(lambda: self.export(target), kill_after=self.dice.uniform(0, 1.1 * self.seconds))
         else:
-            last = max((count - 1) // 4, 1)
+            last = max((self.count - 1) // 4, 1)
             step = self.steps - (self.steps - 1) * (last - number // 4) // last
             status = self.child(lambda: self.counted(target, step))
         left = self.state(target, with_old=number % 2 == 0)
@@ -127,6 +131,12 @@ class Attack:
             self.failures.append(f"export {number} was done and left {left}")
         self.tidied(base)
         return f"{ended}: {left}"
+
+    def end(self) -> Counter[str]:
+        """Exports on full disks."""
+        kinds = {False: "with a limit on files"} | ({True: "in a small tmpfs"} if os.geteuid() == 0 else {})
+        numbers = range(-(-self.count // FULL_EVERY))
+        return Counter(f"{where}: {self.fill(number, tmpfs)}" for tmpfs, where in kinds.items() for number in numbers)
 
     def fill(self, number: int, tmpfs: bool) -> str:
         """One export that has too little room, or just enough; what came of it."""
@@ -202,28 +212,5 @@ def _mount_tmpfs(folder: Path, size: int) -> None:
         raise OSError(ctypes.get_errno(), "no tmpfs could be mounted")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--count", type=int, default=20, help="exports to kill (default: 20)")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    start, count = time.monotonic(), arguments.count
-    with tempfile.TemporaryDirectory() as folder:
-        attack = Attack(Path(folder), random.Random(arguments.seed))
-        killed = Counter(attack.kill(number, count) for number in range(count))
-        kinds = (False, True) if os.geteuid() == 0 else (False,)
-        full = {kind: Counter(attack.fill(number, kind) for number in range(-(-count // FULL_EVERY))) for kind in kinds}
-    print(f"{count} exports of {attack.steps} changes to the file system and {attack.seconds:.1f} s:")
-    for what, times in sorted(killed.items()):
-        print(f"  {times:4} {what}")
-    for kind, outcomes in full.items():
-        for what, times in sorted(outcomes.items()):
-            print(f"  {times:4} {'in a small tmpfs' if kind else 'with a limit on files'}: {what}")
-    for failure in attack.failures:
-        print(failure)
-    print(f"{time.monotonic() - start:.0f} s, {len(attack.failures)} promises broken")
-    return 1 if attack.failures else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(attack(ExportKill, __doc__ or ""))

@@ -62,19 +62,19 @@ def storm(load: Callable[[], Reranker], call: Call, seconds: float, seed: int) -
     return interrupts
 
 
-def every_step(load: Callable[[], Reranker], call: Call, opcodes: bool) -> int:
-    """An interrupt at the first line, or opcode, of a call, at the second, and so on to its end; how many there were.
+def every_step(load: Callable[[], Reranker], call: Call, opcodes: bool, stride: int = 1) -> int:
+    """An interrupt at the first line, or opcode, of a call, `stride` after it, and so on to its end; how many there were.
 
     That is stricter than signals, which Python does not deal with at every opcode.
     """
     scoring.CHUNK_PAIRS = 2  # so that there are two chunks: the second is tokenized beside the first
     engine = load()
-    expected, step = call(engine), 0
-    while _interrupted_at(step, engine, call, opcodes):
-        step += 1
+    expected, count = call(engine), 0
+    while _interrupted_at(count * stride, engine, call, opcodes):
+        count += 1
         assert call(engine) == expected
     still_works(engine, call, expected)
-    return step
+    return count
 
 
 def still_works(engine: Reranker, call: Call, expected: object) -> None:
@@ -118,11 +118,12 @@ def main() -> None:
     parser.add_argument("--backend", choices=("native", "onnx"), help="default: as Reranker.load chooses")
     parser.add_argument("--deadline", action="store_true", help="of calls with a deadline")
     parser.add_argument("--steps", choices=("line", "opcode"), help="instead of by a timer, at each step of a call")
+    parser.add_argument("--stride", type=int, default=1, help="at one of so many steps")
     arguments = parser.parse_args()
     load = partial(Reranker.load, threads=arguments.threads, backend=arguments.backend)
     call = rank_in_time if arguments.deadline else score
     count = (
-        every_step(load, call, arguments.steps == "opcode")
+        every_step(load, call, arguments.steps == "opcode", arguments.stride)
         if arguments.steps
         else storm(load, call, arguments.seconds, arguments.seed)
     )

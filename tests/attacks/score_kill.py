@@ -6,12 +6,10 @@ A run on a file of JSON Lines is killed after a random time, by SIGKILL, SIGTERM
 once an output is done, a new one begins. The last is brought to its end. Exits with 1 if a promise was broken.
 """
 
-import argparse
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from command import INTERRUPTIBLE
+from killing import Killing, attack
 from pairs import journal, parts, rows, states, write_jsonl
 from raskrank.bulk.journal import NAME
 
@@ -28,11 +27,11 @@ IN_COMMAND = b"cli/main.py"  # in a traceback; while Python still imports that m
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
-class Attack:
-    """A file of pairs, what an undisturbed run makes of it, and what was found wrong."""
+class ScoreKill(Killing):
+    """A file of pairs, and what an undisturbed run makes of it."""
 
-    def __init__(self, root: Path, dice: random.Random) -> None:
-        self.root, self.dice, self.failures = root, dice, list[str]()
+    def __init__(self, root: Path, dice: random.Random, count: int) -> None:
+        super().__init__(root, dice, count)
         self.file = write_jsonl(root / "pairs.jsonl", rows(ROWS))
         start = time.monotonic()
         self.finish(root / "whole")
@@ -49,8 +48,10 @@ class Attack:
         if said:
             self.failures.append(f"{output.name}: a run to the end said {said.decode()}")
 
+    def title(self) -> str:
+        return f"runs of {len(self.whole)} parts and {self.seconds:.1f} s, {self.outputs} outputs"
+
     def kill(self) -> str:
-        """Once; what became of the run."""
         before, known = states(self.output), self.known()
         process, sign = self.run(self.output), self.dice.choice(SIGNALS)
         try:
@@ -65,6 +66,12 @@ class Attack:
             self.complete()
             return "came to its end"
         return f"killed by {sign.name}"
+
+    def end(self) -> Counter[str]:
+        """The last output is brought to its end."""
+        self.finish(self.output)
+        self.complete()
+        return Counter()
 
     def known(self) -> set[str]:
         return {line["part"] for line in journal(self.output)} if (self.output / NAME).exists() else set()
@@ -91,25 +98,5 @@ class Attack:
         self.output = self.root / f"out-{self.outputs}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--count", type=int, default=20, help="runs to kill (default: 20)")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        attack = Attack(Path(folder), random.Random(arguments.seed))
-        found = Counter(attack.kill() for _ in range(arguments.count))
-        attack.finish(attack.output)
-        attack.complete()
-    print(f"{arguments.count} runs of {len(attack.whole)} parts and {attack.seconds:.1f} s, {attack.outputs} outputs:")
-    for what, times in sorted(found.items()):
-        print(f"  {times:4} {what}")
-    for failure in attack.failures:
-        print(failure)
-    print(f"{time.monotonic() - start:.0f} s, {len(attack.failures)} promises broken")
-    return 1 if attack.failures else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(attack(ScoreKill, __doc__ or ""))
