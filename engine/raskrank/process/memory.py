@@ -18,8 +18,9 @@ THREAD = 72 * MIB
 LOAD = 320 * MIB
 # A tokenizer takes about 15 times the bytes of its file, a graph is parsed, weights are mapped and may be packed anew.
 PER_TOKENIZER_BYTE, PER_GRAPH_BYTE, PER_WEIGHT_BYTE = 20, 4, 2
-# A call: texts and tokens of a chunk; and for each thread the activations of a run, by the width of the model.
-CALL, PER_WIDTH = 16 * MIB, MIB // 16
+# A call: texts and tokens of a chunk; and for each thread the activations of a run, by the width of the model: so much up to
+# SHORT tokens, and for each token more (`python -m benchmarks.studies.long_texts`: 100 to 223 bytes, by the family).
+CALL, PER_WIDTH, SHORT, PER_LONG_TOKEN = 16 * MIB, MIB // 16, 512, 256
 
 
 def need(size: int, what: str) -> None:
@@ -32,10 +33,14 @@ def need(size: int, what: str) -> None:
         )
 
 
-def for_call(concurrency: int, hidden_size: int, *, starting: int) -> int:
-    """Bytes that a call of `concurrency` runs side by side may need. starting: threads that it will start for them."""
+def for_call(concurrency: int, hidden_size: int, max_length: int, *, starting: int) -> int:
+    """Bytes that a call of `concurrency` runs side by side may need, of pairs of max_length tokens.
+
+    starting: threads that it will start for them.
+    """
     tokenizing = 1 if starting else 0
-    return CALL + (starting + tokenizing) * THREAD + concurrency * hidden_size * PER_WIDTH
+    run = hidden_size * (PER_WIDTH + max(0, max_length - SHORT) * PER_LONG_TOKEN)
+    return CALL + (starting + tokenizing) * THREAD + concurrency * run
 
 
 def for_load(cpus: int) -> int:
