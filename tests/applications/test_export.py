@@ -6,6 +6,7 @@ embedded model the committed bundle, which that route made.
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from checkpoints import edit_json
 from conftest import LOOSE, Tiny
 from exporting import loose_export, passes
 from paths import NANO_CHECKPOINT, ROOT
+from plain import check_plain
 from raskrank import CheckpointError, Reranker
 from raskrank.bundle import read_manifest
 from raskrank.checkpoint import read_checkpoint
@@ -158,3 +160,8 @@ def test_the_reference_reads_tokenizer_json_as_it_is(tiny: Tiny, family: Family)
     encoder, reference = reference_of(tiny.checkpoint(family))
     pairs = [(" x ", "ｆｕｌｌ"), ("a  b", "e\u0301 🙂"), ("Hvem?", "  Oslo  ")]
     reference.check(pairs, encoder.encode(pairs))
+
+
+@pytest.mark.parametrize("family", get_args(Family))
+def test_a_plain_export_is_what_torch_makes(tiny: Tiny, family: Family, tmp_path: Path) -> None:
+    assert check_plain(tiny, family, tmp_path / "plain").by.startswith(f"torch.onnx {version('torch')}")

@@ -41,7 +41,6 @@ def _trace_with_torch(model: Any, checkpoint: Checkpoint, folder: Path, opset: i
     dynamo = exporter() != EXPORT  # through torch.export, which needs onnxscript; else through TorchScript, as optimum does
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if checkpoint.type_vocab_size > 1 else [])]
     sizes = {0: "batch_size", 1: "sequence_length"}
-    free = dict.fromkeys(names, dict.fromkeys(sizes, torch.export.Dim.DYNAMIC) if dynamo else sizes)
     folder.mkdir(exist_ok=True)
     file = folder / "model.onnx"
     torch.onnx.export(
@@ -55,6 +54,7 @@ def _trace_with_torch(model: Any, checkpoint: Checkpoint, folder: Path, opset: i
         opset_version=opset,
         dynamo=dynamo,
         verbose=False,
-        **{"dynamic_shapes" if dynamo else "dynamic_axes": free},
+        dynamic_shapes=dict.fromkeys(names, dict.fromkeys(sizes, torch.export.Dim.DYNAMIC)) if dynamo else None,
+        dynamic_axes=None if dynamo else dict.fromkeys(names, sizes),
     )
     return file
