@@ -197,12 +197,10 @@ def _save_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, tokenizer_c
 def _seeded(config: Mapping[str, object], seed: int) -> Any:
     """transformers' classifier with weights that keep tokens apart through the layers, as in builders.py."""
     import torch
-    from transformers.modeling_utils import no_init_weights
 
     with quiet():
         from transformers import ModernBertConfig, ModernBertForSequenceClassification
-    with no_init_weights():
-        model: Any = ModernBertForSequenceClassification(ModernBertConfig.from_dict(dict(config)))
+    model: Any = ModernBertForSequenceClassification(ModernBertConfig.from_dict(dict(config)))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

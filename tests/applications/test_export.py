@@ -6,7 +6,6 @@ embedded model the committed bundle, which that route made.
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import onnx
@@ -162,6 +161,6 @@ def test_the_reference_reads_tokenizer_json_as_it_is(tiny: Tiny, family: Family)
     reference.check(pairs, encoder.encode(pairs))
 
 
-@pytest.mark.parametrize("family", get_args(Family))
+@pytest.mark.parametrize("family", ["bert", "deberta-v2", "new", "jina-bert", "modernbert", "ettin"])
 def test_a_plain_export_is_what_torch_makes(tiny: Tiny, family: Family, tmp_path: Path) -> None:
     assert check_plain(tiny, family, tmp_path / "plain").by.startswith(f"torch.onnx {version('torch')}")
