@@ -8,13 +8,14 @@ from builders import tiny_checkpoint
 from conftest import Tiny
 from exporting import loose_export
 from measured import linux, run
+from raskrank.planning import GROUP_TOKENS
 from raskrank.process.memory import MIB, for_call
 
 LONG = 4096
 SOURCE = """
 folder, mib = sys.argv[1], int(sys.argv[2])
 reranker = Reranker.load(folder, threads=1, backend="onnx")
-reranker.score("by", ["en by"])  # the threads are there, and a session
+reranker.score("by", ["en by"])
 with open("/proc/self/statm") as file:
     size = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (mib << 20),) * 2)
@@ -40,7 +41,7 @@ def bundles(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[int, P
 
 @linux
 def test_a_call_is_refused_where_the_longest_pairs_may_not_fit(bundles: dict[int, Path], tmp_path: Path) -> None:
-    short, long = (for_call(1, 64, length, starting=0) // MIB for length in bundles)
+    short, long = (for_call(1, 64, length, starting=1) // MIB for length in bundles)
     between = (short + long) // 2
     assert run(tmp_path, SOURCE, str(bundles[512]), str(between)) == "512\n"
     refused = run(tmp_path, SOURCE, str(bundles[LONG]), str(between))
@@ -49,9 +50,9 @@ def test_a_call_is_refused_where_the_longest_pairs_may_not_fit(bundles: dict[int
 
 @linux
 def test_what_is_not_refused_fits(bundles: dict[int, Path], tmp_path: Path) -> None:
-    enough = for_call(1, 64, LONG, starting=0) // MIB + 1
+    enough = for_call(1, 64, LONG, starting=1) // MIB + 1
     assert run(tmp_path, SOURCE, str(bundles[LONG]), str(enough)) == f"{LONG}\n"
 
 
-def test_short_pairs_need_the_same_whatever_is_short() -> None:
-    assert for_call(2, 384, 32, starting=0) == for_call(2, 384, 512, starting=0) < for_call(2, 384, 513, starting=0)
+def test_short_pairs_need_as_much_as_a_run_of_several() -> None:
+    assert for_call(2, 384, 32, starting=0) == for_call(2, 384, GROUP_TOKENS, starting=0) < for_call(2, 384, 512, starting=0)

@@ -16,22 +16,24 @@ SEED = 0
 
 class Cost(NamedTuple):
     """seconds: of CPU, of the fastest run, which what else runs on the machine changes least. megabytes: that runs take at
-    most beside what is loaded."""
+    most beside what is loaded. reserved: megabytes of address space, which a limit on that counts; what loading took of it,
+    where that was more."""
 
     seconds: float
     megabytes: float
+    reserved: float
 
 
 def measure(run: Callable[[], object]) -> None:
     """Print what `run` costs, in this process, for the one that started it by `in_fresh_process`."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    loaded = _status("VmRSS")
+    loaded, size = _status("VmRSS"), _status("VmSize")
     seconds = list[float]()
     while len(seconds) < 2 or (sum(seconds) < LEAST_SECONDS and len(seconds) < 5):
         start = time.process_time()
         run()
         seconds.append(time.process_time() - start)
-    print(min(seconds), (_status("VmHWM") - loaded) / 1e3)
+    print(min(seconds), (_status("VmHWM") - loaded) / 1e3, (_status("VmPeak") - size) / 1e3)
 
 
 def in_fresh_process(module: str, *arguments: str) -> Cost:

@@ -5,8 +5,8 @@
 
 The graph is that of a ModernBERT of published width with seeded weights, int8 by rows, in onnxruntime on one thread. Each
 figure is of a fresh process: seconds of CPU of the fastest run, which what else runs on the machine changes least, and MB that
-runs take at most beside what is loaded. --blocks leaves out the mask over all keys, which takes gigabytes at 8,192 tokens.
---whole-blocks N: up to so many blocks' tokens are one block, as the pass has it by default; 0 shows what blocks of short pairs
+runs take at most beside what is loaded, and reserve of address space. --blocks leaves out the mask over all keys, which takes
+gigabytes at 8,192 tokens. --whole-blocks N: up to so many blocks' tokens are one block, as the pass has it by default; 0 shows what blocks of short pairs
 cost. --optimum puts what optimum exports of transformers' own class beside it, and our graph in fp32. Memory is read from
 /proc, so that this runs on Linux.
 """
@@ -95,7 +95,7 @@ def _write_optimum(published: Checkpoint, weights: Any, folder: Path) -> None:
     from raskrank_export.tracing import export_model
 
     settings: dict[str, Any] = dict(published.config)
-    model: Any = ModernBertForSequenceClassification(ModernBertConfig(**settings, num_labels=1, attn_implementation="eager"))
+    model: Any = ModernBertForSequenceClassification(ModernBertConfig(**settings, attn_implementation="eager"))
     model.load_state_dict(weights)
     export_model(model.eval(), folder)
 
@@ -120,16 +120,17 @@ def main() -> None:
     if options.measure is not None:
         run_here(options.measure, options.tokens[0])
         return
-    print(f"{'':8} {'tokens':>7} {'seconds':>9} {'ms a token':>11} {'MB of runs':>11}")
+    print(f"{'':8} {'tokens':>7} {'seconds':>9} {'ms a token':>11} {'MB of runs':>11} {'MB reserved':>12}")
     names = ["blocks", *([] if options.blocks else ["mask"]), *(["fp32", "optimum"] if options.optimum else [])]
     with tempfile.TemporaryDirectory() as scratch:
         write_graphs(options.size, Path(scratch), {*names}, options.whole_blocks)
         for tokens in options.tokens:
             for name in names:
-                seconds, megabytes = in_fresh_process(
-                    "benchmarks.studies.local", "--measure", f"{scratch}/{name}", "--tokens", str(tokens)
-                )
-                print(f"{name:8} {tokens:7,} {seconds:9.3f} {seconds / tokens * 1e3:11.3f} {megabytes:11.0f}", flush=True)
+                graph = f"{scratch}/{name}"
+                cost = in_fresh_process("benchmarks.studies.local", "--measure", graph, "--tokens", str(tokens))
+                each = cost.seconds / tokens * 1e3
+                numbers = f"{cost.seconds:9.3f} {each:11.3f} {cost.megabytes:11.0f} {cost.reserved:12.0f}"
+                print(f"{name:8} {tokens:7,} {numbers}", flush=True)
     print(f"\n{cpu.model_name()}, {', '.join(cpu.instruction_sets())}, onnxruntime {version('onnxruntime')}, one thread")
 
 

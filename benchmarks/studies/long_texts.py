@@ -91,7 +91,10 @@ def main() -> None:
         from raskrank_export.written import jina_bert
 
         jina_bert.MOST_ROWS = max(options.tokens)
-    print(f"{cpu.model_name()}, onnxruntime {version('onnxruntime')}, one thread; seconds of CPU, and MB beside what is loaded")
+    print(
+        f"{cpu.model_name()}, onnxruntime {version('onnxruntime')}, one thread: seconds of CPU, and MB beside what is loaded,"
+    )
+    print("used of those reserved in address space\n")
     print("| model |" + "".join(f" {tokens} tokens |" for tokens in options.tokens))
     print("|---|" + "---:|" * len(options.tokens))
     with tempfile.TemporaryDirectory() as scratch:
@@ -103,7 +106,7 @@ def main() -> None:
             for tokens in options.tokens:
                 types = MODELS[model][-1]
                 cost = in_fresh_process("benchmarks.studies.long_texts", "--measure", str(folder), str(tokens), str(types))
-                cells.append(f" {cost.seconds:.2f} s, {cost.megabytes:,.0f} MB |")
+                cells.append(f" {cost.seconds:.2f} s, {cost.megabytes:,.0f} of {cost.reserved:,.0f} MB |")
             print(f"| {model} |" + "".join(cells), flush=True)
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 
 from raskrank.errors import InferenceError
+from raskrank.planning import GROUP_TOKENS
 
 MIB = 2**20
 # In the text of native exceptions for memory that was not to be had.
@@ -18,9 +19,10 @@ THREAD = 72 * MIB
 LOAD = 320 * MIB
 # A tokenizer takes about 15 times the bytes of its file, a graph is parsed, weights are mapped and may be packed anew.
 PER_TOKENIZER_BYTE, PER_GRAPH_BYTE, PER_WEIGHT_BYTE = 20, 4, 2
-# A call: texts and tokens of a chunk; and for each thread the activations of a run, by the width of the model: so much up to
-# SHORT tokens, and for each token more (`python -m benchmarks.studies.long_texts`: 100 to 223 bytes, by the family).
-CALL, PER_WIDTH, SHORT, PER_LONG_TOKEN = 16 * MIB, MIB // 16, 512, 256
+# A call: texts and tokens of a chunk; and for each thread the activations of a run, by its tokens and the width of the model.
+# onnxruntime reserves more than it uses: address space grew by 200 to 356 bytes, by the family (`python -m
+# benchmarks.studies.long_texts` prints it), of which it used 100 to 230.
+CALL, PER_TOKEN = 16 * MIB, 384
 
 
 def need(size: int, what: str) -> None:
@@ -39,8 +41,8 @@ def for_call(concurrency: int, hidden_size: int, max_length: int, *, starting: i
     starting: threads that it will start for them.
     """
     tokenizing = 1 if starting else 0
-    run = hidden_size * (PER_WIDTH + max(0, max_length - SHORT) * PER_LONG_TOKEN)
-    return CALL + (starting + tokenizing) * THREAD + concurrency * run
+    tokens = max(max_length, GROUP_TOKENS)  # of a run
+    return CALL + (starting + tokenizing) * THREAD + concurrency * tokens * hidden_size * PER_TOKEN
 
 
 def for_load(cpus: int) -> int:
