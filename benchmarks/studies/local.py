@@ -6,9 +6,9 @@
 The graph is that of a ModernBERT of published width with seeded weights, int8 by rows, in onnxruntime on one thread. Each
 figure is of a fresh process: seconds of CPU of the fastest run, which what else runs on the machine changes least, and MB that
 runs take at most beside what is loaded, and reserve of address space. --blocks leaves out the mask over all keys, which takes
-gigabytes at 8,192 tokens. --whole-blocks N: up to so many blocks' tokens are one block, as the pass has it by default; 0 shows what blocks of short pairs
-cost. --optimum puts what optimum exports of transformers' own class beside it, and our graph in fp32. Memory is read from
-/proc, so that this runs on Linux.
+gigabytes at 8,192 tokens. --whole-blocks N: up to so many blocks' tokens are one block, as the pass has it by default; 0 shows
+what blocks of short pairs cost. --optimum puts what optimum exports of transformers' own class beside it, and our graph in
+fp32. Memory is read from /proc, so that this runs on Linux.
 """
 
 import argparse
