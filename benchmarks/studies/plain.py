@@ -54,7 +54,7 @@ def row(model: str, report: ExportReport, results: list[Result], made: str) -> s
     cells = [
         model,
         f"{report.manifest.parameters / 1e6:.0f} M",
-        made,
+        " ".join(made.split()[:2]),  # without of what
         "our kernels" if report.manifest.encoder else "onnxruntime",
         *(ratios.get(kind, "-") for kind in KINDS),
         f"{min(taus):.4f}" if taus else "-",
