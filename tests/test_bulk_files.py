@@ -39,7 +39,7 @@ def test_each_row_gets_the_score_of_its_pair(nano: Reranker, tmp_path: Path, cap
     assert len(parts(out)) == 3
     said = capsys.readouterr().out
     assert f"50 pairs, {sum(nano.assess(pairs[at : at + 20]).tokens for at in (0, 20, 40)):,} tokens" in said
-    assert "3 parts written, 0 were done before" in said
+    assert "parts: 3 written, 0 done before" in said
 
 
 def test_a_line_of_json_is_kept_byte_for_byte(tmp_path: Path) -> None:

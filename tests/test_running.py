@@ -249,7 +249,7 @@ class Sums:
         result: Float32Array = (input_ids + token_type_ids).sum(axis=1).astype(np.float32)
         return result
 
-    def expect(self, threads: int) -> None:
+    def expect(self, helpers: int) -> None:
         pass
 
     def close(self) -> None:

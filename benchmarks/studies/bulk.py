@@ -59,7 +59,7 @@ class Free:
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, threads: int = 1) -> Float32Array:  # noqa: ARG002
         return np.zeros(len(input_ids), np.float32)
 
-    def expect(self, threads: int) -> None:
+    def expect(self, helpers: int) -> None:
         pass
 
     def close(self) -> None:

@@ -74,7 +74,7 @@ class Asleep:
         time.sleep(self._costs.of(*input_ids.shape) / threads)
         return np.zeros(len(input_ids), np.float32)
 
-    def expect(self, threads: int) -> None:
+    def expect(self, helpers: int) -> None:
         pass
 
     def close(self) -> None:

@@ -27,8 +27,8 @@ class Backend(Protocol):
         `threads` or on what else runs. Raises InferenceError if the runtime fails.
         """
 
-    def expect(self, threads: int) -> None:
-        """A run that so many threads share is about to come, within a millisecond or two."""
+    def expect(self, helpers: int) -> None:
+        """Runs are about to come, within a millisecond or two, which so many threads help beside the ones that call."""
 
     def close(self) -> None:
         """Free the model. Called once."""

@@ -99,10 +99,10 @@ class Kernels:
             raise ValueError(f"the kernels cannot run a model of this shape on {self.engine!r}: {encoder}, width {hidden_size}")
         self._close = threading.Lock()
 
-    def expect(self, threads: int) -> None:
-        """A call that so many threads share is about to come: they wake up meanwhile, and wait for it up to 2 ms."""
+    def expect(self, helpers: int) -> None:
+        """Calls are about to come that so many threads help: they wake up, fetch weights and wait for up to 2 ms."""
         if self._handle is not None:
-            self._library.rk_expect(self._handle, threads)
+            self._library.rk_expect(self._handle, helpers + 1)
 
     def logits(
         self, input_ids: Int64Array, token_type_ids: Int64Array, threads: int = 1, ticks: UInt64Array | None = None

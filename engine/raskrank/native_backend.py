@@ -98,8 +98,8 @@ class NativeBackend:
             shape = " x ".join(map(str, input_ids.shape))
             raise InferenceError(f"the kernels failed on a run of {shape} tokens: {error}{shortage(error)}") from error
 
-    def expect(self, threads: int) -> None:
-        self._kernels.expect(threads)
+    def expect(self, helpers: int) -> None:
+        self._kernels.expect(helpers)
 
     def close(self) -> None:
         self._end()

@@ -104,7 +104,7 @@ class OnnxBackend:
             raise InferenceError(f"the graph gave logits of shape {result.shape} for {len(input_ids)} pairs")
         return result[:, 0]  # (B, 1) -> (B)
 
-    def expect(self, threads: int) -> None:
+    def expect(self, helpers: int) -> None:
         """Nothing to prepare."""
 
     def close(self) -> None:

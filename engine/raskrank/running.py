@@ -53,7 +53,7 @@ class Workers:
     def expect(self, backend: Backend, pairs: int) -> None:
         """So many pairs are about to be run: where they are fewer than the threads, they are going to share them."""
         if pairs < self.threads and not self._calls.several:
-            backend.expect(self.threads // pairs)
+            backend.expect(self.threads - pairs)
 
     def lacking(self, wanted: int) -> int:
         """How many threads `run` would start for so many runs."""

@@ -60,7 +60,7 @@ class TorchBackend:
             raise InferenceError(f"PyTorch failed on a run of {' x '.join(map(str, ids.shape))} tokens") from error
         return result
 
-    def expect(self, threads: int) -> None:
+    def expect(self, helpers: int) -> None:
         """Nothing to prepare."""
 
     def close(self) -> None:

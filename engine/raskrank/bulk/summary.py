@@ -70,7 +70,7 @@ class Summary:
             return f"nothing was left to score: all {self.earlier_parts} parts are done"
         lines = [
             f"{self.pairs:,} pairs, {self.tokens:,} tokens, {duration(self.seconds)}: {self.pairs / self.seconds:,.1f} pairs/s",
-            f"{self.parts:,} parts written, {self.earlier_parts:,} were done before",
+            f"parts: {self.parts:,} written, {self.earlier_parts:,} done before",
         ]
         if self.truncated:
             lines.append(f"{self.truncated:,} pairs were too long to be read to their ends")
