@@ -22,7 +22,8 @@ from raskrank import Reranker, cpu
 from raskrank.activation import sigmoid
 from raskrank.backend import Float32Array
 from raskrank.parity import kendall_tau
-from raskrank.terminal import Bar, Steps, table
+from raskrank.printable import table
+from raskrank.terminal import Bar, Steps
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = "./export/nano"

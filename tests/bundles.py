@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from raskrank.bundle import record
 from raskrank.manifest import DIGEST, FILES, MANIFEST, MODEL, TOKENIZER, UNSIGNED, WEIGHTS
 from raskrank.manifest import sign as sign_text
+from raskrank.network import Network
 from raskrank.onnx_backend import OnnxBackend
 
 if TYPE_CHECKING:
@@ -107,4 +108,4 @@ INPUTS = ("input_ids", "token_type_ids")
 
 
 def backend(folder: Path, inputs: tuple[str, ...] = INPUTS, *, concurrency: int = 1) -> OnnxBackend:
-    return OnnxBackend((folder / MODEL).read_bytes(), folder, inputs, concurrency=concurrency, hidden_size=32, groups=True)
+    return OnnxBackend(Network.read(folder, inputs, hidden_size=32), concurrency)

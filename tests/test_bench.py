@@ -29,8 +29,8 @@ from raskrank.measure.cross_encoder import CrossEncoder
 from raskrank.measure.fresh import FreshProcess
 from raskrank.measure.passages import LONG_WORDS, QUERY, Workload, from_samples, from_texts
 from raskrank.measure.timing import Timing
+from raskrank.printable import width
 from raskrank.settings import bundle_path
-from raskrank.terminal import width
 
 SECRET = "HEMMELIG"
 DEADLINE = 60

@@ -10,13 +10,26 @@ from pathlib import Path
 import pytest
 
 import raskrank
+from backends import needs_kernels
+from bundles import copy_bundle, edit
 from command import QUERY, edited, error_line, stdin
 from conftest import Tiny
 from raskrank import Reranker
 from raskrank.bundle import read_manifest
 from raskrank.cli.main import main
+from raskrank.settings import bundle_path
 
 pytestmark = pytest.mark.usefixtures("no_surroundings")
+
+NUMBERS = {
+    "tau": 0.5,
+    "top1": 1.0,
+    "max_drift": 0.1,
+    "mean_drift": 0.01,
+    "max_logit_difference": 0.1,
+    "pairs": 9,
+    "part": "all",
+}
 
 
 # info
@@ -39,6 +52,39 @@ def test_info_json(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     assert shown["bundle"] == str(tiny.bundle())
     assert shown["parity"]["thresholds"]["min_tau"] == -1
     assert shown["versions"]["raskrank"] == raskrank.__version__
+
+
+@pytest.mark.parametrize("backend", ["onnx", pytest.param("native", marks=needs_kernels)])
+def test_info_names_the_parity_of_what_runs_here_and_of_the_other(
+    backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = {"onnx": {**NUMBERS, "tau": 0.25}, "native": {**NUMBERS, "tau": 0.75}}
+    recorded = {"int8": measured["onnx"], "native": measured["native"]}
+    folder = str(edit(copy_bundle(bundle_path(None), tmp_path / "bundle"), parity=recorded))
+    assert main(["info", "--bundle", folder, "--backend", backend]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in shown[-3:-1]] == [["onnx", "int8", "0.2500"], ["native", "int8", "0.7500"]]
+    assert shown[-1] == f"runs here: {backend} int8"
+    assert main(["info", "--json", "--bundle", folder, "--backend", backend]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["backend"], told["parity"], told["backend_parity"]) == (backend, recorded, measured)
+
+
+@needs_kernels
+def test_info_says_where_the_export_did_not_measure_what_runs_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(edit(copy_bundle(bundle_path(None), tmp_path / "bundle"), parity={"int8": NUMBERS}))
+    assert main(["info", "--bundle", folder]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "runs here: native int8, which the export did not measure"
+    assert main(["info", "--json", "--bundle", folder]) == 0
+    assert json.loads(capsys.readouterr().out)["backend_parity"] == {"native": None, "onnx": NUMBERS}
+
+
+def test_info_of_a_bundle_in_fp32(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny.bundle("bert", "fp32")
+    assert main(["info", "--bundle", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "runs here: onnx fp32"
+    assert main(["info", "--json", "--bundle", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out)["backend_parity"] == {"onnx": read_manifest(folder)[0].parity["fp32"]}
 
 
 def test_names_in_a_manifest_cannot_command_the_terminal(

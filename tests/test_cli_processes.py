@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from command import DEADLINE, DOCUMENTS, EXECUTABLE, INTERRUPTIBLE, QUERY, write
-from raskrank import Reranker, terminal
+from raskrank import Reranker, printable
 from terminals import Terminal
 
 pytestmark = pytest.mark.usefixtures("no_surroundings")
@@ -158,9 +158,9 @@ def test_the_table_fits_the_terminal(size: int, terminal_of: Callable[[int], Ter
     assert (process.returncode, process.stderr.read()) == (0, b"")
     process.stderr.close()
     shown = screen.written.decode().split("\r\n")
-    assert all(terminal.width(line) <= size for line in shown)
+    assert all(printable.width(line) <= size for line in shown)
     assert sum("…" in line for line in shown) == 5
-    assert max(map(terminal.width, shown)) >= size - 2
+    assert max(map(printable.width, shown)) >= size - 2
 
 
 def test_progress_on_a_terminal_changes_no_result(terminal_of: Callable[[int], Terminal], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from paths import ROOT
 from raskrank.bundle import open_bundle
-from raskrank.terminal import width
+from raskrank.printable import width
 
 DEADLINE = 540  # half a minute on an idle machine; PyTorch takes many times as long where it has to share the cores
 

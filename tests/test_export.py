@@ -16,7 +16,7 @@ import pytest
 from builders import PAIRS, Family, tiny_checkpoint
 from conftest import LOOSE, Tiny
 from exporting import INT8_STEPS, STEPS, Recorder, contents, loose_export, passes
-from raskrank import Reranker
+from raskrank import Reranker, kernels
 from raskrank.bundle import read_manifest
 from raskrank.checkpoint.config import HIDDEN_ACTIVATIONS
 from raskrank.errors import InputError
@@ -81,7 +81,9 @@ def test_the_manifest_is_right(tiny: Tiny, family: Family, precision: Precision)
     assert manifest.self_test.tolerance == max(least, moved)
     assert manifest.parity["thresholds"] == asdict(LOOSE)
     assert manifest.parity["samples"] == tiny.samples.name
-    assert set(manifest.parity) == {"fp32", precision, "thresholds", "samples"}
+    judged = {"native"} if manifest.encoder is not None and kernels.unavailable() is None else set[str]()
+    assert set(manifest.parity) == {"fp32", precision, "thresholds", "samples"} | judged
+    assert [manifest.parity[name]["candidate"] for name in judged] == [f"native {precision}" for _ in judged]
     assert (manifest.parity["fp32"]["pairs"], manifest.parity["fp32"]["queries"]) == (12, 3)
     assert manifest.parity["fp32"]["max_logit_difference"] < 1e-5
 

@@ -18,11 +18,13 @@ from raskrank.backend import Float32Array, Int64Array
 from raskrank.bundle import read_manifest
 from raskrank.manifest import MODEL, Manifest, Precision
 from raskrank.measure.timing import interleaved
+from raskrank.network import Network
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.planning import GROUP_TOKENS
 from raskrank.settings import bundle_path
 from raskrank_export import export, graph
 from raskrank_export.calibrate import channel_magnitudes
+from raskrank_export.encoder import find_encoder
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.products import constant_products
 from raskrank_export.progress import Silent
@@ -99,7 +101,7 @@ class Models:
         model = onnx.load(str(bundle / MODEL))
         quantization = _quantization(scheme, bundle, model)
         assert quantization.groups == (scheme in GROUPING)
-        quantize(model, quantization)
+        quantize(model, quantization, find_encoder(model))
         graph.save(model, folder)
         return folder
 
@@ -128,8 +130,7 @@ def _divisors(bundle: Path) -> dict[str, Float32Array]:
 
 
 def _backend(folder: Path, manifest: Manifest) -> OnnxBackend:
-    graph_bytes = (folder / MODEL).read_bytes()
-    return OnnxBackend(graph_bytes, folder, manifest.inputs, concurrency=3, hidden_size=manifest.hidden_size, groups=True)
+    return OnnxBackend(Network.read(folder, manifest.inputs, hidden_size=manifest.hidden_size), 3)
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ LAZY_PLACES = {
     "pieces.py",
     "tokenizer_classes.py",
     "loading.py",
-    "integrations/sentence_transformers.py",
+    "integrations/cross_encoder_arguments.py",
     "cli/export.py",
     "measure/contenders.py",
 }

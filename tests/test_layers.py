@@ -32,14 +32,14 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.torch_modules",
         "raskrank.gate raskrank.running raskrank.settings raskrank.native_backend raskrank.onnx_backend raskrank.tokenizer "
         "raskrank.documents",
+        "raskrank.network",
         "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights raskrank.cache "
         "raskrank.reimplemented",
         "raskrank.manifest raskrank.scored raskrank.encoding raskrank.reading raskrank.terminal raskrank.settings_files",
         "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_classes raskrank.tokenizer_parts "
-        "raskrank.prefixes raskrank.layout "
-        "raskrank.windows",
+        "raskrank.prefixes raskrank.layout raskrank.strict_json raskrank.windows",
         "raskrank.backend raskrank.contents raskrank.cpu raskrank.errors raskrank.external raskrank.license raskrank.pace "
-        "raskrank.planning raskrank.quoting raskrank.ranking raskrank.texts",
+        "raskrank.planning raskrank.printable raskrank.quoting raskrank.ranking raskrank.texts",
     )
 )
 

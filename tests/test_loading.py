@@ -11,7 +11,7 @@ import bundles
 from conftest import Tiny
 from raskrank import Corrupt, Incompatible, InferenceError, InputError, MissingFile, Reranker, kernels, loading, onnx_backend
 from raskrank.bundle import open_bundle
-from raskrank.manifest import FILES, MANIFEST, MODEL, TOKENIZER, WEIGHTS
+from raskrank.manifest import FILES, MANIFEST, TOKENIZER, WEIGHTS
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.settings import ENVIRONMENT, bundle_path
 from raskrank_export.write import bundle_folder
@@ -166,13 +166,9 @@ def test_an_export_over_a_loaded_bundle_changes_none_of_its_scores(nano: Path) -
         expected = reranker.score(QUERY, DOCUMENTS)
         assert early.score(QUERY, DOCUMENTS[-1:]) == expected[-1:]  # spread over cores before, and `reranker` only after
         ids = np.arange(5, 205)[None]
-        old = OnnxBackend(
-            (nano / MODEL).read_bytes(), nano, ("input_ids", "token_type_ids"), concurrency=1, hidden_size=128, groups=True
-        )
+        old = bundles.backend(nano)
         put(nano, another(nano))
-        new = OnnxBackend(
-            (nano / MODEL).read_bytes(), nano, ("input_ids", "token_type_ids"), concurrency=1, hidden_size=128, groups=True
-        )
+        new = bundles.backend(nano)
         assert old.logits(ids, np.zeros_like(ids)) != new.logits(ids, np.zeros_like(ids))
         for loaded in (reranker, early):
             for documents in (DOCUMENTS, DOCUMENTS[-1:], DOCUMENTS[:1]):

@@ -17,11 +17,13 @@ from callers import DOCUMENTS, QUERY
 from conftest import Tiny
 from raskrank import Incompatible, InferenceError, InputError, RaskrankWarning, Reranker, kernels
 from raskrank.backend import Float32Array
-from raskrank.bundle import open_bundle
+from raskrank.bundle import open_bundle, read_manifest
 from raskrank.external import external_tensors
 from raskrank.kernels import EMULATED, TILED
 from raskrank.manifest import WEIGHTS
 from raskrank.native_backend import NativeBackend, why_not
+from raskrank.network import Network
+from raskrank.samples import as_pairs, read_samples
 from raskrank.settings import bundle_path
 
 FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
@@ -107,13 +109,25 @@ def test_it_differs_from_onnxruntime_by_rounding(tiny: Tiny, family: Any) -> Non
 
 
 @needs_kernels
+def test_verifying_measures_what_the_export_recorded_of_the_kernels(tiny: Tiny) -> None:
+    folder, pairs = tiny.bundle("bert", "int8"), as_pairs(read_samples(tiny.samples))
+    recorded = read_manifest(folder)[0].parity
+    with Reranker.load(folder, backend="native", checkpoint=tiny.checkpoint("bert")) as reranker:
+        found = reranker.verify(pairs).summary()
+    assert found["candidate"] == recorded["native"]["candidate"] == "native int8"
+    for name in ("tau", "top1", "max_drift", "mean_drift", "max_logit_difference", "mean_logit_difference"):
+        assert found[name] == pytest.approx(recorded["native"][name], abs=1e-4), name  # PyTorch pads at the export
+    assert recorded["native"]["max_logit_difference"] != recorded["int8"]["max_logit_difference"]
+
+
+@needs_kernels
 @pytest.mark.parametrize("family", [*FAMILIES, "nano"])
 def test_instruction_sets_give_the_same_bits_and_those_with_tiles_nearly_so(tiny: Tiny, family: Any) -> None:
     opened = open_bundle(bundle_path(None) if family == "nano" else tiny.bundle(family, "int8"))
     dice, logits = np.random.default_rng(1), dict[str, list[Float32Array]]()
     runs = [dice.integers(5, opened.manifest.vocab_size, shape) for shape in ((1, 3), (5, 17), (1, 126), (3, 64))]
     for engine in {*kernels.engines(), *EMULATED}:
-        backend = NativeBackend.of_bundle(opened, 2, engine=engine)
+        backend = NativeBackend(Network.of(opened), 2, engine=engine)
         assert backend.engine == engine
         logits[engine] = [backend.logits(ids, np.zeros_like(ids), threads=2) for ids in runs]
         backend.close()
@@ -129,7 +143,7 @@ def test_types_count_where_the_model_has_them_and_nowhere_else(tiny: Tiny) -> No
     ids = np.arange(5, 25)[None]
     counts: dict[Family, int] = {"bert": 2, "xlm-roberta": 1}
     for family, count in counts.items():
-        backend = NativeBackend.of_bundle(open_bundle(tiny.bundle(family, "int8")), 1)
+        backend = NativeBackend(Network.of(open_bundle(tiny.bundle(family, "int8"))), 1)
         logits = {backend.logits(ids, np.full_like(ids, kind)).tobytes() for kind in (0, 1)}
         assert len(logits) == count, family
         backend.close()
@@ -141,7 +155,7 @@ def test_types_count_where_the_model_has_them_and_nowhere_else(tiny: Tiny) -> No
 @needs_kernels
 @pytest.mark.parametrize("token", [-1, 1 << 40])
 def test_a_token_without_an_embedding_is_an_error(tiny: Tiny, token: int) -> None:
-    backend = NativeBackend.of_bundle(open_bundle(tiny.bundle("bert", "int8")), 1)
+    backend = NativeBackend(Network.of(open_bundle(tiny.bundle("bert", "int8"))), 1)
     ids = np.full((1, 8), token)
     with pytest.raises(InferenceError, match="the kernels failed on a run of 1 x 8 tokens: a token without an embedding"):
         backend.logits(ids, np.zeros_like(ids))
@@ -197,7 +211,7 @@ def test_a_manifest_that_describes_another_encoder_is_refused(folder: Path, upda
 @needs_kernels
 def test_a_bundle_whose_encoder_is_left_out_runs_in_onnxruntime(folder: Path) -> None:
     bundles.edit(folder, encoder=None)
-    assert why_not(open_bundle(folder).manifest) == "the bundle was made for onnxruntime alone"
+    assert why_not(open_bundle(folder).manifest.encoder) == "the bundle was made for onnxruntime alone"
     with Reranker.load(folder) as reranker:
         assert reranker.info().backend == "onnx"
 
@@ -235,7 +249,7 @@ def test_a_bundle_that_is_replaced_by_renaming_goes_on_as_it_was(folder: Path, t
 def test_the_kernels_use_the_weights_where_they_are(folder: Path) -> None:
     # What is written into the mapped file, as it should not be, shows in the next logit: nothing was copied.
     opened = open_bundle(folder)
-    backend = NativeBackend.of_bundle(opened, 1)
+    backend = NativeBackend(Network.of(opened), 1)
     ids = np.arange(5, 25)[None]
     before = backend.logits(ids, np.zeros_like(ids))
     (place,) = (tensor for tensor in external_tensors(opened.graph) if tensor.name == "encoder/head/bias")

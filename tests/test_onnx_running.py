@@ -59,16 +59,16 @@ THREADS = """
     import os, sys
     from pathlib import Path
     from raskrank.errors import Incompatible
+    from raskrank.network import Network
     from raskrank.onnx_backend import OnnxBackend
 
     def threads():
         return len(os.listdir("/proc/self/task"))
 
-    folder = Path(sys.argv[1])
-    graph = (folder / "model.onnx").read_bytes()
+    network = Network.read(Path(sys.argv[1]), ("input_ids", "token_type_ids"), hidden_size=32)
     before = threads()
     try:
-        backend = OnnxBackend(graph, folder, ("input_ids", "token_type_ids"), concurrency=4, hidden_size=32, groups=True)
+        backend = OnnxBackend(network, 4)
     except Incompatible:
         print("refused")
         sys.exit()
@@ -161,10 +161,11 @@ def test_weights_are_not_copied(tiny: Tiny, nano: Path, tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from raskrank.measure import probe
+        from raskrank.network import Network
         from raskrank.onnx_backend import OnnxBackend
-        folder, inputs = Path(sys.argv[1]), ("input_ids", "token_type_ids")
-        graph, before = (folder / "model.onnx").read_bytes(), probe.memory()["Private_Dirty"]
-        backend = OnnxBackend(graph, folder, inputs, concurrency=2, hidden_size=8, groups=True)
+        network = Network.read(Path(sys.argv[1]), ("input_ids", "token_type_ids"), hidden_size=8)
+        before = probe.memory()["Private_Dirty"]
+        backend = OnnxBackend(network, 2)
         backend._make_wide()
         print(probe.memory()["Private_Dirty"] - before)
     """

@@ -16,6 +16,7 @@ from conftest import Tiny
 from raskrank import Reranker
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank_export import graph
+from raskrank_export.encoder import find_encoder
 from raskrank_export.integers import closest_rows, symmetric
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.quantization import EXACT, PORTABLE, SEVEN_BIT, TENSOR_WEIGHT_MAX, Levels, Quantization
@@ -143,7 +144,7 @@ def test_levels_fit_their_types(levels: Levels) -> None:
 
 def quantized(folder: Path, recipe: Quantization = ROW) -> tuple[onnx.ModelProto, tuple[int, int]]:
     model = onnx.load(str(folder / MODEL))
-    return model, quantize(model, recipe)
+    return model, quantize(model, recipe, find_encoder(model))
 
 
 @RECIPES

@@ -8,8 +8,9 @@ import threading
 
 import pytest
 
-from raskrank import RaskrankError, terminal
-from raskrank.terminal import Bar, Steps, columns, duration, plain, safe, safe_lines, shorten, table, to_json, width
+from raskrank import RaskrankError, printable, terminal
+from raskrank.printable import plain, safe, safe_lines, shorten, table, width
+from raskrank.terminal import Bar, Steps, columns, duration, to_json
 
 FAMILY = "👩\u200d👩\u200d👧\u200d👦"
 E_ACUTE = "e\u0301"
@@ -88,8 +89,8 @@ def test_shorten_marks_a_long_text_whose_beginning_is_invisible() -> None:
 
 
 def test_many_combining_marks_are_capped() -> None:
-    assert shorten("e" + "\u0301" * 5000, 20) == "e" + "\u0301" * terminal.MAX_MARKS + "…"
-    assert shorten("e" + "\u0301" * 500 + "f", 20) == "e" + "\u0301" * terminal.MAX_MARKS + "f"
+    assert shorten("e" + "\u0301" * 5000, 20) == "e" + "\u0301" * printable.MAX_MARKS + "…"
+    assert shorten("e" + "\u0301" * 500 + "f", 20) == "e" + "\u0301" * printable.MAX_MARKS + "f"
 
 
 def test_table_aligns_and_fits() -> None:

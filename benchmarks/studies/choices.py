@@ -22,6 +22,7 @@ from benchmarks.harness.models import HELP, bundle, checkpoint
 from raskrank import Reranker, cpu
 from raskrank.backend import INPUT_IDS
 from raskrank.bundle import open_bundle
+from raskrank.network import Network
 from raskrank.onnx_backend import OnnxBackend, make_session, session_options
 from raskrank_export import Thresholds, export
 
@@ -32,7 +33,7 @@ PAUSE = 0.02  # seconds: longer than threads spin
 def compare_runs(model: str) -> None:
     opened = open_bundle(bundle(model, "int8"))
     manifest, cores = opened.manifest, cpu.usable_cpus()
-    backend = OnnxBackend.of_bundle(opened, cores)
+    backend = OnnxBackend(Network.of(opened), cores)
     options = session_options(opened.folder, threads=cores)
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     spinning = make_session(opened.graph, options)

@@ -27,6 +27,7 @@ from raskrank.backend import Backend, Float32Array, Int64Array
 from raskrank.bundle import open_bundle
 from raskrank.encoding import EncodedPair
 from raskrank.native_backend import NativeBackend, why_not
+from raskrank.network import Network
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.planning import Run
 from raskrank.running import Workers, planned, run_pairs
@@ -118,7 +119,7 @@ def main() -> None:
     model = parser.parse_args().model
     opened = open_bundle(bundle(model, "int8", "group"))
     manifest, here = opened.manifest, cpu.usable_cpus()
-    backend: Backend = (OnnxBackend if why_not(manifest) else NativeBackend).of_bundle(opened, 1)
+    backend: Backend = (OnnxBackend if why_not(manifest.encoder) else NativeBackend)(Network.of(opened), 1)
     encoder = load_encoder(opened.tokenizer, manifest.max_length, manifest.vocab_size, opened.folder, parallel=True)
     costs = Costs(backend, manifest.vocab_size)
     print(f"{model} int8 on {backend.name}, one query, mixed passages: ms on paper / asleep, and times as fast as one core\n")

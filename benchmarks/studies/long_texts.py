@@ -21,7 +21,7 @@ from benchmarks.harness.runs import described, in_fresh_process, measure, seeded
 from raskrank import cpu
 from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.tensors import expected_tensors
-from raskrank.manifest import MODEL
+from raskrank.network import Network
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.reimplemented import GTE, JINA_BERT
 
@@ -71,7 +71,7 @@ def write_graph(model: str, folder: Path) -> None:
 def run_here(folder: Path, tokens: int, types: int) -> None:
     """Measure the graph in this process."""
     inputs = ("input_ids", "token_type_ids") if types > 1 else ("input_ids",)
-    backend = OnnxBackend((folder / MODEL).read_bytes(), folder, inputs, concurrency=1, hidden_size=1, groups=True)
+    backend = OnnxBackend(Network.read(folder, inputs), 1)
     ids = np.random.default_rng(0).integers(0, 60000, (1, tokens))
     measure(lambda: backend.logits(ids, ids % types))
 

@@ -17,8 +17,10 @@ import numpy as np
 from benchmarks.harness import workloads
 from benchmarks.harness.models import HELP, bundle, plain_tokenizer
 from raskrank import Reranker, cpu
+from raskrank.backend import Backend
 from raskrank.bundle import open_bundle
 from raskrank.native_backend import NativeBackend, why_not
+from raskrank.network import Network
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.tokenizer import load_encoder
 
@@ -41,7 +43,7 @@ def other_work(cores: int, pause: float) -> Callable[[], None]:
     arrays = [np.zeros(FLOATS) for _ in range(cores)]
 
     def work() -> None:
-        threads = [threading.Thread(target=lambda array=array: np.add(array, 1, out=array)) for array in arrays]  # type: ignore[misc]
+        threads = [threading.Thread(target=lambda array=array: np.add(array, 1, out=array)) for array in arrays]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -59,7 +61,7 @@ def main() -> None:
     folder, cores = bundle(arguments.model, "int8"), cpu.usable_cpus()
     opened = open_bundle(folder)
     manifest = opened.manifest
-    backend = (OnnxBackend if why_not(manifest) else NativeBackend).of_bundle(opened, cores)
+    backend: Backend = (OnnxBackend if why_not(manifest.encoder) else NativeBackend)(Network.of(opened), cores)
     encoder = load_encoder(opened.tokenizer, manifest.max_length, manifest.vocab_size, folder, parallel=True)
     (workload,) = (workload for workload in workloads.WORKLOADS if workload.name == workloads.PAIR)
     query, documents = workloads.texts(workload, plain_tokenizer(arguments.model))

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.harness.models import HELP, bundle
 from raskrank import Reranker, cpu
 from raskrank.bundle import open_bundle
+from raskrank.network import Network
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.planning import GROUP_TOKENS
 from raskrank_export.quantization import ActivationScheme
@@ -31,7 +32,7 @@ ROUNDS = 7
 def backend(model: str, scheme: ActivationScheme | None) -> OnnxBackend:
     """scheme: None for fp32."""
     folder = bundle(model, "fp32") if scheme is None else bundle(model, "int8", scheme)
-    return OnnxBackend.of_bundle(open_bundle(folder), 1)
+    return OnnxBackend(Network.of(open_bundle(folder)), 1)
 
 
 def milliseconds(backends: Mapping[str, OnnxBackend], pairs: int, tokens: int) -> dict[str, float]:

@@ -24,6 +24,7 @@ from raskrank.parity import compare
 from raskrank.samples import as_pairs, read_samples
 from raskrank.tokenizer import load_encoder
 from raskrank_export import graph
+from raskrank_export.encoder import find_encoder
 from raskrank_export.progress import Silent
 from raskrank_export.quantization import EXACT, GROUP, PORTABLE, Quantization
 from raskrank_export.quantize import quantize
@@ -46,7 +47,7 @@ def graphs(fp32: Path, folder: Path) -> dict[str, Path]:
         made[name] = folder / name
         made[name].mkdir()
         model = onnx.load(str(fp32 / MODEL))
-        quantize(model, quantization)
+        quantize(model, quantization, find_encoder(model))
         graph.save(model, made[name])
     return made
 

@@ -1,4 +1,6 @@
-// C ABI. Errors are negative numbers; nothing is thrown across it, and nothing is kept but what the caller made.
+// The C ABI on the engines: rooms and threads for a call, and its arguments checked.
+#include "api.hpp"
+
 #include <unistd.h>
 
 #include <cstdlib>
@@ -8,11 +10,7 @@
 
 #include "engine.hpp"
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
-
 namespace {
-
-enum Error { BAD_CALL = -1, BAD_ID = -2, NO_MEMORY = -3 };
 
 constexpr i64 PAGE = 4096;
 
@@ -134,11 +132,9 @@ bool fetch(const void* context, i64 page) {
 
 }  // namespace
 
-// 1 where this CPU runs the engine of that name.
-EXPORT int rk_usable(const char* engine) { return engine_of(engine) != nullptr; }
+int rk_usable(const char* engine) { return engine_of(engine) != nullptr; }
 
-// A handle, or null for want of memory, of the engine, or of a shape that the kernels know. The model's arrays must outlive it.
-EXPORT void* rk_create(const rk_model* model, const char* engine) {
+void* rk_create(const rk_model* model, const char* engine) {
     const Engine* found = engine_of(engine);
     const rk_model& m = *model;
     if (!found || m.layers < 1 || m.layers > MOST_LAYERS || m.heads < 1 || m.hidden < GROUP || m.hidden % GROUP || m.hidden % m.heads ||
@@ -156,10 +152,7 @@ EXPORT void* rk_create(const rk_model* model, const char* engine) {
     return handle;
 }
 
-// ids, types: (pairs, length). logits: (pairs). threads: that share the call, fewer where the system starts no more.
-// ticks: (STAGES), to which the caller's own are added, or null.
-EXPORT int rk_logits(void* opaque, const i64* ids, const i64* types, i32 pairs, i32 length, float* logits, i32 threads,
-                     u64* ticks) {
+int rk_logits(void* opaque, const i64* ids, const i64* types, i32 pairs, i32 length, float* logits, i32 threads, u64* ticks) {
     Handle& h = *static_cast<Handle*>(opaque);
     const rk_model& m = h.model;
     if (pairs < 1 || length < 1 || threads < 1) return BAD_CALL;
@@ -186,11 +179,9 @@ EXPORT int rk_logits(void* opaque, const i64* ids, const i64* types, i32 pairs, 
     return result;
 }
 
-// A call that `threads` share is about to come: they wake up and fetch weights meanwhile.
-EXPORT void rk_expect(void* opaque, i32 threads) { static_cast<Handle*>(opaque)->pool.wake(threads - 1, fetch, opaque); }
+void rk_expect(void* opaque, i32 threads) { static_cast<Handle*>(opaque)->pool.wake(threads - 1, fetch, opaque); }
 
-// No call may be under way.
-EXPORT void rk_destroy(void* opaque) {
+void rk_destroy(void* opaque) {
     Handle* handle = static_cast<Handle*>(opaque);
     handle->pool.close();
     handle->rooms.clear();

@@ -10,17 +10,10 @@
 #include <random>
 #include <vector>
 
+#include "api.hpp"
 #include "scalar.hpp"
 
 #include "product.hpp"
-
-extern "C" {
-int rk_usable(const char* engine);
-void* rk_create(const rk_model* model, const char* engine);
-int rk_logits(void* handle, const i64* ids, const i64* types, i32 pairs, i32 length, float* logits, i32 threads, std::uint64_t* ticks);
-void rk_expect(void* handle, i32 threads);
-void rk_destroy(void* handle);
-}
 
 namespace {
 
@@ -119,7 +112,7 @@ void check_model() {
         }
         const i64 outside = WORDS;
         float logit;
-        if (rk_logits(handle, &outside, types.data(), 1, 1, &logit, 1, nullptr) != -2) fail("a token outside of the vocabulary");
+        if (rk_logits(handle, &outside, types.data(), 1, 1, &logit, 1, nullptr) != BAD_ID) fail("a token outside of the vocabulary");
         if (below(2)) rk_expect(handle, 3);
         rk_destroy(handle);
     }

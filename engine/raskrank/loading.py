@@ -15,6 +15,7 @@ from raskrank.encoding import PairEncoder
 from raskrank.errors import BundleError, Corrupt, Incompatible, InferenceError, RaskrankWarning
 from raskrank.manifest import MODEL, TOKENIZER, WEIGHTS, Manifest
 from raskrank.native_backend import NativeBackend
+from raskrank.network import Network
 from raskrank.options import BackendName, Options
 from raskrank.process import memory, rayon, threads
 from raskrank.process.beside import beside
@@ -107,7 +108,7 @@ def _choose_backend(asked: BackendName | None, manifest: Manifest, path: Path) -
     """The backend of a bundle, and why that one. Raises Incompatible where the kernels are asked for and cannot run it."""
     if asked == "onnx":
         return "onnx", "backend='onnx' was asked for"
-    obstacle = native_backend.why_not(manifest)
+    obstacle = native_backend.why_not(manifest.encoder)
     if asked is None:
         return ("onnx", f"not native: {obstacle}") if obstacle else ("native", "this bundle and this CPU allow it")
     if obstacle:
@@ -117,10 +118,10 @@ def _choose_backend(asked: BackendName | None, manifest: Manifest, path: Path) -
 
 def _make(name: BackendName, bundle: Bundle, concurrency: int) -> "OnnxBackend | NativeBackend":
     if name == "native":
-        return NativeBackend.of_bundle(bundle, concurrency)
+        return NativeBackend(Network.of(bundle), concurrency)
     from raskrank.onnx_backend import OnnxBackend  # not for nothing: it takes a third of a first score, and memory
 
-    return OnnxBackend.of_bundle(bundle, concurrency)
+    return OnnxBackend(Network.of(bundle), concurrency)
 
 
 def _check_max_length(positions: int | None, manifest: Manifest, path: Path) -> None:

@@ -6,23 +6,20 @@ file's bytes, in lower-case hexadecimal, where these 64 digits, which stand nowh
 
 import hashlib
 import json
-import math
 import re
 import reprlib
-import types
-import typing
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, Literal, Union
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from raskrank.activation import Activation
 from raskrank.errors import Corrupt, Incompatible
+from raskrank.strict_json import build, parse
 
 MANIFEST, MODEL, WEIGHTS, TOKENIZER = "manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"
 FILES = (MODEL, WEIGHTS, TOKENIZER)
 FORMAT = (2, 0)  # (major, minor): a newer major format is refused; a newer minor one may have keys that are ignored
 DIGEST = "digest"
 UNSIGNED = "0" * 64  # in place of the digest while it is computed
-MAX_INTEGER = 1 << 63  # exclusive
 
 Precision = Literal["int8", "fp32"]
 
@@ -159,24 +156,13 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
         """Raises Corrupt if the text is no manifest, Incompatible if it is one of a newer major format."""
-        try:
-            data = json.loads(
-                text,
-                object_pairs_hook=_unique_keys,
-                parse_constant=_refuse_constant,
-                parse_int=lambda digits: int(_finite(digits)),
-                parse_float=lambda digits: float(_finite(digits)),
-            )
-            json.dumps(data, ensure_ascii=False).encode()  # escapes may spell half a character, which no tokenizer takes
-        except (ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise Corrupt(f"{MANIFEST} is not valid JSON: {reason}") from None
+        data = parse(text, MANIFEST)
         major, minor = _format(data)
         if major != FORMAT[0]:
             advice = "upgrade raskrank" if major > FORMAT[0] else "export the model again"
             raise Incompatible(f"{MANIFEST}: bundle format {major}.{minor}, this engine reads {FORMAT[0]}.x; {advice}")
         _check_digest(text, data.pop(DIGEST, None))
-        manifest: Manifest = _build(cls, data, MANIFEST, ignore_unknown=(major, minor) > FORMAT)
+        manifest: Manifest = build(cls, data, MANIFEST, ignore_unknown=(major, minor) > FORMAT)
         if set(manifest.files) != set(FILES):
             raise Corrupt(f"{MANIFEST}: files are {reprlib.repr(sorted(manifest.files))}, expected {sorted(FILES)}")
         return manifest
@@ -194,67 +180,9 @@ def _check_digest(text: str, stated: object) -> None:
         raise Corrupt(f"{MANIFEST} is not as the export wrote it: its digest of itself does not fit; export the model again")
 
 
-def _finite(digits: str) -> str:
-    """Numbers that no float reaches are nowhere needed, and a long one takes long to read."""
-    if not math.isfinite(float(digits)):
-        raise ValueError(f"{reprlib.repr(digits)} is out of range")
-    return digits
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = dict(pairs)
-    if len(keys) != len(pairs):
-        raise ValueError("a key stands twice")
-    return keys
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
-
-
 def _format(data: object) -> tuple[int, int]:
     text = data.get("format") if isinstance(data, dict) else None
     major, dot, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
     if not (dot and major.isdecimal() and minor.isdecimal() and len(str(text)) < 12):
         raise Corrupt(f"{MANIFEST}: no format version such as {FORMAT[0]}.{FORMAT[1]}")
     return int(major), int(minor)
-
-
-def _build(cls: type[Any], data: object, where: str, *, ignore_unknown: bool) -> Any:
-    """An instance of a dataclass from parsed JSON, every field checked against its annotation."""
-    if not isinstance(data, dict):
-        raise Corrupt(f"{where}: expected an object, got {type(data).__name__}")
-    names = {field.name for field in fields(cls)}
-    if missing := names - set(data):
-        raise Corrupt(f"{where}: {', '.join(sorted(missing))} missing")
-    if (unknown := set(data) - names) and not ignore_unknown:
-        raise Corrupt(f"{where}: {len(unknown)} unknown keys")
-    hints = typing.get_type_hints(cls)
-    return cls(**{name: _value(hints[name], data[name], f"{where}: {name}", ignore_unknown=ignore_unknown) for name in names})
-
-
-def _value(kind: Any, value: object, where: str, *, ignore_unknown: bool) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if is_dataclass(kind):
-        return _build(typing.cast(type[Any], kind), value, where, ignore_unknown=ignore_unknown)
-    if origin is Literal and value in arguments:
-        return value
-    if origin in (Union, types.UnionType):
-        return None if value is None else _value(arguments[0], value, where, ignore_unknown=ignore_unknown)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_value(arguments[0], item, where, ignore_unknown=ignore_unknown) for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {
-            key: _value(arguments[1], item, f"{where}: {reprlib.repr(key)}", ignore_unknown=ignore_unknown)
-            for key, item in value.items()
-        }
-    if kind is float and isinstance(value, int | float) and type(value) is not bool:
-        return float(value)
-    if kind is int and type(value) is int and not 0 <= value < MAX_INTEGER:
-        raise Corrupt(f"{where}: an integer out of range")
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    expected = " or ".join(map(repr, arguments)) if origin is Literal else getattr(kind, "__name__", str(kind))
-    raise Corrupt(f"{where}: expected {expected}, got {type(value).__name__}")

@@ -1,27 +1,24 @@
 """Runs a bundle's encoder in our own kernels."""
 
 import weakref
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 
 from raskrank import kernels
 from raskrank.backend import TOKEN_TYPE_IDS, Float32Array, Int64Array
-from raskrank.bundle import Bundle
-from raskrank.contents import Contents
 from raskrank.errors import Incompatible, InferenceError
 from raskrank.kernels import Kernels
-from raskrank.manifest import MODEL, WEIGHTS, Encoder, Manifest
+from raskrank.manifest import MODEL, Encoder
+from raskrank.network import Network
 from raskrank.process.memory import shortage
 from raskrank.weights import weight_tensors
 
 
-def why_not(manifest: Manifest) -> str | None:
-    """Why the kernels cannot run a bundle here; None where they can."""
+def why_not(encoder: Encoder | None) -> str | None:
+    """Why the kernels cannot run a bundle with this encoder here; None where they can."""
     if reason := kernels.unavailable():
         return reason
-    if manifest.encoder is None:
+    if encoder is None:
         return "the bundle was made for onnxruntime alone"
     return None
 
@@ -33,61 +30,25 @@ class NativeBackend:
     groups = True
     min_share = 500_000  # about a tenth of a millisecond on one core, a few times as long as waking another takes
 
-    def __init__(
-        self,
-        graph: bytes,
-        folder: Path,
-        inputs: tuple[str, ...],
-        *,
-        concurrency: int,
-        hidden_size: int,
-        vocab_size: int,
-        encoder: Encoder,
-        weights: Contents | None = None,
-        engine: str | None = None,
-    ) -> None:
-        """graph, folder, inputs, weights: as in OnnxBackend. encoder: as the manifest describes it.
-        engine: one of `kernels.engines()`. Default: the first of them.
+    def __init__(self, network: Network, concurrency: int, *, engine: str | None = None) -> None:
+        """engine: one of `kernels.engines()`. Default: the first of them.
 
-        Raises Incompatible if the weights are not those of such an encoder, or the kernels cannot run here; OSError if there
-        are none.
+        Raises Incompatible if the kernels cannot run the network here, or its weights are not those of its encoder.
         """
-        self.concurrency, self.hidden_size = concurrency, hidden_size
+        encoder, folder = network.encoder, network.folder
+        if (reason := why_not(encoder)) or encoder is None:
+            raise Incompatible(f"{folder}: {reason}")
+        self.concurrency, self.hidden_size = concurrency, network.hidden_size
         self.max_length = encoder.positions - encoder.position_offset
-        self._types = TOKEN_TYPE_IDS in inputs
-        self._weights = Contents(folder / WEIGHTS) if weights is None else weights
-        tensors = weight_tensors(graph, folder, self._weights)
+        self._types, self._weights = TOKEN_TYPE_IDS in network.inputs, network.weights
+        tensors = weight_tensors(network.graph, folder, self._weights)
         try:
-            self._kernels = Kernels(
-                encoder,
-                hidden_size,
-                vocab_size,
-                tensors,
-                engine=engine,
-            )
+            self._kernels = Kernels(encoder, network.hidden_size, network.vocab_size, tensors, engine=engine)
         except ValueError as error:
             raise Incompatible(f"{folder / MODEL} is not the encoder that its manifest describes: {error}") from error
         self.engine = self._kernels.engine
         self._end = weakref.finalize(self, self._kernels.close)  # of one that nobody closes, too
         self._end.atexit = False
-
-    @classmethod
-    def of_bundle(cls, bundle: Bundle, concurrency: int, *, engine: str | None = None) -> Self:
-        """The backend of a bundle whose files are verified. Raises as the constructor does."""
-        manifest = bundle.manifest
-        if (reason := why_not(manifest)) or manifest.encoder is None:
-            raise Incompatible(f"{bundle.folder}: {reason}")
-        return cls(
-            bundle.graph,
-            bundle.folder,
-            manifest.inputs,
-            concurrency=concurrency,
-            hidden_size=manifest.hidden_size,
-            vocab_size=manifest.vocab_size,
-            encoder=manifest.encoder,
-            weights=bundle.weights,
-            engine=engine,
-        )
 
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, threads: int = 1) -> Float32Array:
         self._weights.check()

@@ -8,16 +8,15 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 import onnxruntime
 
 from raskrank.backend import INPUT_IDS, LOGITS, TOKEN_TYPE_IDS, Float32Array, Int64Array
-from raskrank.bundle import Bundle
 from raskrank.contents import Contents
 from raskrank.errors import Incompatible, InferenceError
 from raskrank.external import relocate
 from raskrank.manifest import WEIGHTS
+from raskrank.network import Network
 from raskrank.process.fork import after_fork
 from raskrank.process.memory import shortage
 from raskrank.process.threads import can_start
@@ -49,47 +48,20 @@ class OnnxBackend:
     # Measured on 2 cores (docs/notebook.md): below, the hand-over between threads costs what a second core gains.
     min_share = 15_000_000
 
-    def __init__(
-        self,
-        graph: bytes,
-        folder: Path,
-        inputs: tuple[str, ...],
-        *,
-        concurrency: int,
-        hidden_size: int,
-        groups: bool,
-        weights: Contents | None = None,
-    ) -> None:
-        """graph: model.onnx's bytes. folder: named in errors. weights: model.onnx.data's. Default: those in `folder`, mapped.
-        groups: no operator of the graph lets one pair of a run change another's logit, by a single bit.
-
-        Raises Incompatible if onnxruntime cannot load the graph, if its inputs and outputs are not those of a bundle, or if it
-        wants weights from elsewhere; OSError if there are no weights.
+    def __init__(self, network: Network, concurrency: int) -> None:
+        """Raises Incompatible if onnxruntime cannot load the graph, if its inputs and outputs are not those of a bundle, or if
+        it wants weights from elsewhere.
         """
-        self.concurrency, self.hidden_size, self.groups = concurrency, hidden_size, groups
-        self._folder = folder
-        self._weights = Weights(graph, folder, Contents(folder / WEIGHTS) if weights is None else weights)
+        self.concurrency, self.hidden_size, self.groups = concurrency, network.hidden_size, network.groups
+        self._folder = network.folder
+        self._weights = Weights(network.graph, network.folder, network.weights)
         self._single = self._session(threads=1)
         self._wide: onnxruntime.InferenceSession | None = None
         self._wide_lock = threading.Lock()
         self._spread_runs = 0
-        self._inputs = _check_signature(self._single, inputs, folder)
+        self._inputs = _check_signature(self._single, network.inputs, network.folder)
         self.max_length = _max_length(self._single)
         _live.add(self)
-
-    @classmethod
-    def of_bundle(cls, bundle: Bundle, concurrency: int) -> Self:
-        """The backend of a bundle whose files are verified. Raises as the constructor does."""
-        manifest = bundle.manifest
-        return cls(
-            bundle.graph,
-            bundle.folder,
-            manifest.inputs,
-            concurrency=concurrency,
-            hidden_size=manifest.hidden_size,
-            groups=manifest.recipe.groups,
-            weights=bundle.weights,
-        )
 
     def logits(self, input_ids: Int64Array, token_type_ids: Int64Array, *, threads: int = 1) -> Float32Array:
         self._weights.contents.check()

@@ -157,7 +157,7 @@ def _to_int8(job: Job, kept: Subject, graph: LeanGraph, judgement: Judgement, pl
     if plain is None:
         return None
     judge = judgement.judge(job, kept, graph.inputs)
-    return climb(graph.model, job.folder, job.scratch, plain, judge, judgement.spelled, job.clock)
+    return climb(graph, job.folder, job.scratch, plain, judge, judgement.spelled, job.clock)
 
 
 def _write(
@@ -175,7 +175,7 @@ def _write(
             "samples": options.samples_name,
         }
         quantization = climbed.passed.rung.quantization if climbed else None
-        parts = kernel_parts(graph.model, quantization)
+        parts = kernel_parts(graph.kernels, quantization)
         manifest = make_manifest(
             folder,
             kept.source,

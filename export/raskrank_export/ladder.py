@@ -8,23 +8,21 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-import onnx
-
 from raskrank import gate, kernels
 from raskrank.backend import Float32Array
 from raskrank.encoding import EncodedPair
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.measure.timing import interleaved
 from raskrank.parity import Parity, Part, compare
-from raskrank_export import graph
 from raskrank_export.calibrate import channel_magnitudes
+from raskrank_export.graph import LeanGraph, save
 from raskrank_export.halves import MIN_RANKED, Halves
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.products import constant_products
 from raskrank_export.progress import Clock
 from raskrank_export.quantization import EXACT, GROUP, PORTABLE, SEVEN_BIT, Floats, Quantization
 from raskrank_export.quantize import kernel_parts, quantize
-from raskrank_export.rungs import Attempt, Climb, Cost, Rung
+from raskrank_export.rungs import Attempt, Climb, Cost, Rung, Verdict
 from raskrank_export.scoring import graph_backend, graph_logits, native_logits
 from raskrank_export.sensitivity import sensitivity, sensitivity_pairs
 from raskrank_export.smoothing import find_smoothing
@@ -65,13 +63,13 @@ class Judge:
 
 
 def climb(
-    model: onnx.ModelProto, folder: Path, scratch: Path, plain: Quantization, judge: Judge, fp32: Parity, clock: Clock
+    graph: LeanGraph, folder: Path, scratch: Path, plain: Quantization, judge: Judge, fp32: Parity, clock: Clock
 ) -> Climb:
-    """Try the rungs until one passes, and leave its graph and weights in `folder`, where those of `model` lie now.
+    """Try the rungs until one passes, and leave its graph and weights in `folder`, where those of `graph` lie now.
 
-    model: the fp32 graph, which stays as it is. It is the last rung: with parity `fp32` it has passed the gate before.
+    graph: in fp32, which stays as it is. It is the last rung: with parity `fp32` it has passed the gate before.
     """
-    ladder = _Ladder(model, folder, scratch, judge, fp32, clock)
+    ladder = _Ladder(graph, folder, scratch, judge, fp32, clock)
     for rung in ladder.rungs(plain):
         if not ladder.attempt(rung).failed:
             break
@@ -79,8 +77,8 @@ def climb(
 
 
 class _Ladder:
-    def __init__(self, model: onnx.ModelProto, folder: Path, scratch: Path, judge: Judge, fp32: Parity, clock: Clock) -> None:
-        self.model, self.folder, self.judge, self.fp32, self.clock = model, folder, judge, fp32, clock
+    def __init__(self, graph: LeanGraph, folder: Path, scratch: Path, judge: Judge, fp32: Parity, clock: Clock) -> None:
+        self.graph, self.folder, self.judge, self.fp32, self.clock = graph, folder, judge, fp32, clock
         self.plain, self.repaired = scratch / "plain", scratch / "repaired"
         self.sample = sensitivity_pairs(judge.part("chosen on"))
         self.attempts: list[Attempt] = []
@@ -127,40 +125,37 @@ class _Ladder:
             folder = self.repaired if self.attempts else self.plain
             folder.mkdir(exist_ok=True)
             with self.clock.step(f"quantize to {rung.name}"):
-                model = deepcopy(self.model)
-                products, embeddings = quantize(model, rung.quantization)
-                graph.save(model, folder)
+                model = deepcopy(self.graph.model)
+                products, embeddings = quantize(model, rung.quantization, self.graph.kernels)
+                save(model, folder)
             # Ranges that were found on the samples are a choice, too.
             chosen = self.judge.halves is not None and (bool(self.attempts) or bool(rung.quantization.smoothing))
-            parity, failed = self.judged(rung, folder, "chosen on" if chosen else "all")
-            chosen_on = parity
-            if chosen and not failed:
-                parity, failed = self.judged(rung, folder, "held back")
+            verdict = self.judged(rung, folder, "chosen on" if chosen else "all")
+            parity = chosen_on = verdict.parity
+            if chosen and not verdict.failed:
+                verdict = self.judged(rung, folder, "held back")
             elif self.judge.halves is not None and not chosen:
                 half = list(self.judge.halves.chosen_on)
                 chosen_on = self.judge.compare(parity.candidate, parity.candidate_logits[half], "chosen on")
-            made = Attempt(rung, parity, chosen_on, failed, _size(folder), products, embeddings)
+            made = Attempt(rung, verdict.parity, chosen_on, verdict.failed, _size(folder), products, embeddings, verdict.native)
         self.attempts.append(made)
         return made
 
-    def judged(self, rung: Rung, folder: Path, part: Part) -> tuple[Parity, dict[str, str]]:
-        """The graph in `folder` on a part of the samples, and what it fails there: in onnxruntime, and in our own kernels.
-
-        Returns the kernels' parity where they alone fail.
-        """
+    def judged(self, rung: Rung, folder: Path, part: Part) -> Verdict:
+        """The graph in `folder` on a part of the samples, and what it fails there: in onnxruntime, and in our own kernels."""
         encoded, groups = self.judge.part(part), rung.quantization is None or rung.quantization.groups
         where = ", held back" if part == "held back" else ""
         with self.clock.step(f"score with ONNX {rung.name}{where}", len(encoded)):
             logits = graph_logits(folder, self.judge.inputs, encoded, self.clock.progress, groups=groups)
         parity = self.judge.compare(f"onnx {rung.name}", logits, part)
-        failed, parts = gate.failures(parity, self.judge.thresholds, "int8"), kernel_parts(self.model, rung.quantization)
+        failed = gate.failures(parity, self.judge.thresholds, "int8")
+        parts = kernel_parts(self.graph.kernels, rung.quantization)
         if failed or parts is None or kernels.unavailable() is not None:
-            return parity, failed
+            return Verdict(parity, None, failed)
         with self.clock.step(f"score with our kernels {rung.name}{where}", len(encoded)):
             logits = native_logits(folder, self.judge.inputs, encoded, self.clock.progress, parts.encoder)
         native = self.judge.compare(f"native {rung.name}", logits, part)
-        failed = gate.failures(native, self.judge.thresholds, "int8")
-        return (native if failed else parity), failed
+        return Verdict(parity, native, gate.failures(native, self.judge.thresholds, "int8"))
 
     def done(self) -> Climb:
         quantization, repaired, cost = self.attempts[-1].rung.quantization, len(self.attempts) > 1, None
@@ -195,7 +190,7 @@ class _Ladder:
 
     def _exclusions(self) -> Iterator[Rung]:
         """The most sensitive products in fp32: 1, 2, 4, 8 ... of them, and at last as many as are worth it."""
-        (name, base), editor = self._best(), GraphEditor(self.model)
+        (name, base), editor = self._best(), GraphEditor(self.graph.model)
         sizes = {
             product.output[0]: math.prod(editor.initializers[product.input[1]].dims) for product in constant_products(editor)
         }

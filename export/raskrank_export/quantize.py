@@ -9,7 +9,7 @@ from onnx import TensorProto
 from raskrank.kernels import GROUP
 from raskrank_export.blocks import GroupProducts, PackedProducts, WeightProducts
 from raskrank_export.columns import ConstantProducts, RowProducts, TensorProducts
-from raskrank_export.encoder import Parts, find_encoder
+from raskrank_export.encoder import Parts
 from raskrank_export.integers import closest_rows, symmetric_rows
 from raskrank_export.passes.edit import GraphEditor, attribute
 from raskrank_export.products import Products, constant_products
@@ -25,14 +25,15 @@ _WRITERS: Mapping[Scheme, type[Products]] = {
 }
 
 
-def quantize(model: onnx.ModelProto, quantization: Quantization) -> tuple[int, int]:
+def quantize(model: onnx.ModelProto, quantization: Quantization, known: Parts | str | None = None) -> tuple[int, int]:
     """Rewrite the graph's constant products and embeddings to int8, in place. Returns (products, embeddings) rewritten.
 
     A product `x @ W (+ b)` has int8 weights W (K, N) with a scale for each column, or each block of one. An embedding
-    `table[ids]` becomes `int8 table[ids] * scales[ids]`, with a scale for each row, or each 64 values of one. An encoder
-    that our own kernels run gets their layout and names.
+    `table[ids]` becomes `int8 table[ids] * scales[ids]`, with a scale for each row, or each 64 values of one.
+
+    known: what our own kernels know of it, as LeanGraph.kernels. What they run gets their layout and names.
     """
-    graph, parts = GraphEditor(model), kernel_parts(model, quantization)
+    graph, parts = GraphEditor(model), kernel_parts(known, quantization)
     products = _quantize_products(graph, quantization, parts)
     tables = {} if parts is None else parts.tables
     embeddings = sum(_quantize_embedding(graph, node, tables.get(node.output[0])) for node in graph.nodes("Gather"))
@@ -44,12 +45,11 @@ def quantize(model: onnx.ModelProto, quantization: Quantization) -> tuple[int, i
     return products, embeddings
 
 
-def kernel_parts(model: onnx.ModelProto, quantization: Quantization | None) -> Parts | None:
-    """The encoder in a lean fp32 graph, if its int8 form, or fp32 if None, is one that our own kernels run."""
+def kernel_parts(known: Parts | str | None, quantization: Quantization | None) -> Parts | None:
+    """The encoder in a graph, if its int8 form, or fp32 if None, is one that our own kernels run. known: as in `quantize`."""
     if quantization is None or quantization.scheme != "group" or quantization.excluded or quantization.smoothing:
         return None
-    parts = find_encoder(model)
-    return parts if isinstance(parts, Parts) else None
+    return known if isinstance(known, Parts) else None
 
 
 def quantize_products(graph: GraphEditor, quantization: Quantization) -> int:

@@ -15,12 +15,28 @@ class Rung(NamedTuple):
     quantization: Quantization | None
 
 
+class Verdict(NamedTuple):
+    """A form of the graph on a part of the samples, in each backend. failed: by name of the threshold, in either.
+
+    native: in our own kernels; None where they do not run it, or what onnxruntime gives has failed.
+    """
+
+    onnx: Parity
+    native: Parity | None
+    failed: dict[str, str]
+
+    @property
+    def parity(self) -> Parity:
+        """What decides: the kernels' where they alone fail."""
+        return self.native if self.failed and self.native is not None else self.onnx
+
+
 class Attempt(NamedTuple):
     """A rung that was tried. failed: by name of the threshold; empty for what passed. size: bytes of graph and weights.
 
     parity: what decided. What was chosen or measured on half of the samples is held to that half first, and if it passes to
     the other; parity.part says which it is. chosen_on: on the first of these halves, or on all where there are no halves: what
-    attempts are compared by. products, embeddings: how many are int8.
+    attempts are compared by. products, embeddings: how many are int8. native: as in Verdict.
     """
 
     rung: Rung
@@ -30,6 +46,7 @@ class Attempt(NamedTuple):
     size: int
     products: int = 0
     embeddings: int = 0
+    native: Parity | None = None
 
     def __str__(self) -> str:
         parity, outcome = self.parity, f"failed {', '.join(self.failed)}" if self.failed else "passed"
@@ -70,8 +87,10 @@ class Climb:
         return "fp32" if self.passed.rung.quantization is None else "int8"
 
     def summary(self) -> dict[str, Any]:
-        """For the manifest's parity: "int8" of what passed, unless that is fp32; and "ladder" if plain int8 failed."""
+        """For the manifest: of what passed "int8", unless it is fp32, and "native"; and "ladder" if plain int8 failed."""
         passed = {"int8": self.passed.parity.summary()} if self.precision == "int8" else {}
+        if self.passed.native is not None:
+            passed["native"] = self.passed.native.summary()
         if self.cost is None:
             return passed
         tried = [

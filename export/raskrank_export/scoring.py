@@ -1,6 +1,7 @@
 """Logits as the engine will give them, of any backend and of a graph that is no bundle yet."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from raskrank import cpu
@@ -8,8 +9,9 @@ from raskrank.backend import Backend, Float32Array
 from raskrank.encoding import EncodedPair
 from raskrank.external import external_tensors
 from raskrank.kernels import PREFIX
-from raskrank.manifest import MODEL, Encoder
+from raskrank.manifest import Encoder
 from raskrank.native_backend import NativeBackend
+from raskrank.network import Network
 from raskrank.onnx_backend import OnnxBackend
 from raskrank.running import Workers, run_pairs
 from raskrank_export.progress import Progress
@@ -29,9 +31,9 @@ def logits_of(backend: Backend, encoded: Sequence[EncodedPair], progress: Progre
 def graph_backend(
     folder: Path, inputs: tuple[str, ...], *, concurrency: int, groups: bool, graph: bytes | None = None
 ) -> OnnxBackend:
-    """The graph in `folder`, or another one on the weights that lie there. No run is spread over cores: hidden_size is 0."""
-    graph = (folder / MODEL).read_bytes() if graph is None else graph
-    return OnnxBackend(graph, folder, inputs, concurrency=concurrency, hidden_size=0, groups=groups)
+    """The graph in `folder`, or another one on the weights that lie there. No run is spread over cores."""
+    network = Network.read(folder, inputs, groups=groups)
+    return OnnxBackend(network if graph is None else replace(network, graph=graph), concurrency)
 
 
 def native_logits(
@@ -42,17 +44,10 @@ def native_logits(
     encoder: Encoder,
 ) -> Float32Array:
     """float32 (n): the logits of the encoder in `folder` in our own kernels, which must be there."""
-    graph = (folder / MODEL).read_bytes()
-    vocabulary, groups, width = next(tensor.shape for tensor in external_tensors(graph) if tensor.name == WORDS)
-    backend = NativeBackend(
-        graph,
-        folder,
-        inputs,
-        concurrency=cpu.usable_cpus(),
-        hidden_size=groups * width,
-        vocab_size=vocabulary,
-        encoder=encoder,
-    )
+    network = Network.read(folder, inputs)
+    vocabulary, groups, width = next(tensor.shape for tensor in external_tensors(network.graph) if tensor.name == WORDS)
+    network = replace(network, hidden_size=groups * width, vocab_size=vocabulary, encoder=encoder)
+    backend = NativeBackend(network, cpu.usable_cpus())
     try:
         return logits_of(backend, encoded, progress)
     finally:

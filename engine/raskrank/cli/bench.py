@@ -16,9 +16,10 @@ from raskrank.measure.bench_report import to_dict, to_text
 from raskrank.measure.contenders import PLAIN, PlainExport
 from raskrank.measure.passages import QUERY, Workload, from_samples, from_texts
 from raskrank.measure.progress import step
+from raskrank.printable import safe_lines
 from raskrank.process import threads
 from raskrank.settings import choose_for_command
-from raskrank.terminal import Steps, is_terminal, safe_lines, say, show, to_json
+from raskrank.terminal import Steps, is_terminal, say, show, to_json
 
 MAX_PASSAGES = 1000  # more say nothing new, and Kendall's tau compares each with each
 

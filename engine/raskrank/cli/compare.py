@@ -19,9 +19,10 @@ from raskrank.measure.compare_report import to_dict, to_markdown
 from raskrank.measure.contender import Contender
 from raskrank.measure.contenders import loaded_for_comparison
 from raskrank.measure.data import Data, read_data, read_samples
+from raskrank.printable import safe_lines
 from raskrank.process import threads
 from raskrank.settings import choose_for_command
-from raskrank.terminal import Steps, is_terminal, safe_lines, say, show, to_json
+from raskrank.terminal import Steps, is_terminal, say, show, to_json
 
 MIN_CANDIDATES = 2  # fewer have no order
 PACKAGES = {

@@ -9,8 +9,9 @@ from raskrank.checkpoint.registry import DEFAULT_MODEL
 from raskrank.cli.shared import form_of
 from raskrank.errors import InputError
 from raskrank.extras import need_exporter
+from raskrank.printable import safe_lines
 from raskrank.settings import ENVIRONMENT, default_output, value_for
-from raskrank.terminal import Steps, is_terminal, safe_lines, show, to_json
+from raskrank.terminal import Steps, is_terminal, show, to_json
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,9 +12,10 @@ from raskrank.cli.shared import choose, form_of, progress_bar, windows_of
 from raskrank.documents import TITLE_FIELD, Document, read_documents
 from raskrank.errors import NonFiniteScore
 from raskrank.extras import need_exporter
+from raskrank.printable import ELLIPSIS, table
 from raskrank.ranking import Ranked
 from raskrank.reranker import Reranker
-from raskrank.terminal import ELLIPSIS, columns, say, show, table, to_json
+from raskrank.terminal import columns, say, show, to_json
 from raskrank.windows import Windows
 
 PROGRESS_DOCUMENTS = 200  # fewer are ranked before a bar says anything

@@ -7,61 +7,26 @@
 Neither torch nor sentence-transformers is needed; torch is imported by the call that asks for tensors.
 """
 
-import functools
-import inspect
-import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any
 
 import numpy as np
 
 from raskrank import InputError
-from raskrank.activation import Activation, activate
 from raskrank.backend import Float32Array
-from raskrank.extras import need_exporter
 from raskrank.integrations.bundles import Bundle, reranker
+from raskrank.integrations.cross_encoder_arguments import (
+    ActivationFn,
+    activated,
+    check_activation,
+    check_arguments,
+    check_device,
+    import_torch,
+    old_names,
+)
 from raskrank.texts import positive
 from raskrank.windows import LongDocuments
-
-if TYPE_CHECKING:
-    import torch
-
-logger = logging.getLogger("raskrank")
-
-# An activation's name, or what is called as sentence-transformers calls it: with a float32 tensor (n, 1) of logits.
-ActivationFn = str | Callable[["torch.Tensor"], "torch.Tensor"]
-NAMES: tuple[Activation, ...] = get_args(Activation)
-
-OLD_NAMES = {"sentences": "inputs", "activation_fct": "activation_fn"}
-NO_EFFECT = ("num_workers", "convert_to_numpy", "convert_to_tensor", "apply_softmax")  # where a method does not take them
-# Arguments that a bundle has no use for, and why.
-USELESS = {
-    "prompt_name": "a bundle has no prompts; write the text in front of the query",
-    "prompt": "a bundle has no prompts; write the text in front of the query",
-    "apply_softmax": "of one logit it is always 1",
-    "pool": "Raskrank uses all cores by itself",
-}
-
-
-def _old_names(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Take the names that arguments once had, and those that have no effect any more, as sentence-transformers 6 does."""
-    parameters = inspect.signature(method).parameters
-
-    @functools.wraps(method)
-    def call(self: "CrossEncoder", *args: Any, **kwargs: Any) -> Any:
-        for old, new in OLD_NAMES.items():
-            if old in kwargs and new in parameters:
-                logger.warning("CrossEncoder.%s: the argument %s is called %s now", method.__name__, old, new)
-                value = kwargs.pop(old)
-                kwargs.setdefault(new, value)
-        for name in NO_EFFECT:
-            if name in kwargs and name not in parameters:
-                logger.warning("CrossEncoder.%s: the argument %s has no effect", method.__name__, name)
-                del kwargs[name]
-        return method(self, *args, **kwargs)
-
-    return call
 
 
 class ModelCardData:
@@ -111,14 +76,14 @@ class CrossEncoder:
             raise InputError(f"max_length: this bundle reads {info.max_length} tokens; export one with --max-length")
         if num_labels not in (None, 1):
             raise InputError("num_labels: a bundle has one logit")
-        _check_device(device)
+        check_device(device)
         self.max_length = self.max_seq_length = info.max_length
         self.model_card_data = ModelCardData()
         self._own, self._long_documents = info.activation, long_documents
         self.activation_fn: ActivationFn = self._own
         self.activation_fn = self._activation(activation_fn)
 
-    @_old_names
+    @old_names
     def predict(
         self,
         inputs: Any,
@@ -148,18 +113,18 @@ class CrossEncoder:
         Raises InputError, a ValueError, for what is not so, and as `Reranker.score_pairs` does; MissingExtra where torch is
         needed and not installed.
         """
-        _check(batch_size, device, prompt_name=prompt_name, prompt=prompt, apply_softmax=apply_softmax, pool=pool)
+        check_arguments(batch_size, device, prompt_name=prompt_name, prompt=prompt, apply_softmax=apply_softmax, pool=pool)
         activation, single = self._activation(activation_fn), self.is_singular_input(inputs)
         pairs = [inputs] if single else inputs
         with self._progress(pairs, show_progress_bar):
             scores = self._scores(pairs, activation)
         found: Any = scores
         if convert_to_tensor or not convert_to_numpy:
-            tensor = _torch("a tensor").from_numpy(scores)
+            tensor = import_torch("a tensor").from_numpy(scores)
             found = tensor if convert_to_tensor else list(tensor)
         return found[0] if single else found
 
-    @_old_names
+    @old_names
     def rank(
         self,
         query: str,
@@ -184,7 +149,7 @@ class CrossEncoder:
 
         Raises as `predict` does.
         """
-        _check(batch_size, device, prompt_name=prompt_name, prompt=prompt, pool=pool)
+        check_arguments(batch_size, device, prompt_name=prompt_name, prompt=prompt, pool=pool)
         activation = self._activation(activation_fn)
         with self._progress(documents, show_progress_bar):
             hits = self._ranked(query, documents, top_k, activation)
@@ -208,20 +173,18 @@ class CrossEncoder:
         hits = self.reranker.rank(query, documents, top_k, raw_scores=not own, long_documents=self._long_documents)
         if own:
             return [(hit.index, hit.score) for hit in hits]
-        scores = _activated(activation, np.array([hit.score for hit in hits], np.float32)).tolist()
+        scores = activated(activation, np.array([hit.score for hit in hits], np.float32)).tolist()
         ranked = list(zip((hit.index for hit in hits), scores, strict=True))
         return ranked if named else sorted(ranked, key=lambda hit: (-hit[1], hit[0]))[:count]
 
     def _scores(self, pairs: Any, activation: ActivationFn) -> Float32Array:
         own = activation == self._own
         scores = self.reranker.score_pairs(pairs, raw_scores=not own, long_documents=self._long_documents)
-        return scores if own else _activated(activation, scores)
+        return scores if own else activated(activation, scores)
 
     def _activation(self, activation: ActivationFn | None) -> ActivationFn:
         found = self.activation_fn if activation is None else activation
-        if found not in NAMES if isinstance(found, str) else not callable(found):
-            got = "another str" if isinstance(found, str) else type(found).__name__
-            raise InputError(f"activation_fn: expected a function or one of {', '.join(NAMES)}, got {got}")
+        check_activation(found)
         return found
 
     @contextmanager
@@ -233,35 +196,3 @@ class CrossEncoder:
 
         with tqdm(total=len(inputs), desc="Pairs") as bar, self.reranker.progress(bar.update):
             yield
-
-
-def _check(batch_size: int, device: object, **useless: object) -> None:
-    positive(batch_size, "batch_size")
-    _check_device(device)
-    for name, value in useless.items():
-        if value:
-            raise InputError(f"{name}: {USELESS[name]}")
-
-
-def _check_device(device: object) -> None:
-    if device is not None and str(device) != "cpu":
-        raise InputError("device: expected None or 'cpu'; a bundle runs on the CPU alone")
-
-
-def _activated(activation: ActivationFn, logits: Float32Array) -> Float32Array:
-    if isinstance(activation, str):
-        return activate(cast(Activation, activation), logits)
-    torch = _torch("a function as activation_fn")
-    with torch.inference_mode():
-        found = activation(torch.from_numpy(logits)[:, None])
-    if not isinstance(found, torch.Tensor) or found.numel() != len(logits):
-        raise InputError("activation_fn: expected a function that gives a tensor of as many numbers as it was given")
-    scores: Float32Array = found.reshape(-1).to(torch.float32).numpy()
-    return scores
-
-
-def _torch(what: str) -> Any:
-    need_exporter(what, "torch")
-    import torch
-
-    return torch

@@ -7,7 +7,8 @@ from typing import Any
 
 from raskrank.measure.bench_result import Benchmark, Model, Result, Speed
 from raskrank.measure.tables import number, plain_table, wrapped
-from raskrank.terminal import COLUMNS, duration, shorten, width
+from raskrank.printable import shorten, width
+from raskrank.terminal import COLUMNS, duration
 
 LABEL_COLUMNS = 20  # so that two of them fit a line
 P95_ROUNDS = 20  # with fewer, the 95th percentile is the longest

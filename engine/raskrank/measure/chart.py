@@ -11,7 +11,7 @@ from raskrank.errors import InputError
 from raskrank.extras import need
 from raskrank.measure.compare import COUNTS, About, Result
 from raskrank.measure.quality import DEPTH
-from raskrank.terminal import shorten
+from raskrank.printable import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from raskrank.terminal import Steps, plain
+from raskrank.printable import plain
+from raskrank.terminal import Steps
 
 
 @contextmanager

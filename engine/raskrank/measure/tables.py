@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
-from raskrank.terminal import shorten, width
+from raskrank.printable import shorten, width
 
 CELL_COLUMNS = 48  # of Markdown; longer cells, which are names of models, are cut
 
