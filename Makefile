@@ -49,9 +49,11 @@ BESIDE := -n logical --maxprocesses 4 --dist loadfile
 test: lint  ## ruff, mypy --strict and all tests but the slow ones and those of a release
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not release'
 
-test-applications: $(APPLICATIONS)/.ready  ## beside what applications use, transformers 5 for the exporter among it
+# Tests of `make test` that must hold beside transformers 5 as well. .venv is there to compare with what is exported beside 4.
+BOTH := tests/test_tokenizer.py
+test-applications: $(APPLICATIONS)/.ready $(VENV)/.ready  ## beside what applications use, transformers 5 for the exporter among it
 	$(APPLICATIONS)/bin/mypy --implicit-reexport --cache-dir .mypy_cache/applications engine/raskrank/integrations engine/raskrank/server  # with their types
-	RASKRANK_APPLICATIONS=require $(APPLICATIONS)/bin/python -m pytest $(BESIDE) -m 'not slow' tests/applications
+	RASKRANK_APPLICATIONS=require $(APPLICATIONS)/bin/python -m pytest $(BESIDE) -m 'not slow' tests/applications $(BOTH)
 
 test-release: $(VENV)/.ready  ## the wheel in empty environments, and the demo
 	$(BIN)/python -m pytest -m release

@@ -519,7 +519,7 @@ def _save_weights(path: Path, config: Mapping[str, Any], tokenizer: Tokenizer, s
     model.eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in sorted(model.named_parameters(), key=lambda entry: _turn(entry[0])):
             _fill(name, parameter, generator)
         head = model.classifier if isinstance(model.classifier, torch.nn.Linear) else model.classifier.out_proj
         logits = torch.cat(list(_logits(model, tokenizer, config)))  # (pairs, labels)
@@ -527,6 +527,17 @@ def _save_weights(path: Path, config: Mapping[str, Any], tokenizer: Tokenizer, s
         head.weight.mul_(scale[:, None])
         head.bias.copy_((head.bias - logits.mean(dim=0)) * scale)
     save_file(model.state_dict(), path, metadata={"format": "pt"})
+
+
+# Before and after the layers.
+_FIRST = ("word_embeddings", "position_embeddings", "token_type_embeddings", "embeddings.LayerNorm")
+_LAST = ("pooler", "pre_classifier", "classifier")
+
+
+def _turn(name: str) -> int:
+    """When a tensor is drawn: transformers 5 lists them in another order than 4, and a seed shall mean one model."""
+    first = next((place - len(_FIRST) for place, part in enumerate(_FIRST) if part in name), 0)
+    return first or next((place for place, part in enumerate(_LAST, 1) if name.startswith(part)), 0)
 
 
 def _fill(name: str, parameter: "Tensor", generator: "Generator") -> None:

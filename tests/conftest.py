@@ -97,16 +97,17 @@ def broken(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
 @pytest.fixture
 def offline_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The empty folder of the hub's cache on a machine without network."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import reset_sessions  # type: ignore[attr-defined]
+    from huggingface_hub import constants, utils
 
+    # By the name that huggingface_hub had for it before 1.0, or has since.
+    close: Callable[[], None] = getattr(utils, "reset_sessions" if hasattr(utils, "reset_sessions") else "close_session")
     cache = tmp_path / "hub"
     cache.mkdir()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    reset_sessions()  # one that is open already would try the network
+    close()  # one that is open already would try the network
     yield cache
-    reset_sessions()
+    close()
 
 
 @pytest.fixture(scope="session")

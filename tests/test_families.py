@@ -54,9 +54,9 @@ def published_logits(checkpoint: Path, pairs: list[tuple[str, str]], length: int
     logits = []
     with torch.inference_mode():
         for query, document in pairs:
-            given = tokenizer([query], [document], truncation="longest_first", max_length=length, return_tensors="pt")
-            if "token_type_ids" in given and found.type_vocab_size == 1:
-                del given["token_type_ids"]
+            # Said, since ALBERT's class of transformers 5 forgets the token types that it was trained with.
+            options = {"max_length": length, "return_token_type_ids": found.type_vocab_size > 1, "return_tensors": "pt"}
+            given = tokenizer([query], [document], truncation="longest_first", **options)
             logits.append(float(model(**given).logits[0, 0]))
     return logits
 

@@ -3,11 +3,11 @@
 import json
 import math
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
-import requests
 
 import published_written as written
 from builders import tiny_checkpoint, write_json
@@ -209,11 +209,12 @@ def test_the_export_of_a_folder_asks_no_one(jina: Path, tmp_path: Path, monkeypa
     # A model whose weights were renamed has no folder of its own, and optimum looked for its tokenizer on the hub.
     asked = []
 
-    def refuse(session: requests.Session, method: str, url: str, **options: object) -> None:
-        asked.append(url)
-        raise RuntimeError
+    def refuse(*address: object, **options: object) -> None:
+        asked.append(address)
+        raise OSError
 
-    monkeypatch.setattr(requests.Session, "request", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
     samples = tmp_path / "samples.jsonl"
     samples.write_text("".join(json.dumps(sample) + "\n" for sample in SAMPLES), "utf-8")
     export(str(jina), tmp_path / "bundle", samples=samples, thresholds=LOOSE, accept_license=NC)

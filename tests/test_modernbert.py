@@ -114,6 +114,23 @@ def test_the_head_is_read_from_its_modules(tiny: Tiny) -> None:
     assert checkpoint.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("missing", ["model_type", "architectures"])
+def test_one_name_of_the_encoder_is_enough(folder: Callable[[Family], Path], tiny: Tiny, tmp_path: Path, missing: str) -> None:
+    ettin = folder("ettin")
+    expected = read_checkpoint(ettin)
+    edit_json(ettin / "config.json", {missing: ...})
+    assert read_checkpoint(ettin) == expected
+    export(ettin, tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE, precision="fp32")
+    with Reranker.load(tmp_path / "bundle") as found, Reranker.load(tiny.bundle("ettin", "fp32")) as whole:
+        np.testing.assert_array_equal(found.score_pairs(PAIRS), whole.score_pairs(PAIRS))
+
+
+def test_the_key_of_absolute_positions_is_not_read_without_a_model_type_either(folder: Callable[[Family], Path]) -> None:
+    modern = folder("modernbert")
+    edit_json(modern / "config.json", {"model_type": ..., "position_embedding_type": "sans_pos"})
+    assert read_checkpoint(modern).model_type == "modernbert"
+
+
 def test_the_encoders_module_may_allow_fewer_tokens(folder: Callable[[Family], Path]) -> None:
     ettin = folder("ettin")
     edit_json(ettin / "sentence_bert_config.json", {"max_seq_length": 77})
@@ -486,6 +503,24 @@ def test_modules_on_another_encoder_are_refused(folder: Callable[[Family], Path]
     ettin = folder("ettin")
     shutil.copyfile(tiny.checkpoint("bert") / "config.json", ettin / "config.json")
     with pytest.raises(CheckpointError, match=r"with a head in modules\.json is not supported\. Supported are ModernBertModel"):
+        read_checkpoint(ettin)
+
+
+@pytest.mark.parametrize(
+    ("updates", "message"),
+    [
+        ({"model_type": "bert"}, "model_type 'bert' does not fit ModernBertModel; expected 'modernbert'"),
+        ({"model_type": ..., "architectures": ...}, r"model_type None with a head in modules\.json is not supported"),
+        ({"model_type": "bert", "architectures": ...}, r"model_type 'bert' with a head in modules\.json is not supported"),
+        ({"architectures": [CLASSIFIER]}, rf"{CLASSIFIER} with a head in modules\.json is not supported"),
+    ],
+)
+def test_what_is_not_named_as_that_encoder_is_refused(
+    folder: Callable[[Family], Path], updates: dict[str, object], message: str
+) -> None:
+    ettin = folder("ettin")
+    edit_json(ettin / "config.json", updates)
+    with pytest.raises(CheckpointError, match=message):
         read_checkpoint(ettin)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers, processors
 
 from builders import PAIRS, Family, write_json
 from conftest import Tiny
@@ -22,7 +22,7 @@ from raskrank.bundle import MAX_SMALL_BYTES
 from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.encoding import PairEncoder
 from raskrank.errors import CheckpointError
-from raskrank.reference_tokenizer import ReferenceEncoder
+from raskrank.reference_tokenizer import PROBES, ReferenceEncoder
 from raskrank.samples import as_pairs, read_samples
 from raskrank.tokenizer import load_encoder
 from raskrank_export import export
@@ -127,6 +127,62 @@ def test_accents_that_disagree_are_refused(copy: Callable[[Family], Path]) -> No
     edit(folder / "tokenizer_config.json", lambda config: config.update(strip_accents=True))
     with pytest.raises(CheckpointError, match=r"disagree: .*save the tokenizer again"):
         read_tokenizer(read_checkpoint(folder), [("Kjøp é", "pâté")])
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("bert", {"tokenize_chinese_chars": False}),
+        ("mpnet", {"strip_accents": True}),
+        ("roberta", {"add_prefix_space": True}),
+        ("modernbert", {"add_prefix_space": True}),
+    ],
+)
+def test_options_that_disagree_are_refused_beside_any_transformers(
+    copy: Callable[[Family], Path], family: Family, options: dict[str, object]
+) -> None:
+    folder = copy(family)
+    edit(folder / "tokenizer_config.json", lambda config: config.update(options))
+    with pytest.raises(CheckpointError, match=r"disagree: transformers' \w+TokenizerFast gives other ids"):
+        read_tokenizer(read_checkpoint(folder), [("Kjøp é 東京", "pâté")])
+
+
+def composed(tokenizer: Tokenizer) -> None:
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), tokenizer.normalizer or normalizers.NFKC()])
+
+
+def unclean(tokenizer: Tokenizer) -> None:
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False, clean_text=False)
+
+
+def short_words(tokenizer: Tokenizer) -> None:
+    tokenizer.model.max_input_chars_per_word = 5
+
+
+def older_template(tokenizer: Tokenizer) -> None:
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        *((family, composed) for family in ("bert", "electra", "distilbert", "mpnet", "roberta")),
+        *((family, change) for family in ("bert", "mpnet") for change in (unclean, short_words)),
+        ("bert", older_template),
+    ],
+)
+def test_tokenizer_json_is_read_as_it_is(
+    copy: Callable[[Family], Path], family: Family, change: Callable[[Tokenizer], None]
+) -> None:
+    # The classes of transformers 5 build theirs anew from the pieces, and without these.
+    folder = copy(family)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    before = [tokenizer.encode(*pair).ids for pair in PROBES]
+    change(tokenizer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    _, read = read_tokenizer(read_checkpoint(folder), [*PAIRS, *PROBES])
+    assert read.to_str() == tokenizer.to_str()
+    assert change is older_template or [read.encode(*pair).ids for pair in PROBES] != before
 
 
 def test_a_tokenizer_config_that_transformers_cannot_read(copy: Callable[[Family], Path]) -> None:

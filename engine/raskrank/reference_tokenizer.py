@@ -20,7 +20,7 @@ from raskrank.pieces import convert
 from raskrank.process import rayon
 from raskrank.quoting import named
 from raskrank.tokenizer import unknown_id
-from raskrank.tokenizer_classes import class_of, passes_types
+from raskrank.tokenizer_classes import class_of, follow, passes_types
 from raskrank.tokenizer_parts import differing_parts
 from raskrank.torch_backend import quiet
 
@@ -76,7 +76,8 @@ class ReferenceEncoder:
         rayon.refuse_dead_threads()
         self._folder, self._types = checkpoint.folder, checkpoint.type_vocab_size > 1
         self._budget, self._query_share, self._most_chars = encoder.budget, encoder.query_share, encoder.most_chars
-        self._passes_types = passes_types(_class_stem(checkpoint), read_json(checkpoint.folder / CONFIG))
+        stem = _class_stem(checkpoint)
+        self._name, self._passes_types = f"{stem}TokenizerFast", passes_types(stem, read_json(checkpoint.folder / CONFIG))
         self._tokenizer = _load(checkpoint)
         self._own = tokenizer_json(checkpoint)
         self._unknown_id = unknown_id(self._tokenizer.backend_tokenizer)
@@ -98,7 +99,7 @@ class ReferenceEncoder:
         """What transformers gives for the pairs; raises CheckpointError if `ours`, the engine's encodings, are others."""
         theirs = self.encode(pairs)
         both = list(zip(ours, theirs, strict=True))
-        where = f"{self._folder / TOKENIZER} and {CONFIG} disagree: transformers' {type(self._tokenizer).__name__}"
+        where = f"{self._folder / TOKENIZER} and {CONFIG} disagree: transformers' {self._name}"
         advice = "save the tokenizer again with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         if ids := sum(not np.array_equal(one.input_ids, other.input_ids) for one, other in both):
             raise CheckpointError(f"{where} gives other ids for {ids} of {len(both)} pairs; {advice}")
@@ -148,12 +149,15 @@ def tokenizer_json(checkpoint: Checkpoint) -> bytes:
 
 def _load(checkpoint: Checkpoint) -> Any:
     folder, stem = checkpoint.folder, _class_stem(checkpoint)
-    kind = class_of(stem)
-    if kind is None:
-        raise CheckpointError(f"{folder / CONFIG}: tokenizer_class {stem!r} is not in transformers {version('transformers')}")
+    options = read_json(folder / CONFIG)
     try:
         with quiet(), _complete(checkpoint, stem) as whole:
-            return kind.from_pretrained(whole, local_files_only=True, trust_remote_code=False)
+            kind = class_of(stem, whole=is_file(whole / TOKENIZER))
+            if kind is None:
+                raise LookupError(f"tokenizer_class {stem!r} is not in transformers {version('transformers')}")
+            made = kind.from_pretrained(whole, local_files_only=True, trust_remote_code=False)
+            follow(stem, options, made.backend_tokenizer)
+            return made
     except Exception as error:  # whatever a strange tokenizer_config.json makes it raise
         raise CheckpointError(f"{folder}: transformers cannot load this tokenizer: {named(error)}") from error
 

@@ -1,14 +1,13 @@
 """The exporter beside transformers 5 and the frameworks of today: bundles that score as those of the other route do.
 
-`make test` has the other route, optimum's beside transformers 4. Both are held to the same: PyTorch's scores, and for the
-embedded model the committed bundle, which that route made.
+`make test` has the other route, optimum's beside transformers 4; it made the committed bundle of the embedded model. The other
+families are in test_routes.py.
 """
 
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxscript
 import pytest
 from tokenizers import Tokenizer
@@ -17,7 +16,6 @@ from backends import needs_kernels
 from builders import PAIRS, Family
 from checkpoints import edit_json
 from conftest import LOOSE, Tiny
-from exporting import loose_export, passes
 from paths import NANO_CHECKPOINT, ROOT
 from plain import check_plain
 from raskrank import CheckpointError, Reranker
@@ -36,8 +34,6 @@ from raskrank_export import ExportReport, export, tracing
 NANO_BUNDLE = ROOT / "engine" / "raskrank" / "nano"
 # All run in our kernels, as they do when optimum has traced them.
 NATIVE: tuple[Family, ...] = ("bert", "roberta", "xlm-roberta")
-# The other families of transformers' own classes that are traced.
-OTHERS: tuple[Family, ...] = ("camembert", "electra", "distilbert", "mpnet", "albert")
 
 
 @pytest.fixture(scope="module")
@@ -86,22 +82,6 @@ def test_verify_passes(nano_report: ExportReport, few_samples: Path, capsys: pyt
     options = ["--bundle", nano_report.output, "--checkpoint", str(NANO_CHECKPOINT), "--pairs", str(few_samples)]
     assert main(["verify", *options]) == 0
     assert "passed" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("family", [*NATIVE, *OTHERS])
-def test_a_family_is_exported_and_scores_as_pytorch_does(tiny: Tiny, family: Family, tmp_path: Path) -> None:
-    report = loose_export(tiny, tmp_path / "bundle", checkpoint=tiny.checkpoint(family), precision="fp32")
-    assert report.left == ()
-    assert report.manifest.recipe.passes == passes(2)
-    assert report.fp32_parity.fp32_error <= report.manifest.parity["thresholds"]["max_fp32_error"] == 10
-    opened = onnx.load(str(tmp_path / "bundle" / MODEL), load_external_data=False)
-    assert [value.name for value in opened.graph.input] == list(report.manifest.inputs)
-    with (
-        Reranker.load(tmp_path / "bundle", backend="onnx") as fp32,
-        Reranker.load(backend="torch", checkpoint=tiny.checkpoint(family)) as reference,
-    ):
-        logits, expected = (reranker.score_pairs(PAIRS, raw_scores=True) for reranker in (fp32, reference))
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=10 * report.manifest.parity["fp32"]["rounding"])
 
 
 @needs_kernels

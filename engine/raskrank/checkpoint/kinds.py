@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raskrank.checkpoint import modernbert
-from raskrank.checkpoint.families import CLASSIFIERS, ENCODERS, OF_MODEL_TYPE
+from raskrank.checkpoint.families import CLASSIFIERS, ENCODERS, OF_ARCHITECTURE, OF_MODEL_TYPE
 from raskrank.checkpoint.modules import MODULES, has_head, module_types
 from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
@@ -41,7 +41,7 @@ def architecture_of(folder: Path, written: Mapping[str, object], card: Mapping[s
         architecture = _encoder(folder / "config.json", written)
     else:
         architecture = _architecture(folder / "config.json", written)
-    _refuse_unsupported(folder, written, card)
+    _refuse_unsupported(folder, written, card, OF_ARCHITECTURE[architecture].model_type)
     return architecture
 
 
@@ -128,17 +128,21 @@ def _encoder(path: Path, written: Mapping[str, object]) -> str:
     """As `_architecture`, of an encoder with a head in modules."""
     names, kind = _names(written), written.get("model_type")
     for family in ENCODERS:
-        if names == [family.architecture] and kind == family.model_type:
+        if names == [family.architecture] and kind not in (None, family.model_type):
+            raise CheckpointError(
+                f"{path}: model_type {quoted(kind)} does not fit {family.architecture}; expected {family.model_type!r}."
+            )
+        if names == [family.architecture] or (kind == family.model_type and not names):
             return family.architecture
-    found = named(", ".join(names)) or quoted(kind)
+    found = named(", ".join(names)) or f"model_type {quoted(kind)}"
     listed = ", ".join(family.architecture for family in ENCODERS)
     raise CheckpointError(f"{path}: {found} with a head in {MODULES} is not supported. Supported are {listed}.")
 
 
-def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object]) -> None:
+def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object], model_type: str) -> None:
     path = folder / "config.json"
     # ModernBERT has none, whatever its config says: "sans_pos" in those that were trained without transformers.
-    modern = written.get("model_type") == modernbert.MODEL_TYPE
+    modern = model_type == modernbert.MODEL_TYPE
     if not modern and written.get("position_embedding_type", "absolute") != "absolute":
         value = quoted(written["position_embedding_type"])
         raise CheckpointError(f"{path}: position_embedding_type {value} is not supported, only 'absolute'. {SUGGESTION}")
