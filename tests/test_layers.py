@@ -107,7 +107,7 @@ def test_the_engine_does_not_need_the_exporter() -> None:
         for name, imported in GRAPH.items()
         if name.startswith("raskrank.") and any("_export" in other for other in imported)
     }
-    assert needing == {"raskrank.cli.export"}
+    assert needing == {"raskrank.cli.bench", "raskrank.cli.export"}
 
 
 def test_each_layer_is_of_modules_that_exist() -> None:

@@ -5,6 +5,7 @@
 MODEL is nano, minilm, bge, a checkpoint's folder, or a family of tests/builders.py, such as mpnet: that architecture in the
 size given, with the builders' small vocabulary. Default: nano, minilm and bge. Each has a process of its own, whose peak it is.
 Weights are seeded, so the thresholds of int8 are loose and none is repaired. --every 6 judges on every sixth sample query.
+What a bundle gains over a plain export, by the same families: benchmarks.studies.plain.
 """
 
 import argparse
@@ -15,12 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.harness.models import HELP, ROOT, WORK, checkpoint
+from benchmarks.harness.families import folder_of
+from benchmarks.harness.models import HELP, ROOT
 from raskrank.samples import DEFAULT
 from raskrank_export import Thresholds, export, tracing
 
 LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
-HEAD_WIDTH = 64
 COLUMNS = (
     "model",
     "parameters",
@@ -35,29 +36,6 @@ COLUMNS = (
 )
 STEPS = ("score with PyTorch", "export to ONNX", "score with ONNX fp32", "score with PyTorch fp64")
 INT8 = ("quantize to int8", "score with ONNX int8", "score with our kernels int8")
-
-
-def folder_of(model: str, layers: int, hidden: int) -> Path:
-    """The folder of a model's checkpoint; one of a family is made when first asked for."""
-    sys.path.append(str(ROOT / "tests"))
-    from builders import Family, tiny_checkpoint
-
-    families: dict[str, Family] = {name: name for name in Family.__args__}  # type: ignore[attr-defined]
-    if model not in families:
-        return checkpoint(model)
-    folder = WORK / f"{model}-{layers}-{hidden}"
-    if not (folder / "config.json").is_file():  # written last
-        heads = max(1, hidden // HEAD_WIDTH)
-        tiny_checkpoint(
-            folder,
-            families[model],
-            layers=layers,
-            hidden=hidden,
-            heads=heads,
-            intermediate=4 * hidden,
-            positions=512,
-        )
-    return folder
 
 
 def exported(source: str, every: int) -> dict[str, Any]:

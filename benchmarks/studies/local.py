@@ -5,17 +5,14 @@
 
 The graph is that of a ModernBERT of published width with seeded weights, int8 by rows, in onnxruntime on one thread. Each
 figure is of a fresh process: seconds of CPU of the fastest run, which what else runs on the machine changes least, and MB that
-runs take at most beside what is loaded. --blocks leaves out the mask over all keys, which takes gigabytes at 8,192 tokens.
---whole-blocks N: up to so many blocks' tokens are one block, as the pass has it by default; 0 shows what blocks of short pairs
-cost. --optimum puts what optimum exports of transformers' own class beside it, and our graph in fp32. Memory is read from
-/proc, so that this runs on Linux.
+runs take at most beside what is loaded, and reserve of address space. --blocks leaves out the mask over all keys, which takes
+gigabytes at 8,192 tokens. --whole-blocks N: up to so many blocks' tokens are one block, as the pass has it by default; 0 shows
+what blocks of short pairs cost. --optimum puts what optimum exports of transformers' own class beside it, and our graph in
+fp32. Memory is read from /proc, so that this runs on Linux.
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.runs import described, in_fresh_process, measure, seeded_weights
 from raskrank import cpu
 from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.modernbert import CLASSIFIER, MODEL_TYPE, classifier_tensors
@@ -38,7 +36,6 @@ SIZES = {  # layers, hidden size, heads, intermediate size
     "400m": (28, 1024, 16, 2624),
 }
 TOKENS = (512, 2048, 8192)
-LEAST_SECONDS = 2.0  # of runs in a process, which are 5 at most
 
 
 def checkpoint(size: str) -> Checkpoint:
@@ -49,6 +46,7 @@ def checkpoint(size: str) -> Checkpoint:
         "vocab_size": 50368,
         "hidden_size": hidden,
         "num_hidden_layers": layers,
+        "num_attention_heads": heads,
         "intermediate_size": inner,
         "hidden_activation": "gelu",
         "classifier_activation": "gelu",
@@ -61,34 +59,11 @@ def checkpoint(size: str) -> Checkpoint:
         "num_labels": 1,
         **biases,
     }
-    return Checkpoint(
-        folder=Path(),
-        architecture=CLASSIFIER,
-        model_type=MODEL_TYPE,
-        layout="transformers",
-        config=config,
-        numbers={key: value for key, value in config.items() if isinstance(value, int)},
-        hidden_act="gelu",
-        epsilon=1e-5,
-        relevant=None,
-        layers=layers,
-        heads=heads,
-        hidden_size=hidden,
-        vocab_size=50368,
-        type_vocab_size=1,
-        max_length=8192,
-        pad_id=50283,
-        activation="sigmoid",
-        license=None,
-        languages=(),
-        parameters=0,
-    )
+    return described(CLASSIFIER, MODEL_TYPE, config, epsilon=1e-5, max_length=8192, pad_id=50283)
 
 
 def write_graphs(size: str, folder: Path, names: set[str], whole_blocks: int) -> None:
     """Graphs into folders of their names: in int8 with local attention in "blocks" and with a "mask", in "fp32", "optimum"."""
-    import torch
-
     from raskrank_export import graph, modernbert
     from raskrank_export.passes import MODERNBERT_PASSES
     from raskrank_export.passes.local_attention import local_attention
@@ -96,16 +71,12 @@ def write_graphs(size: str, folder: Path, names: set[str], whole_blocks: int) ->
     from raskrank_export.quantize import quantize
     from raskrank_export.tensors import read_light
 
-    described = checkpoint(size)
-    generator = torch.Generator().manual_seed(0)
-    weights = {
-        name: torch.randn(shape, generator=generator) / (shape[-1] ** 0.5 if len(shape) > 1 and "tok_" not in name else 1)
-        for name, shape in classifier_tensors(described.config)
-    }
+    published = checkpoint(size)
+    weights = seeded_weights(classifier_tensors(published.config))
     model: Any = SimpleNamespace(state_dict=lambda: weights)
-    plain = modernbert.write_graph(model, described, folder / "plain")
+    plain = modernbert.write_graph(model, published, folder / "plain")
     if "optimum" in names:
-        _write_optimum(described, weights, folder / "optimum")
+        _write_optimum(published, weights, folder / "optimum")
     for name in names - {"optimum"}:
         made = read_light(plain)
         for transform in MODERNBERT_PASSES[:-1]:
@@ -118,36 +89,23 @@ def write_graphs(size: str, folder: Path, names: set[str], whole_blocks: int) ->
         graph.save(made, folder / name)
 
 
-def _write_optimum(described: Checkpoint, weights: Any, folder: Path) -> None:
+def _write_optimum(published: Checkpoint, weights: Any, folder: Path) -> None:
     from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
     from raskrank_export.tracing import export_model
 
-    settings: dict[str, Any] = dict(described.config)
-    model: Any = ModernBertForSequenceClassification(ModernBertConfig(**settings, num_labels=1, attn_implementation="eager"))
+    settings: dict[str, Any] = dict(published.config)
+    model: Any = ModernBertForSequenceClassification(ModernBertConfig(**settings, attn_implementation="eager"))
     model.load_state_dict(weights)
     export_model(model.eval(), folder)
 
 
-def measure(folder: Path, tokens: int) -> None:
-    """Print the seconds of the fastest run and the MB that runs took, in this process."""
+def run_here(folder: Path, tokens: int) -> None:
+    """Measure the graph in this process."""
     session = make_session((folder / MODEL).read_bytes(), session_options(folder, threads=1))
     ids = np.random.default_rng(0).integers(0, 50000, (1, tokens))
     feeds = {item.name: np.ones_like(ids) if item.name == "attention_mask" else ids for item in session.get_inputs()}
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    loaded = status("VmRSS")
-    seconds = list[float]()
-    while len(seconds) < 2 or (sum(seconds) < LEAST_SECONDS and len(seconds) < 5):
-        start = time.process_time()
-        session.run(None, feeds)
-        seconds.append(time.process_time() - start)
-    print(min(seconds), (status("VmHWM") - loaded) / 1e3)
-
-
-def status(name: str) -> int:
-    """kB of this process."""
-    lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    measure(lambda: session.run(None, feeds))
 
 
 def main() -> None:
@@ -160,19 +118,19 @@ def main() -> None:
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:
-        measure(options.measure, options.tokens[0])
+        run_here(options.measure, options.tokens[0])
         return
-    print(f"{'':8} {'tokens':>7} {'seconds':>9} {'ms a token':>11} {'MB of runs':>11}")
+    print(f"{'':8} {'tokens':>7} {'seconds':>9} {'ms a token':>11} {'MB of runs':>11} {'MB reserved':>12}")
     names = ["blocks", *([] if options.blocks else ["mask"]), *(["fp32", "optimum"] if options.optimum else [])]
     with tempfile.TemporaryDirectory() as scratch:
         write_graphs(options.size, Path(scratch), {*names}, options.whole_blocks)
         for tokens in options.tokens:
             for name in names:
-                command = [sys.executable, "-m", "benchmarks.studies.local", "--measure", f"{scratch}/{name}"]
-                command += ["--tokens", str(tokens)]
-                found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                seconds, megabytes = map(float, found.split())
-                print(f"{name:8} {tokens:7,} {seconds:9.3f} {seconds / tokens * 1e3:11.3f} {megabytes:11.0f}", flush=True)
+                graph = f"{scratch}/{name}"
+                cost = in_fresh_process("benchmarks.studies.local", "--measure", graph, "--tokens", str(tokens))
+                each = cost.seconds / tokens * 1e3
+                numbers = f"{cost.seconds:9.3f} {each:11.3f} {cost.megabytes:11.0f} {cost.reserved:12.0f}"
+                print(f"{name:8} {tokens:7,} {numbers}", flush=True)
     print(f"\n{cpu.model_name()}, {', '.join(cpu.instruction_sets())}, onnxruntime {version('onnxruntime')}, one thread")
 
 

@@ -9,10 +9,7 @@ Memory is read from /proc, so that this runs on Linux.
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.runs import described, in_fresh_process, measure, seeded_weights
 from raskrank import cpu
 from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.tensors import expected_tensors
@@ -34,13 +32,12 @@ MODELS = {
     "jina-turbo": (JINA_BERT, 6, 384, 12, 61056, 2),
 }
 TOKENS = (512, 2048, 8192)
-LEAST_SECONDS = 2.0  # of runs in a process, which are 5 at most
 
 
-def described(model: str) -> Checkpoint:
+def checkpoint(model: str) -> Checkpoint:
     """What a published checkpoint says of itself."""
     architecture, layers, hidden, heads, vocabulary, types = MODELS[model]
-    numbers = {
+    config = {
         "num_labels": 1,
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -49,72 +46,34 @@ def described(model: str) -> Checkpoint:
         "intermediate_size": 4 * hidden,
         "max_position_embeddings": max(TOKENS),
         "type_vocab_size": types,
+        "rope_theta": 20000.0,
+        "rope_factor": 8.0,
     }
-    return Checkpoint(
-        folder=Path(),
-        architecture=architecture,
-        model_type=model,
-        layout="gte" if architecture == GTE else "jina-bert",
-        relevant=None,
-        config={**numbers, "rope_theta": 20000.0, "rope_factor": 8.0},
-        numbers=numbers,
-        hidden_act="gelu",
-        epsilon=1e-12,
-        layers=layers,
-        heads=heads,
-        hidden_size=hidden,
-        vocab_size=vocabulary,
-        type_vocab_size=types,
-        max_length=max(TOKENS),
-        pad_id=1,
-        activation="sigmoid",
-        license=None,
-        languages=(),
-        parameters=0,
-    )
+    layout = "gte" if architecture == GTE else "jina-bert"
+    return described(architecture, model, config, layout=layout, epsilon=1e-12, max_length=max(TOKENS), pad_id=1)
 
 
 def write_graph(model: str, folder: Path) -> None:
     """The int8 graph, into `folder`."""
-    import torch
-
     from raskrank_export.graph import save
     from raskrank_export.quantization import Quantization
     from raskrank_export.quantize import quantize
     from raskrank_export.written import write_graph as write
 
-    checkpoint = described(model)
-    generator = torch.Generator().manual_seed(0)
-    weights = {
-        name: torch.randn(shape, generator=generator)
-        / (shape[-1] ** 0.5 if len(shape) > 1 and "_embeddings" not in name else 1)
-        for name, shape in expected_tensors(checkpoint.architecture, checkpoint.numbers)
-    }
+    published = checkpoint(model)
+    weights = seeded_weights(expected_tensors(published.architecture, published.numbers))
     made: Any = SimpleNamespace(state_dict=lambda: weights)
-    graph = write(made, checkpoint, folder / "scratch")
+    graph = write(made, published, folder / "scratch")
     quantize(graph, Quantization(scheme="row"))
     save(graph, folder)
 
 
-def measure(folder: Path, tokens: int, types: int) -> None:
-    """Print the seconds of the fastest run and the MB that runs took, in this process."""
+def run_here(folder: Path, tokens: int, types: int) -> None:
+    """Measure the graph in this process."""
     inputs = ("input_ids", "token_type_ids") if types > 1 else ("input_ids",)
     backend = OnnxBackend(Network.read(folder, inputs), 1)
     ids = np.random.default_rng(0).integers(0, 60000, (1, tokens))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    loaded = status("VmRSS")
-    seconds = list[float]()
-    while len(seconds) < 2 or (sum(seconds) < LEAST_SECONDS and len(seconds) < 5):
-        start = time.process_time()
-        backend.logits(ids, ids % types)
-        seconds.append(time.process_time() - start)
-    print(min(seconds), (status("VmHWM") - loaded) / 1e3)
-
-
-def status(name: str) -> int:
-    """Of this process, in kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
+    measure(lambda: backend.logits(ids, ids % types))
 
 
 def main() -> None:
@@ -126,13 +85,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         folder, tokens, types = options.measure
-        measure(Path(folder), int(tokens), int(types))
+        run_here(Path(folder), int(tokens), int(types))
         return
     if options.whole:
         from raskrank_export.written import jina_bert
 
         jina_bert.MOST_ROWS = max(options.tokens)
-    print(f"{cpu.model_name()}, onnxruntime {version('onnxruntime')}, one thread; seconds of CPU, and MB beside what is loaded")
+    print(
+        f"{cpu.model_name()}, onnxruntime {version('onnxruntime')}, one thread: seconds of CPU, and MB beside what is loaded,"
+    )
+    print("used of those reserved in address space\n")
     print("| model |" + "".join(f" {tokens} tokens |" for tokens in options.tokens))
     print("|---|" + "---:|" * len(options.tokens))
     with tempfile.TemporaryDirectory() as scratch:
@@ -142,10 +104,9 @@ def main() -> None:
             write_graph(model, folder)
             cells = []
             for tokens in options.tokens:
-                command = [sys.executable, "-m", "benchmarks.studies.long_texts", "--measure", str(folder), str(tokens)]
-                command.append(str(MODELS[model][-1]))
-                seconds, megabytes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-                cells.append(f" {float(seconds):.2f} s, {float(megabytes):,.0f} MB |")
+                types = MODELS[model][-1]
+                cost = in_fresh_process("benchmarks.studies.long_texts", "--measure", str(folder), str(tokens), str(types))
+                cells.append(f" {cost.seconds:.2f} s, {cost.megabytes:,.0f} of {cost.reserved:,.0f} MB |")
             print(f"| {model} |" + "".join(cells), flush=True)
 
 

@@ -97,7 +97,8 @@ class Session:
         self._check_process()
         side_by_side = min(self._loaded.backend.concurrency, runs)
         starting = self._workers.lacking(side_by_side)
-        memory.need(memory.for_call(side_by_side, self._loaded.backend.hidden_size, starting=starting), "a call")
+        width, longest = self._loaded.backend.hidden_size, self._loaded.encoder.max_length
+        memory.need(memory.for_call(side_by_side, width, longest, starting=starting), "a call")
         return self._workers.call(function)
 
     def _check_process(self) -> None:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from raskrank import reimplemented
 from raskrank.backend import Float32Array, Int64Array
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
+# How transformers' own classes compute attention: spelled out, by PyTorch's one function, or as they themselves choose.
+Attention = Literal["eager", "sdpa", "own choice"]
+
 # The log's level is one for the process: of two loads in threads the second would otherwise leave it changed.
 _loading = threading.Lock()
 
@@ -32,10 +35,10 @@ class TorchBackend:
     name = "torch"
     concurrency = min_share = 1  # PyTorch spreads one run over the cores itself
 
-    def __init__(self, checkpoint: Checkpoint, *, plain: bool = False) -> None:
-        """plain: as for `load_model`. Raises NotACrossEncoder or CheckpointError if the weights do not fit, MissingExtra
+    def __init__(self, checkpoint: Checkpoint, *, attention: Attention | None = None) -> None:
+        """attention: as for `load_model`. Raises NotACrossEncoder or CheckpointError if the weights do not fit, MissingExtra
         without PyTorch."""
-        self.model = load_model(checkpoint, plain=plain)
+        self.model = load_model(checkpoint, attention=attention)
         self.hidden_size = checkpoint.hidden_size
         self.groups = False  # PyTorch adds up a product in another order for another number of rows
         self._token_types, self._relevant = checkpoint.type_vocab_size > 1, checkpoint.relevant
@@ -64,11 +67,12 @@ class TorchBackend:
         del self.model
 
 
-def load_model(checkpoint: Checkpoint, *, plain: bool = False) -> Any:
+def load_model(checkpoint: Checkpoint, *, attention: Attention | None = None) -> Any:
     """The model of a checkpoint in float32, ready to run: transformers' own, or one of `reimplemented`; with its head, where
     that lies in modules of its own.
 
-    plain: with attention that can also be run in float64; of 8,192 tokens it takes gigabytes.
+    attention: of transformers' classes. "eager" can also be run in float64, and of 8,192 tokens takes gigabytes. Default:
+        "sdpa" for ModernBERT, which reads so many, else "eager", which is what the exporter knows.
 
     The class is chosen by name from a fixed list, the config built from known keys, and only safetensors are read, so nothing
     in the folder can run code. Raises as TorchBackend does.
@@ -84,7 +88,9 @@ def load_model(checkpoint: Checkpoint, *, plain: bool = False) -> Any:
         model_class = getattr(transformers, checkpoint.architecture)
     config = model_class.config_class(**checkpoint.config)
     # The exporter fuses the attention of traced models itself; eager is its plain form. ModernBERT is not traced.
-    config._attn_implementation = "sdpa" if checkpoint.model_type == modernbert.MODEL_TYPE and not plain else "eager"
+    usual: Attention = "sdpa" if checkpoint.model_type == modernbert.MODEL_TYPE else "eager"
+    if attention != "own choice":
+        config._attn_implementation = attention or usual
     with quiet():
         try:
             renamed = None if checkpoint.layout == "transformers" else _renamed_weights(checkpoint)

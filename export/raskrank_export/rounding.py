@@ -36,7 +36,7 @@ def rounding_pairs(encoded: Sequence[EncodedPair], differences: Float32Array) ->
 
 def fp32_rounding(checkpoint: Checkpoint, encoded: Sequence[EncodedPair], logits: Float32Array, progress: Progress) -> float:
     """The largest difference of PyTorch's fp32 logits, float32 (n), from those in float64."""
-    backend, exact = TorchBackend(checkpoint, plain=True), np.zeros(len(encoded))
+    backend, exact = TorchBackend(checkpoint, attention="eager"), np.zeros(len(encoded))
     try:
         with _in_float64(backend.model):
             for run in _runs([len(pair.input_ids) for pair in encoded]):

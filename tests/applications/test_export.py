@@ -17,6 +17,7 @@ from builders import PAIRS, Family
 from checkpoints import edit_json
 from conftest import LOOSE, Tiny
 from paths import NANO_CHECKPOINT, ROOT
+from plain import check_plain
 from raskrank import CheckpointError, Reranker
 from raskrank.bundle import read_manifest
 from raskrank.checkpoint import read_checkpoint
@@ -138,3 +139,8 @@ def test_the_reference_reads_tokenizer_json_as_it_is(tiny: Tiny, family: Family)
     encoder, reference = reference_of(tiny.checkpoint(family))
     pairs = [(" x ", "ｆｕｌｌ"), ("a  b", "e\u0301 🙂"), ("Hvem?", "  Oslo  ")]
     reference.check(pairs, encoder.encode(pairs))
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2", "new", "jina-bert", "modernbert", "ettin"])
+def test_a_plain_export_is_what_torch_makes(tiny: Tiny, family: Family, tmp_path: Path) -> None:
+    assert check_plain(tiny, family, tmp_path / "plain").by.startswith(f"torch.onnx {version('torch')}")

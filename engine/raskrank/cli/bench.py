@@ -2,7 +2,10 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from raskrank.cli.shared import form_of
 from raskrank.documents import read_documents
@@ -10,7 +13,9 @@ from raskrank.errors import InputError
 from raskrank.extras import need_exporter
 from raskrank.measure.bench import measure
 from raskrank.measure.bench_report import to_dict, to_text
+from raskrank.measure.contenders import PLAIN, PlainExport
 from raskrank.measure.passages import QUERY, Workload, from_samples, from_texts
+from raskrank.measure.progress import step
 from raskrank.printable import safe_lines
 from raskrank.process import threads
 from raskrank.settings import choose_for_command
@@ -21,27 +26,45 @@ MAX_PASSAGES = 1000  # more say nothing new, and Kendall's tau compares each wit
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, and return the exit code. --texts: passages of the user's; default: some made from our samples."""
-    if arguments.against == "torch":
-        need_exporter("--against torch")
+    against = arguments.against or ()
+    for what in against:
+        need_exporter(f"--against {what}")
     if arguments.passages > MAX_PASSAGES:
         raise InputError(f"--passages: expected at most {MAX_PASSAGES}, got {arguments.passages}")
-    if arguments.checkpoint is not None and arguments.against is None:
-        raise InputError("--checkpoint: only --against torch uses one; add that, or leave it out")
+    if arguments.checkpoint is not None and not against:
+        raise InputError("--checkpoint: only --against uses one; add that, or leave it out")
     source, workloads = _workloads(arguments)
-    found = measure(
-        [choose_for_command(model, say).path for model in arguments.models or [None]],
-        workloads,
-        QUERY if arguments.query is None else arguments.query,
-        source=source,
-        seconds=arguments.seconds,
-        threads=threads.choose(arguments.threads).number,
-        backend=arguments.backend,
-        against_torch=arguments.against == "torch",
-        checkpoint=None if arguments.checkpoint is None else Path(arguments.checkpoint),
-        progress=Steps(sys.stderr) if is_terminal(sys.stderr) else None,
-    )
+    bundles = [choose_for_command(model, say).path for model in arguments.models or [None]]
+    checkpoint = None if arguments.checkpoint is None else Path(arguments.checkpoint)
+    progress = Steps(sys.stderr) if is_terminal(sys.stderr) else None
+    with _plain_export(bundles[0], checkpoint, progress) if "plain" in against else nullcontext() as plain:
+        found = measure(
+            bundles,
+            workloads,
+            QUERY if arguments.query is None else arguments.query,
+            source=source,
+            seconds=arguments.seconds,
+            threads=threads.choose(arguments.threads).number,
+            backend=arguments.backend,
+            against_torch="torch" in against,
+            plain=plain,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
     show(to_json(to_dict(found), indent=2) if arguments.json else safe_lines(to_text(found)))
     return 0
+
+
+@contextmanager
+def _plain_export(bundle: Path, checkpoint: Path | None, progress: Steps | None) -> Iterator[PlainExport]:
+    """That of the checkpoint that the bundle was made from, in a temporary folder until the block ends."""
+    from raskrank_export.plain import plain_export
+
+    with TemporaryDirectory(prefix="raskrank-") as scratch:
+        folder = Path(scratch) / "plain"
+        with step(progress, f"make {PLAIN}"):
+            made = plain_export(bundle, folder, checkpoint=checkpoint)
+        yield PlainExport(folder=folder, checkpoint=made.checkpoint, made=made.by)
 
 
 def _workloads(arguments: argparse.Namespace) -> tuple[str, list[Workload]]:

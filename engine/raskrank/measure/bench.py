@@ -12,7 +12,7 @@ from raskrank import cpu
 from raskrank.backend import Float32Array
 from raskrank.measure import fresh
 from raskrank.measure.bench_result import Benchmark, Model, Result, Speed
-from raskrank.measure.contenders import loaded_for_bench
+from raskrank.measure.contenders import PLAIN, PlainExport, loaded_for_bench
 from raskrank.measure.cross_encoder import CrossEncoder
 from raskrank.measure.fresh import FreshProcess
 from raskrank.measure.passages import FEW, Workload
@@ -36,6 +36,7 @@ def measure(
     threads: int,
     backend: BackendName | None = None,
     against_torch: bool = False,
+    plain: PlainExport | None = None,
     checkpoint: Path | None = None,
     progress: Steps | None = None,
 ) -> Benchmark:
@@ -44,8 +45,8 @@ def measure(
     bundles: at least one; the others are compared with the first. workloads: as the functions in `passages` make them.
     source: where the passages are from, for the report. seconds: for all of it; a workload of which three rounds would take
     longer than its share gets fewer passages. threads: cores for each model. backend: of the bundles, as in `Reranker.load`.
-    against_torch: also run the checkpoint of the first bundle in PyTorch. checkpoint: its folder. Default: where the manifest
-    says.
+    against_torch: also run the checkpoint of the first bundle in PyTorch. plain: its plain export, to run too. checkpoint: its
+    folder. Default: where the manifest says.
 
     Raises as `Reranker.load` and `Reranker.score` do.
     """
@@ -57,7 +58,13 @@ def measure(
     # Few passages, for which PyTorch too takes little time, show what memory is used as well as many.
     few = [workload for workload in workloads if workload.kind == workloads[0].kind and len(workload.passages) <= FEW][-1]
     loading = loaded_for_bench(
-        bundles, threads=threads, backend=backend, against_torch=against_torch, checkpoint=checkpoint, progress=progress
+        bundles,
+        threads=threads,
+        backend=backend,
+        against_torch=against_torch,
+        plain=plain,
+        checkpoint=checkpoint,
+        progress=progress,
     )
     with loading as contenders:
         bench = Bench(contenders, query, progress)
@@ -75,7 +82,10 @@ def measure(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         source=source,
         fresh_passages=fresh_passages,
-        models=tuple(_model(label, contender, processes[label]) for label, contender in contenders.items()),
+        models=tuple(
+            _model(label, contender, processes[label], plain if label == PLAIN else None)
+            for label, contender in contenders.items()
+        ),
         results=tuple(results),
         left_out=tuple(workload.name for workload in workloads if workload.kind not in measured),
         seconds=time.perf_counter() - began,
@@ -171,7 +181,7 @@ def _pace(speeds: Sequence[Speed]) -> dict[str, float]:
     return {speed.label: 1 / speed.tokens_per_s for speed in speeds}
 
 
-def _model(label: str, contender: CrossEncoder, process: FreshProcess) -> Model:
+def _model(label: str, contender: CrossEncoder, process: FreshProcess, plain: PlainExport | None) -> Model:
     info, manifest = contender.info, contender.manifest
     return Model(
         label=label,
@@ -179,7 +189,8 @@ def _model(label: str, contender: CrossEncoder, process: FreshProcess) -> Model:
         backend=info.backend,
         precision=info.precision,
         scheme=manifest.recipe.scheme if manifest else None,
-        folder=str(contender.folder),
+        plain=plain.made if plain else None,
+        folder=str(plain.checkpoint if plain else contender.folder),
         bundle_bytes=sum(file.size for file in manifest.files.values()) if manifest else None,
         fresh=process,
     )

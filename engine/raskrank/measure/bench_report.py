@@ -103,6 +103,11 @@ def _notes(found: Benchmark) -> str:
         "Times are of whole calls, with tokenizing. Fresh processes: from the start to a first score, files in the page "
         f"cache; memory after {_counted(found.fresh_passages)}; private is what is not shared and the kernel cannot drop."
     ]
+    if any(model.plain is not None for model in found.models):
+        notes.append(
+            "The plain export has none of our passes, fusions and kernels. onnxruntime runs it as it runs a bundle: the same "
+            "tokens on the same threads, without padding."
+        )
     if any(result.rounds < P95_ROUNDS for result in found.results):
         notes.append(f"p95 of fewer than {P95_ROUNDS} rounds is the longest.")
     if any(result.passages < result.asked for result in found.results):
@@ -149,6 +154,8 @@ def _about(model: Model) -> str:
     facts = [f"{model.name} {model.precision}"]
     if model.scheme not in (None, model.precision):
         facts.append(f"scheme {model.scheme}")
+    if model.plain is not None:
+        facts.append(f"by {model.plain}")
     if model.backend == "torch":
         facts.append("one pair at a time on all cores")
     if model.bundle_bytes is not None:

@@ -15,7 +15,8 @@ class Model:
     backend: str
     precision: str
     scheme: str | None  # of a bundle, as its manifest has it
-    folder: str
+    plain: str | None  # of a plain export: who made it, of what
+    folder: str  # of a plain export, that of its checkpoint
     bundle_bytes: int | None
     fresh: FreshProcess
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
@@ -16,7 +17,16 @@ from raskrank.measure.progress import step
 from raskrank.options import BackendName
 from raskrank.terminal import Steps
 
-PYTORCH = "PyTorch"  # label of the checkpoint in a benchmark
+PYTORCH, PLAIN = "PyTorch", "plain export"  # labels of the checkpoint in a benchmark
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainExport:
+    """A checkpoint as another exporter alone makes a graph of it, in fp32, in a bundle's form."""
+
+    folder: Path  # of that bundle
+    checkpoint: Path  # its folder
+    made: str  # by what, and of what: "optimum-onnx 0.1.0"
 
 
 @contextmanager
@@ -26,19 +36,20 @@ def loaded_for_bench(
     threads: int,
     backend: BackendName | None = None,
     against_torch: bool = False,
+    plain: PlainExport | None = None,
     checkpoint: Path | None = None,
     progress: Steps | None = None,
 ) -> Iterator[Mapping[str, CrossEncoder]]:
-    """The bundles in order, then the checkpoint of the first if asked for, in memory until the block ends.
+    """The bundles in order, then the checkpoint of the first as asked for, in memory until the block ends.
 
-    The keys are labels: the names of their folders, numbered where a name is taken, and PYTORCH. threads: of each of them.
-    backend: of the bundles, as in `Reranker.load`. checkpoint: its folder. Default: where the first bundle's manifest says.
-    Raises as `Reranker.load` does.
+    The keys are labels: the names of their folders, numbered where a name is taken, PYTORCH and PLAIN. threads: of each of
+    them. backend: of the bundles, as in `Reranker.load`. plain: of that checkpoint. checkpoint: its folder. Default: where the
+    first bundle's manifest says. Raises as `Reranker.load` does.
     """
     with ExitStack() as stack:
         found: dict[str, CrossEncoder] = {}
         for bundle in bundles:
-            label = _unique(bundle.resolve().name, {PYTORCH, *found})
+            label = _unique(bundle.resolve().name, {PYTORCH, PLAIN, *found})
             with step(progress, f"load {label}"):
                 found[label] = CrossEncoder(bundle=bundle, backend=backend, threads=threads)
             stack.callback(found[label].close)
@@ -48,6 +59,10 @@ def loaded_for_bench(
                 found[PYTORCH] = CrossEncoder(bundle=bundles[0], checkpoint=folder, threads=threads)
             stack.callback(found[PYTORCH].close)
             _set_torch_threads(threads, stack)
+        if plain is not None:
+            with step(progress, f"load {PLAIN}"):
+                found[PLAIN] = CrossEncoder(bundle=plain.folder, backend="onnx", threads=threads)
+            stack.callback(found[PLAIN].close)
         yield found
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 
 from raskrank.errors import InferenceError
+from raskrank.planning import GROUP_TOKENS
 
 MIB = 2**20
 # In the text of native exceptions for memory that was not to be had.
@@ -18,8 +19,10 @@ THREAD = 72 * MIB
 LOAD = 320 * MIB
 # A tokenizer takes about 15 times the bytes of its file, a graph is parsed, weights are mapped and may be packed anew.
 PER_TOKENIZER_BYTE, PER_GRAPH_BYTE, PER_WEIGHT_BYTE = 20, 4, 2
-# A call: texts and tokens of a chunk; and for each thread the activations of a run, by the width of the model.
-CALL, PER_WIDTH = 16 * MIB, MIB // 16
+# A call: texts and tokens of a chunk; and for each thread the activations of a run, by its tokens and the width of the model.
+# onnxruntime reserves more than it uses: address space grew by 200 to 356 bytes, by the family (`python -m
+# benchmarks.studies.long_texts` prints it), of which it used 100 to 230.
+CALL, PER_TOKEN = 16 * MIB, 384
 
 
 def need(size: int, what: str) -> None:
@@ -32,10 +35,14 @@ def need(size: int, what: str) -> None:
         )
 
 
-def for_call(concurrency: int, hidden_size: int, *, starting: int) -> int:
-    """Bytes that a call of `concurrency` runs side by side may need. starting: threads that it will start for them."""
+def for_call(concurrency: int, hidden_size: int, max_length: int, *, starting: int) -> int:
+    """Bytes that a call of `concurrency` runs side by side may need, of pairs of max_length tokens.
+
+    starting: threads that it will start for them.
+    """
     tokenizing = 1 if starting else 0
-    return CALL + (starting + tokenizing) * THREAD + concurrency * hidden_size * PER_WIDTH
+    tokens = max(max_length, GROUP_TOKENS)  # of a run
+    return CALL + (starting + tokenizing) * THREAD + concurrency * tokens * hidden_size * PER_TOKEN
 
 
 def for_load(cpus: int) -> int:

@@ -14,8 +14,9 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.labels import Relevant
 from raskrank.errors import ExportError
 from raskrank.extras import EXPORT_5, exporter
@@ -51,15 +52,31 @@ def export_model(model: "PreTrainedModel", folder: Path, relevant: Relevant | No
         from raskrank_export.tracing.optimum import trace
     else:
         from raskrank_export.tracing.exported import trace
+    with _errors_of(route(), model):
+        prepare(model, relevant)
+        return trace(model, folder, OPSET)
+
+
+def export_plain(model: Any, checkpoint: Checkpoint, folder: Path) -> tuple[Path, str]:
+    """As `export_model`, but as others export `model`, that of `checkpoint`: nothing of it is changed, so that of two labels
+    there are two logits. Returns the file, and who made it of what: "optimum-onnx 0.1.0"."""
+    from raskrank_export.tracing import plain
+
+    with _errors_of(plain.route(checkpoint), model):
+        return plain.trace(model, checkpoint, folder, OPSET)
+
+
+@contextlib.contextmanager
+def _errors_of(maker: str, model: object) -> Iterator[None]:
+    """Quietly, with random numbers of its own."""
     with quiet(), _same_random_numbers():
         try:
-            prepare(model, relevant)
-            return trace(model, folder, OPSET)
+            yield
         except OSError:
             raise  # a full disk, which the writer of the bundle explains
         except Exception as error:
             first = str(error).strip().partition("\n")[0]  # torch.export goes on for pages
-            raise ExportError(f"{route()} could not export {type(model).__name__}: {first}") from error
+            raise ExportError(f"{maker} could not export {type(model).__name__}: {first}") from error
 
 
 @contextlib.contextmanager

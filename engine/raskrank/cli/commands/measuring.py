@@ -1,6 +1,6 @@
 """compare and bench: what measures bundles beside others."""
 
-from raskrank.cli.commands.options import BUNDLE, CHECKPOINT, add_backend, add_documents, add_threads
+from raskrank.cli.commands.options import BUNDLE, CHECKPOINT, NEEDS_EXPORT, add_backend, add_documents, add_threads
 from raskrank.cli.parser import Commands, count, counts, seconds
 
 
@@ -49,13 +49,21 @@ def add_bench(commands: Commands) -> None:
         "bench",
         "measure speed, start and memory on this machine",
         "Scores 1, 10 and 100 passages of a query, and reports times, rates, and what a fresh process needs. Several models "
-        "take turns, so that their ratios hold on a busy machine too. No text of yours is printed.",
-        "raskrank bench ./bundles/bge --against torch --texts cvs.txt",
+        "take turns, so that their ratios hold on a busy machine too. No text of yours is printed. --against plain "
+        "makes, in a temporary folder, what others make of the checkpoint: optimum's export in fp32, or beside transformers 5 "
+        "that of torch.onnx, without our passes, fusions and kernels. Where transformers has no class for a model, torch.onnx "
+        "exports our own in PyTorch. onnxruntime runs it as it runs a bundle: the same tokens on the same threads, unpadded.",
+        "raskrank bench ./bundles/bge --against torch --texts cvs.txt\nraskrank bench ./bundles/bge --against plain",
         "a model is broken, a checkpoint is not there, or a score is no number",
-        "With --against torch: pip install 'raskrank[export]'",
+        NEEDS_EXPORT.replace("Needs", "--against needs"),
     )
     command.add_argument("models", metavar="BUNDLE", nargs="*", help=f"{BUNDLE}; the others are compared with the first")
-    command.add_argument("--against", choices=("torch",), help="also the checkpoint of the first bundle")
+    command.add_argument(
+        "--against",
+        choices=("torch", "plain"),
+        action="append",
+        help="also the checkpoint of the first bundle, in PyTorch or as a plain export; may be given for both",
+    )
     add_backend(command)
     command.add_argument("--checkpoint", metavar="C", help=CHECKPOINT)
     command.add_argument("--texts", metavar="FILE", help="passages, as for `rank`; - is standard input (default: our own)")
