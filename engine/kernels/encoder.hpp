@@ -12,7 +12,7 @@
 namespace {
 
 constexpr i64 BLOCK_ROWS = 128;  // rows that go through the products behind attention together: their activations stay in L2
-constexpr i64 LEAST_ROWS = 12;   // of a block, where several threads share the rows
+constexpr i64 TILE_SIDE = 16;    // rows of one of AMX's tiles
 constexpr float LOG2_E = 1.44269504f;
 
 // Adds the ticks that passed since the last call to a stage.
@@ -185,12 +185,14 @@ void encode(const rk_model& m, const Call& call, Team& team, int me, char* own) 
     if constexpr (S::TILES) S::Tiles::configure();
     const i64 H = m.hidden, rows = i64(call.pairs) * call.length;
     const Shared shared(m, rows, call.shared);
-    i64 blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    // Blocks are whole tiles, as nearly as they go on; where several threads share the rows, two of them at least.
+    constexpr i64 unit = S::TILES ? TILE_SIDE : S::ROWS, least = S::TILES ? TILE_SIDE : 2 * S::ROWS;
+    i64 blocks = rows <= BLOCK_ROWS ? 1 : (rows + BLOCK_ROWS - unit) / (BLOCK_ROWS - unit + 1);  // one may be unit - 1 rows longer
     if (team.size > 1 && blocks < 2 * team.size) {
-        const i64 most = (rows + LEAST_ROWS - 1) / LEAST_ROWS;
+        const i64 most = (rows + least - 1) / least;
         blocks = most < 2 * team.size ? most : 2 * team.size;
     }
-    const auto start = [&](i64 block) { return rows * block / blocks; };
+    const auto start = [&](i64 block) { return block == blocks ? rows : rows * block / blocks / unit * unit; };
     int phase = 0;
     share(team, phase, blocks, clock, [&](i64 block) {
         for (i64 row = start(block); row < start(block + 1); row++) embed<S>(m, call, shared, row);
