@@ -69,7 +69,7 @@ test-applications: $(APPLICATIONS)/.ready $(VENV)/.ready  ## beside what applica
 	RASKRANK_APPLICATIONS=require $(APPLICATIONS)/bin/python -m pytest $(BESIDE) -m 'not slow' tests/applications $(BOTH)
 
 test-release: $(VENV)/.ready  ## the wheel in empty environments, and the demo
-	$(BIN)/python -m pytest $(BESIDE) $$(grep -l mark.release tests/test_*.py)
+	$(BIN)/python -m pytest $$(grep -l mark.release tests/test_*.py)
 
 test-all: test test-applications test-release  ## also the tests that build checkpoints of hundreds of megabytes
 	$(BIN)/python -m pytest -m 'slow and not release'
