@@ -178,18 +178,15 @@ def local_checkpoint(model: str, revision: str | None) -> Path:
 def quiet() -> Iterator[None]:
     """transformers' log at errors only while a checkpoint or tokenizer loads: what it warns of is checked here and raised.
 
-    Nor does it show how many weights it has read, as 5 does wherever stderr is. What importing its classes makes PyTorch warn
-    of is not for a user to change.
+    Nor does it show how many weights it has read, as 5 does wherever stderr is.
     """
     import logging as levels
-    import warnings
 
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
     from transformers import utils
 
     logging: Any = utils.logging
-    with _loading, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with _loading:
         level, bars, hub_without = logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled()
         logging.set_verbosity(levels.ERROR)
         logging.disable_progress_bar()
