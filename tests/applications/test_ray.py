@@ -15,7 +15,7 @@ import ray
 import ray.data
 from ray.cluster_utils import Cluster
 
-from command import DEADLINE, INTERRUPTIBLE, SECRET
+from command import INTERRUPTIBLE, SECRET
 from pairs import journal, parts, read_jsonl, rows, states, write_jsonl
 from raskrank import InputError, MissingFile, Reranker, Windows
 from raskrank.bulk.cluster import connected, run_on
@@ -29,6 +29,7 @@ from raskrank.manifest import WEIGHTS
 pytestmark = [pytest.mark.usefixtures("no_surroundings"), pytest.mark.filterwarnings("ignore:.*deprecated")]
 
 ROWS, PART = 6000, 200
+DEADLINE = 240  # seconds: a cluster among other tests is slow
 
 
 @pytest.fixture(scope="module")
