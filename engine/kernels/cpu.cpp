@@ -35,9 +35,15 @@ bool has_avx512() {  // F, DQ, BW, VL, VNNI
            in_leaf_7(0, 1, 31) && in_leaf_7(0, 2, 11);
 }
 
+namespace {
+
+bool has_bf16() { return has_avx512() && in_leaf_7(1, 0, 5); }
+
+}  // namespace
+
 bool has_avx512_bf16() {  // not on Intel's CPUs: products of bf16 are slower there than those of fp32
     unsigned a, b, c, d;
-    return has_avx512() && in_leaf_7(1, 0, 5) && __get_cpuid(0, &a, &b, &c, &d) && c != signature_INTEL_ecx;
+    return has_bf16() && __get_cpuid(0, &a, &b, &c, &d) && c != signature_INTEL_ecx;
 }
 
 #if defined(__linux__)
@@ -46,7 +52,7 @@ bool has_avx512_bf16() {  // not on Intel's CPUs: products of bf16 are slower th
 
 bool has_amx() {  // TILE, INT8, BF16, conversions to bf16, and the kernel's permission, which holds for the whole process
     constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18;
-    return has_avx512() && in_leaf_7(0, 3, 24) && in_leaf_7(0, 3, 25) && in_leaf_7(0, 3, 22) && in_leaf_7(1, 0, 5) && keeps(TILE_STATE) &&
+    return has_bf16() && in_leaf_7(0, 3, 24) && in_leaf_7(0, 3, 25) && in_leaf_7(0, 3, 22) && keeps(TILE_STATE) &&
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
 }
 #else

@@ -28,5 +28,6 @@ extern const Engine SCALAR, SCALAR_TILES;
 // Null where the library was compiled for another kind of CPU.
 extern const Engine *const AVX2, *const AVX_VNNI, *const AVX512, *const AVX512_BF16, *const AMX;
 
-// Whether this CPU, and its operating system, have what the engine was compiled for. Of AMX: permission is asked for, too.
+// Whether this CPU, and its operating system, have what the engine was compiled for. Of AMX: permission is asked for, too; of bf16:
+// whether it is quicker with it, too.
 bool has_avx2(), has_avx_vnni(), has_avx512(), has_avx512_bf16(), has_amx();

@@ -59,12 +59,11 @@ def make_graph(backend: TorchBackend, checkpoint: Checkpoint, folder: Path) -> L
 
     Its large tensors are read from `folder`, which must stay until the graph is saved.
     """
-    if checkpoint.model_type == MODERNBERT:
-        file = modernbert.write_graph(backend.model, checkpoint, folder)
-        backend.close()
-        return lean_graph(file, checkpoint)
     if checkpoint.architecture not in WRITERS:
-        file = export_model(backend.model, folder, checkpoint.relevant)
+        if checkpoint.model_type == MODERNBERT:
+            file = modernbert.write_graph(backend.model, checkpoint, folder)
+        else:
+            file = export_model(backend.model, folder, checkpoint.relevant)
         backend.close()
         gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
         return lean_graph(file, checkpoint)
