@@ -91,7 +91,8 @@ def litellm_rerank(provider: str, base: str, **more: Any) -> Any:
         ("cohere", "", {}),
         ("cohere", "", {"max_tokens_per_doc": 512}),  # that is version 2
         ("jina_ai", "", {}),
-        ("infinity", "", {"return_documents": False}),  # it takes documents for strings, which others take for objects
+        ("infinity", "", {"return_documents": False}),
+        ("infinity", "/infinity", {}),  # it takes documents for strings, which others take for objects
         ("hosted_vllm", "", {}),
         ("hosted_vllm", "/v1/rerank", {}),
         ("huggingface", "", {}),
