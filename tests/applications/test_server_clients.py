@@ -116,7 +116,8 @@ def test_voyage(server: Server, expected: list[tuple[int, float]]) -> None:
 
 @pytest.mark.parametrize("source", [Path(__file__).with_name("recorded.json")], ids=["recorded"])
 def test_recorded_requests(server: Server, expected: list[tuple[int, float]], source: Path) -> None:
-    """What applications that are no library send, and what they read of the answer."""
+    """What applications that are no library send, and a library that has no place beside another here, and what they read of
+    the answer."""
     for record in json.loads(source.read_text("utf-8")):
         body = json.loads(json.dumps(record["body"]).replace('"DOCUMENTS"', json.dumps(DOCUMENTS)).replace("QUERY", QUERY))
         headers = {name.replace("-", "_"): value.replace("KEY", KEY) for name, value in record["headers"].items()}
