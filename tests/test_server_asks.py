@@ -233,6 +233,7 @@ def test_a_threshold_leaves_out_what_is_below_it() -> None:
 def test_a_ranking_in_the_form_of_infinity() -> None:
     body, others = answer(dialect=Dialect.INFINITY, return_texts=True), answer(return_texts=True)
     assert [row["document"] for row in body["results"]] == ["lengre", "en"]
+    assert [row["document"] for row in answer(dialect=Dialect.INFINITY)["results"]] == [None, None]
     for row in (*body["results"], *others["results"]):
         del row["document"]
     assert body["results"] == others["results"]

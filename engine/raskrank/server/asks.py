@@ -18,7 +18,7 @@ class Dialect(Enum):
 
     TEXTS = "text-embeddings-inference: texts, and an array of index and score"
     RESULTS = "Cohere, Jina, vLLM: documents, and an object with results"
-    INFINITY = "infinity: the same, but that documents in the results are strings; its path alone tells"
+    INFINITY = "infinity: the same, but that each result has its document as a string, or null; its path alone tells"
     DATA = "Voyage: documents and top_k, and an object with data"
 
 

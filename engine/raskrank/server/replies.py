@@ -110,8 +110,8 @@ def _result(ask: Ask, hit: Ranked) -> dict[str, object]:
     row: dict[str, object] = {"index": hit.index, "relevance_score": hit.score, "truncated": hit.truncated}
     if hit.span is not None:
         row["span"] = list(hit.span)
-    if ask.return_texts:
-        text = ask.documents[hit.index]
+    text = ask.documents[hit.index] if ask.return_texts else None
+    if text is not None or ask.dialect is Dialect.INFINITY:
         row["document"] = {"text": text} if ask.dialect is Dialect.RESULTS else text
     return row
 
