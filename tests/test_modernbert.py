@@ -16,7 +16,6 @@ from builders import PAIRS, Family, write_json
 from checkpoints import drop_tensors, edit_json
 from conftest import LOOSE, Tiny
 from modernbert import CLASSIFIER, as_transformers_5, edit_module, modernbert_checkpoint, modular_checkpoint
-from processes import run_script
 from published import GTE, MODERNBERT, MODERNBERT_PARAMETERS
 from raskrank import Reranker
 from raskrank.checkpoint import Checkpoint, read_checkpoint
@@ -338,38 +337,6 @@ def test_a_graph_of_another_layout_fails_the_gate(
     with pytest.raises(ParityError, match="Nothing was written"):
         export(tiny.checkpoint("modernbert"), tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE, precision="fp32")
     assert not (tmp_path / "bundle").exists()
-
-
-TRAPS = ("pytorch_model.bin", "modeling_own.py", "2_Dense/pytorch_model.bin", "2_Dense/dense.py")
-EXPORT = """
-    import os, sys
-    opened = set()
-    def hook(event, arguments):
-        if event == "open" and isinstance(arguments[0], str):
-            opened.add(os.path.realpath(arguments[0]))
-        assert event != "pickle.find_class", "a pickle is read"
-    sys.addaudithook(hook)
-    from raskrank.cli.main import main
-
-    checkpoint, samples, bundle, *traps = sys.argv[1:]
-    assert main(["export", checkpoint, bundle, "--min-tau", "-1", "--max-drift", "1", "--samples", samples]) == 0
-    assert os.path.realpath(os.path.join(checkpoint, "config.json")) in opened  # else the hook sees nothing
-    assert not opened & {os.path.realpath(os.path.join(checkpoint, trap)) for trap in traps}
-    assert "sentence_transformers" not in sys.modules
-"""
-
-
-@pytest.mark.parametrize("family", ["modernbert", "ettin"])
-def test_no_code_and_no_pickle_of_a_checkpoint_is_opened(
-    folder: Callable[[Family], Path], tiny: Tiny, tmp_path: Path, family: Family
-) -> None:
-    checkpoint = folder(family)
-    (checkpoint / "2_Dense").mkdir(exist_ok=True)
-    for trap in TRAPS:
-        (checkpoint / trap).write_bytes(b"not to be opened")
-    arguments = (str(checkpoint), str(tiny.samples), str(tmp_path / "bundle"))
-    run_script(tmp_path, EXPORT, *arguments, *TRAPS, deadline=200, silent=False, warnings=())
-    assert (tmp_path / "bundle" / "manifest.json").is_file()
 
 
 # Refused
