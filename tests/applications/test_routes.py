@@ -48,10 +48,12 @@ EXACT = 1e-4  # the same sums in another order
 
 OTHER = ROOT / ".venv" / "bin" / "python"
 THERE = """
-import json, sys
+import gc, json, sys
+import optimum.exporters.onnx
 from raskrank_export import Thresholds, export, tracing
 
 assert tracing.route() == "optimum", tracing.route()
+gc.freeze()  # as tests/conftest.py
 loose = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
 for checkpoint, output, options in json.loads(sys.argv[1]):
     export(checkpoint, output, precision="fp32", thresholds=loose, **options)

@@ -8,6 +8,7 @@ root also a small tmpfs. Exits with 1 if a promise was broken.
 """
 
 import ctypes
+import gc
 import json
 import os
 import random
@@ -55,7 +56,8 @@ class ExportKill(Killing):
         self.samples = root / "samples.jsonl"
         self.samples.write_text("".join(json.dumps(sample) + "\n" for sample in SAMPLES), "utf-8")
         tiny_checkpoint(root / "checkpoint")
-        self.export(root / "old", "fp32")  # here, so that no child collects anew what the exporter knows of operators
+        self.export(root / "old", "fp32")
+        gc.freeze()  # no child collects anew what the exporter knows of operators, nor looks through it for garbage
         start = time.monotonic()
         self.child(lambda: (root / "steps").write_text(str(self.counted(root / "counted"))))
         self.seconds = time.monotonic() - start
