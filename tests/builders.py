@@ -319,12 +319,14 @@ def tiny_checkpoint(
     intermediate: int = 64,
     labels: int = 1,
     positions: int = 128,
+    embedding: int | None = None,
     config_updates: Mapping[str, object] = {},
     tokenizer: Tokenizer | None = None,
 ) -> Path:
     """Write a checkpoint folder as the hub has them, and return it.
 
     `positions` is the number of usable tokens, specials included; RoBERTa's kinds get their two rows more.
+    `embedding` is the width of ELECTRA's, by default that of its layers.
     `config_updates` are written over config.json after the weights are made, so they may contradict them.
     """
     roberta_like = family in ROBERTA_LIKE
@@ -356,7 +358,7 @@ def tiny_checkpoint(
     }
     if roberta_like:
         config |= {"bos_token_id": 0, "eos_token_id": 2}
-    config = _of_family(family, config, positions)
+    config = _of_family(family, config, positions, embedding)
     save_tokenizer(folder, family, tokenizer, positions)
     _save_weights(folder / "model.safetensors", config, tokenizer, seed)
     write_json(folder / "config.json", config | dict(config_updates))
@@ -411,10 +413,10 @@ JINA_BERT: dict[str, object] = {
 }
 
 
-def _of_family(family: Family, config: dict[str, object], positions: int) -> dict[str, object]:
+def _of_family(family: Family, config: dict[str, object], positions: int, embedding: int | None) -> dict[str, object]:
     """config.json as the family's own class writes it."""
     if family == "electra":
-        return config | {"embedding_size": int(str(config["hidden_size"])) // 2, "summary_type": "first"}
+        return config | {"embedding_size": embedding or config["hidden_size"], "summary_type": "first"}
     if family == "albert":
         shared = {"num_hidden_groups": 1, "inner_group_num": 1, "hidden_act": "gelu_new", "classifier_dropout_prob": 0.1}
         return config | shared | {"embedding_size": int(str(config["hidden_size"])) // 2}

@@ -1,6 +1,7 @@
 """Which graphs our own kernels know, what they are told of them, and the layout that they read."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from raskrank.bundle import read_manifest
 from raskrank.contents import Contents
 from raskrank.errors import InputError
 from raskrank.external import external_tensors
-from raskrank.manifest import MODEL, WEIGHTS, Encoder
+from raskrank.manifest import MODEL, WEIGHTS, Encoder, HeadActivation
 from raskrank.weights import weight_tensors
 from raskrank_export import export
 from raskrank_export.encoder import Parts, find_encoder
 from raskrank_export.passes.edit import GraphEditor
 from raskrank_export.spelling import spelled
 
-FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "electra", "distilbert")
+TYPES: dict[Family, int] = {"bert": 2, "electra": 2, "distilbert": 0}  # of the others 1
+HEADS: dict[Family, HeadActivation] = {"electra": "gelu", "distilbert": "relu"}  # of the others tanh
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +55,17 @@ def fp32(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Callable[..., 
 def test_an_encoder_is_known(fp32: Callable[..., onnx.ModelProto], family: Family) -> None:
     parts = find_encoder(fp32(family))
     assert isinstance(parts, Parts), parts
-    found, bert = parts.encoder, family == "bert"
-    assert (found.layers, found.intermediate, found.types) == (2, 128, 2 if bert else 1)
-    assert (found.position_offset, found.skipped_id) == ((0, None) if bert else (2, 1))
+    found, counted = parts.encoder, "roberta" in family
+    assert (found.layers, found.intermediate, found.types) == (2, 128, TYPES.get(family, 1))
+    assert (found.position_offset, found.skipped_id) == ((2, 1) if counted else (0, None))
+    assert found.head_activation == HEADS.get(family, "tanh")
     assert found.positions == 128 + found.position_offset
     assert sorted(parts.products.values()) == [
         *("encoder/0/down", "encoder/0/output", "encoder/0/qkv", "encoder/0/up"),
         *("encoder/1/down", "encoder/1/kv", "encoder/1/output", "encoder/1/q", "encoder/1/up"),
     ]
-    assert set(parts.tables.values()) == {"encoder/words", "encoder/positions", "encoder/types"}
+    tables = ["encoder/positions", *(["encoder/types"] if found.types else []), "encoder/words"]
+    assert sorted(parts.tables.values()) == tables
     assert len(parts.tensors) == len(set(parts.tensors.values())) == 2 * 5 + 4
 
 
@@ -107,6 +112,11 @@ def shifted_positions(graph: GraphEditor) -> None:
     gather.input[1] = "shifted"
 
 
+def words_twice(graph: GraphEditor) -> None:
+    typed = next(node for node in graph.nodes("Gather") if "token_type" in node.input[0])
+    typed.input[1] = "input_ids"
+
+
 def sigmoid_head(graph: GraphEditor) -> None:
     graph.nodes("Tanh")[0].op_type = "Sigmoid"
 
@@ -120,7 +130,8 @@ def sigmoid_head(graph: GraphEditor) -> None:
         (scaled_attention, "its MultiHeadAttention is used otherwise"),
         (another_residual, "used otherwise than they know"),
         (shifted_positions, "its positions are found otherwise"),
-        (sigmoid_head, "it has Sigmoid where they have Tanh"),
+        (sigmoid_head, "its head has Sigmoid where they have Tanh, Gelu or Relu"),
+        (words_twice, "its Add is used otherwise"),
     ],
 )
 def test_whatever_is_otherwise_is_not_known(
@@ -159,7 +170,7 @@ def tensors_of(folder: Path) -> dict[str, npt.NDArray[Any]]:
     return weight_tensors((folder / MODEL).read_bytes(), folder, Contents(folder / WEIGHTS))
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert"])  # with 2, 1 and no types
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Path, Encoder]:
     root = tmp_path_factory.mktemp("bundle")
     checkpoint = native_checkpoint(root / "checkpoint", request.param)
@@ -178,7 +189,8 @@ def test_all_that_the_kernels_read_lies_in_the_file_at_multiples_of_64(bundle: t
     assert all(found[name].offset % 64 == 0 for name in names)
     shapes = {name: (found[name].dtype, found[name].shape) for name in names}
     vocabulary = read_manifest(folder)[0].vocab_size
-    for table, rows in (("words", vocabulary), ("positions", encoder.positions), ("types", encoder.types)):
+    tables = {"words": vocabulary, "positions": encoder.positions} | ({"types": encoder.types} if encoder.types else {})
+    for table, rows in tables.items():
         assert shapes.pop(f"encoder/{table}/int8") == ("int8", (rows, 1, 64))
         assert shapes.pop(f"encoder/{table}/scale") == ("float32", (rows, 1, 1))
     widths = {"output": (64, 64), "up": (64, 128), "down": (128, 64)}
@@ -203,15 +215,18 @@ def test_the_packed_weights_are_those_of_the_checkpoint(bundle: tuple[Path, Enco
     folder, _ = bundle
     tensors = tensors_of(folder)
     weights = load_file(folder.parent / "checkpoint" / "model.safetensors")
-    stem = next(name for name in weights if name.endswith("layer.0.attention.self.query.weight")).removesuffix("query.weight")
-    expected = np.concatenate([weights[f"{stem}{part}.weight"] for part in ("query", "key", "value")]).T  # (K, 3H)
+    first = next(name for name in weights if re.search(r"layer\.0\.attention\.(self\.query|q_lin)\.weight", name))
+    stem, parts = first.removesuffix("query.weight"), ("query", "key", "value")
+    if first.endswith("q_lin.weight"):  # DistilBERT's
+        stem, parts = first.removesuffix("q_lin.weight"), ("q_lin", "k_lin", "v_lin")
+    expected = np.concatenate([weights[f"{stem}{part}.weight"] for part in parts]).T  # (K, 3H)
     packed, scale = tensors["encoder/0/qkv/weight"], tensors["encoder/0/qkv/scale"]
     inner, columns = expected.shape
     for k in range(0, inner, 7):
         for n in range(0, columns, 5):
             value = (int(packed[n // 16, k // 4, n % 16, k % 4]) - 128) * scale[k // 64, n]
             assert abs(value - expected[k, n]) <= 0.55 * scale[k // 64, n] + 0.05 * abs(expected[k, n])
-    bias = np.concatenate([weights[f"{stem}{part}.bias"] for part in ("query", "key", "value")])
+    bias = np.concatenate([weights[f"{stem}{part}.bias"] for part in parts])
     np.testing.assert_array_equal(tensors["encoder/0/qkv/bias"], bias)
 
 

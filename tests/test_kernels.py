@@ -124,6 +124,28 @@ def test_what_no_embedding_has_is_refused(nano: tuple[Manifest, dict[str, npt.ND
 
 
 @needs_kernels
+def test_a_model_without_types_reads_no_table_of_them_and_takes_type_0_alone(
+    nano: tuple[Manifest, dict[str, npt.NDArray[Any]]],
+) -> None:
+    manifest, tensors = nano
+    ids = np.arange(5, 25)[None]
+    logits = []
+    for changes in ({}, {"types": 0}):
+        made = make(
+            manifest, {name: array for name, array in tensors.items() if not changes or "/types/" not in name}, **changes
+        )
+        try:
+            logits.append(made.logits(ids, ids * 0))
+            if changes:
+                with pytest.raises(ValueError, match="a token without an embedding"):
+                    made.logits(ids, ids * 0 + 1)
+        finally:
+            made.close()
+    assert logits[0] != logits[1]
+    assert np.isfinite(logits).all()
+
+
+@needs_kernels
 def test_threads_that_expected_a_call_sleep_again_where_none_comes(nano: tuple[Manifest, dict[str, npt.NDArray[Any]]]) -> None:
     made, pause = make(*nano), 0.5
     try:

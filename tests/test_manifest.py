@@ -90,6 +90,7 @@ MANIFESTS = st.builds(
         types=COUNT,
         position_offset=COUNT,
         skipped_id=st.none() | COUNT,
+        head_activation=st.sampled_from(["tanh", "gelu", "relu"]),
     ),
     files=st.fixed_dictionaries({name: st.builds(FileRecord, size=COUNT, sha256=TEXT) for name in FILES}),
     versions=st.dictionaries(TEXT, TEXT, max_size=3),
@@ -197,6 +198,7 @@ def test_a_value_of_the_wrong_type_is_named(values: dict[str, Any], path: tuple[
     [
         (("activation",), "Sigmoid"),
         (("precision",), "int4"),
+        (("encoder", "head_activation"), "gelu_new"),
         (("inputs",), ["input_ids", 3]),
         (("source", "languages"), [None]),
         (("recipe", "passes"), {"drop_mask": -1}),

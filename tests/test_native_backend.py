@@ -26,7 +26,7 @@ from raskrank.network import Network
 from raskrank.samples import as_pairs, read_samples
 from raskrank.settings import bundle_path
 
-FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta")
+FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "electra", "distilbert")
 # Of a logit. The kernels round what attention multiplies to bf16; that, and the order of sums, move an integer here and there.
 ROUNDING = 0.3
 
@@ -141,7 +141,7 @@ def test_instruction_sets_give_the_same_bits_and_those_with_tiles_nearly_so(tiny
 @needs_kernels
 def test_types_count_where_the_model_has_them_and_nowhere_else(tiny: Tiny) -> None:
     ids = np.arange(5, 25)[None]
-    counts: dict[Family, int] = {"bert": 2, "xlm-roberta": 1}
+    counts: dict[Family, int] = {"bert": 2, "xlm-roberta": 1, "electra": 2, "distilbert": 1}
     for family, count in counts.items():
         backend = NativeBackend(Network.of(open_bundle(tiny.bundle(family, "int8"))), 1)
         logits = {backend.logits(ids, np.full_like(ids, kind)).tobytes() for kind in (0, 1)}
@@ -196,6 +196,8 @@ def test_weights_of_another_model_are_refused(folder: Path, change: Callable[[on
         {"encoder__intermediate": 256},
         {"encoder__positions": 1 << 20},
         {"encoder__types": 9},
+        {"encoder__types": 0},
+        {"encoder__head_activation": "relu"},
         {"encoder__heads": 3},
         {"encoder__heads": 0},
         {"hidden_size": 1 << 20},

@@ -96,12 +96,13 @@ i64 whole_pages(i64 bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
 
 // Positions of every token; false where an id, a type or a position has no row.
 bool find_positions(const rk_model& m, const i64* ids, const i64* types, i32 pairs, i32 length, i32* positions) {
+    const i64 kinds = m.types.count > 0 ? m.types.count : 1;
     for (i64 pair = 0; pair < pairs; pair++) {
         i64 next = m.position_offset;
         for (i64 i = pair * length; i < (pair + 1) * length; i++) {
             const bool skipped = m.skipped_id >= 0 && ids[i] == m.skipped_id;
             const i64 position = skipped ? m.position_offset - 1 : next++;
-            if (ids[i] < 0 || ids[i] >= m.words.count || types[i] < 0 || types[i] >= m.types.count || position < 0 ||
+            if (ids[i] < 0 || ids[i] >= m.words.count || types[i] < 0 || types[i] >= kinds || position < 0 ||
                 position >= m.positions.count)
                 return false;
             positions[i] = i32(position);
@@ -138,7 +139,8 @@ void* rk_create(const rk_model* model, const char* engine) {
     const Engine* found = engine_of(engine);
     const rk_model& m = *model;
     if (!found || m.layers < 1 || m.layers > MOST_LAYERS || m.heads < 1 || m.hidden < GROUP || m.hidden % GROUP || m.hidden % m.heads ||
-        m.hidden / m.heads % LANES || m.intermediate < GROUP || m.intermediate % GROUP)
+        m.hidden / m.heads % LANES || m.intermediate < GROUP || m.intermediate % GROUP || m.head_activation < rk_activation::tanh ||
+        m.head_activation > rk_activation::relu)
         return nullptr;
     void* at = std::calloc(1, sizeof(Handle));
     if (!at) return nullptr;

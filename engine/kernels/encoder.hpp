@@ -82,13 +82,15 @@ struct Shared {
 template <class S>
 void embed(const rk_model& m, const Call& call, const Shared& shared, i64 row) {
     const i64 H = m.hidden, groups = H / GROUP, word = call.ids[row], position = call.positions[row], type = call.types[row];
+    const bool typed = m.types.count > 0;
     float* x = shared.x + row * H;
     for (i64 g = 0; g < groups; g++) {
-        const auto w = S::set(m.words.scales[word * groups + g]), t = S::set(m.types.scales[type * groups + g]);
-        const auto p = S::set(m.positions.scales[position * groups + g]);
+        const auto w = S::set(m.words.scales[word * groups + g]), p = S::set(m.positions.scales[position * groups + g]);
+        const auto t = S::set(typed ? m.types.scales[type * groups + g] : 0);
         for (i64 i = g * GROUP; i < (g + 1) * GROUP; i += LANES) {
             const auto at = [&](const rk_table& table, i64 index) { return S::load(table.rows + index * H + i); };
-            const auto others = S::fma(at(m.types, type), t, S::mul(at(m.positions, position), p));
+            auto others = S::mul(at(m.positions, position), p);
+            if (typed) others = S::fma(at(m.types, type), t, others);
             S::store(x + i, S::fma(at(m.words, word), w, others));
         }
     }
@@ -155,7 +157,7 @@ void attend_head(const rk_model& m, const rk_layer& layer, const Call& call, con
     clock.stage(ATTENTION);
 }
 
-// tanh of a dense layer, then one logit.
+// One logit of the activations of a dense layer.
 template <class S>
 float head(const rk_model& m, const float* x, float* hidden) {
     const i64 H = m.hidden;
@@ -165,7 +167,7 @@ float head(const rk_model& m, const float* x, float* hidden) {
         hidden[o] = S::sum(sum) + m.head_bias[o];
     }
     auto sum = S::set(0);
-    for (i64 i = 0; i < H; i += LANES) sum = S::fma(tanh<S>(S::load(hidden + i)), S::load(m.logit + i), sum);
+    for (i64 i = 0; i < H; i += LANES) sum = S::fma(active<S>(S::load(hidden + i), m.head_activation), S::load(m.logit + i), sum);
     return S::sum(sum) + m.logit_bias;
 }
 

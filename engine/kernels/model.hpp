@@ -44,16 +44,19 @@ struct rk_layer {
     rk_norm output_norm;
 };
 
+enum class rk_activation : i32 { tanh, gelu, relu };  // gelu: by erf, as between a layer's `up` and `down`
+
 struct rk_model {
     i32 layers, hidden, heads, intermediate;
     i32 position_offset;  // position of the first token
     i32 skipped_id;       // a token of this id has the position before that, and is not counted; -1: every token counts
+    rk_activation head_activation;
     float epsilon;
     float logit_bias;
-    rk_table words, positions, types;
+    rk_table words, positions, types;  // no row of types: nothing is added for them, and every type is 0
     rk_norm norm;
     const float *head, *head_bias;  // f32 (hidden, hidden), a row for each output; f32 (hidden)
-    const float* logit;             // f32 (hidden)
+    const float* logit;             // f32 (hidden), of the head's activations
     const rk_layer* layer;
 };
 

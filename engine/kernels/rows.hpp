@@ -82,4 +82,13 @@ typename S::F tanh(typename S::F x) {  // to 2e-7: sign(x) * (1 - e) / (1 + e), 
     return S::mul(sign, S::div(S::sub(one, e), S::add(one, e)));
 }
 
+template <class S>
+typename S::F active(typename S::F x, rk_activation which) {
+    switch (which) {
+        case rk_activation::gelu: return S::gelu(x);
+        case rk_activation::relu: return S::max(S::set(0), x);  // in this order NaN stays
+        default: return tanh<S>(x);
+    }
+}
+
 }  // namespace

@@ -52,10 +52,12 @@ struct Arrays {
 };
 
 constexpr int WORDS = 50, POSITIONS = 70, TYPES = 2;
+constexpr rk_activation ACTIVATIONS[] = {rk_activation::tanh, rk_activation::gelu, rk_activation::relu};
 constexpr float NEAR = 0.15f;  // of logits around 1: an activation that is rounded to another integer moves them
 float furthest = 0;
 
-rk_model random_model(Arrays& arrays, std::vector<rk_layer>& layers) {
+// Six rounds have each activation of the head with and without types.
+rk_model random_model(Arrays& arrays, std::vector<rk_layer>& layers, int round) {
     const int widths[][2] = {{64, 1}, {64, 2}, {64, 4}, {128, 2}, {128, 8}, {192, 4}, {192, 12}, {192, 3}};
     const auto& chosen = widths[below(8)];
     const int hidden = chosen[0], wide = GROUP * (1 + below(5));
@@ -72,7 +74,8 @@ rk_model random_model(Arrays& arrays, std::vector<rk_layer>& layers) {
     const bool counted = below(2);
     m.position_offset = counted ? 2 : 0, m.skipped_id = counted ? 1 : -1;
     m.epsilon = 1e-5f, m.logit_bias = 0.3f;
-    m.words = arrays.table(WORDS, hidden), m.positions = arrays.table(POSITIONS, hidden), m.types = arrays.table(TYPES, hidden);
+    m.words = arrays.table(WORDS, hidden), m.positions = arrays.table(POSITIONS, hidden), m.types = round % 2 ? arrays.table(TYPES, hidden) : rk_table{};
+    m.head_activation = ACTIVATIONS[round % 3];
     m.norm = arrays.norm(hidden);
     m.head = arrays.floats(i64(hidden) * hidden, 1 / std::sqrt(float(hidden)));
     m.head_bias = arrays.floats(hidden, 0.1f), m.logit = arrays.floats(hidden, 1);
@@ -80,14 +83,14 @@ rk_model random_model(Arrays& arrays, std::vector<rk_layer>& layers) {
     return m;
 }
 
-void check_model() {
+void check_model(int round) {
     Arrays arrays;
     std::vector<rk_layer> layers;
-    const rk_model model = random_model(arrays, layers);
+    const rk_model model = random_model(arrays, layers, round);
     const int length = 1 + below(POSITIONS - model.position_offset), pairs = 1 + below(5), rows = pairs * length;
     std::vector<i64> ids(static_cast<size_t>(rows)), types(static_cast<size_t>(rows));
     for (i64& id : ids) id = below(WORDS);
-    for (i64& type : types) type = below(TYPES);
+    if (model.types.count) for (i64& type : types) type = below(TYPES);
     std::vector<float> by_kind[2];
     for (const char* name : ENGINES) {
         if (!rk_usable(name)) continue;
@@ -113,12 +116,25 @@ void check_model() {
         const i64 outside = WORDS;
         float logit;
         if (rk_logits(handle, &outside, types.data(), 1, 1, &logit, 1, nullptr) != BAD_ID) fail("a token outside of the vocabulary");
+        const i64 word = 0, kind = model.types.count ? model.types.count : 1;
+        if (rk_logits(handle, &word, &kind, 1, 1, &logit, 1, nullptr) != BAD_ID) fail("a type that the model has not");
         if (below(2)) rk_expect(handle, 3);
         rk_destroy(handle);
     }
     for (size_t pair = 0; pair < size_t(pairs); pair++) {
         furthest = std::fmax(furthest, std::fabs(by_kind[0][pair] - by_kind[1][pair]));
         if (!(furthest <= NEAR)) fail("a logit is another with tiles");
+    }
+}
+
+// The activations of plain C++ beside those of the C library in double precision.
+void check_activations() {
+    for (double at = -12; at <= 12; at += 1.0 / 64) {
+        const double expected[] = {std::tanh(at), at * std::erfc(-at / std::sqrt(2.0)) / 2, at > 0 ? at : 0};
+        for (int which = 0; which < 3; which++) {
+            const float found = active<Scalar>(Scalar::set(float(at)), ACTIVATIONS[which]).v[0];
+            if (!(std::fabs(double(found) - expected[which]) < 1e-6)) fail("an activation");
+        }
     }
 }
 
@@ -152,10 +168,11 @@ void check_product() {
 int main(int count, char** arguments) {
     const unsigned seed = count > 1 ? unsigned(std::atoi(arguments[1])) : 1;
     const int rounds = count > 2 ? std::atoi(arguments[2]) : 30;
+    check_activations();
     for (int round = 0; round < rounds; round++) {
         generator.seed(seed + unsigned(round));
         check_product();
-        check_model();
+        check_model(round);
     }
     std::printf("engines:");
     for (const char* name : ENGINES) if (rk_usable(name)) std::printf(" %s", name);

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raskrank.backend import Float32Array, Int64Array
-from raskrank.manifest import Encoder
+from raskrank.manifest import Encoder, HeadActivation
 
 UInt64Array = npt.NDArray[np.uint64]
 
@@ -21,6 +21,7 @@ GROUP = 64  # channels of an activation that share a range, and weights of a col
 ENGINES = ("amx", "avx512bf16", "avx512", "avxvnni", "avx2")  # best first
 EMULATED = ("scalar", "scalar-tiles")  # plain C++ of the others, for tests: never chosen
 TILED = ("amx", "scalar-tiles")  # whose attention adds in another order: bits are equal among them, and among all others
+_HEAD_ACTIVATIONS: tuple[HeadActivation, ...] = ("tanh", "gelu", "relu")  # in the order of model.hpp
 # Of a call, in the order of engine.hpp.
 STAGES = ("embed", "qkv", "attention", "quantize", "output", "norm", "up", "gelu", "down", "head", "wait")
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -32,9 +33,7 @@ _ERRORS: dict[int, tuple[type[Exception], str]] = {
 
 class _Product(ctypes.Structure):
     _fields_ = (
-        ("weights", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("weights", "scales", "bias")),
         ("scale_stride", ctypes.c_int64),
         ("inner", ctypes.c_int32),
         ("columns", ctypes.c_int32),
@@ -61,9 +60,9 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("layers", "hidden", "heads", "intermediate", "position_offset", "skipped_id")),
-        ("epsilon", ctypes.c_float),
-        ("logit_bias", ctypes.c_float),
+        *((name, ctypes.c_int32) for name in ("layers", "hidden", "heads", "intermediate")),
+        *((name, ctypes.c_int32) for name in ("position_offset", "skipped_id", "head_activation")),
+        *((name, ctypes.c_float) for name in ("epsilon", "logit_bias")),
         *((name, _Table) for name in ("words", "positions", "types")),
         ("norm", _Norm),
         *((name, ctypes.c_void_p) for name in ("head", "head_bias", "logit")),
@@ -180,11 +179,12 @@ class _Reader:
             intermediate=encoder.intermediate,
             position_offset=encoder.position_offset,
             skipped_id=-1 if encoder.skipped_id is None else encoder.skipped_id,
+            head_activation=_HEAD_ACTIVATIONS.index(encoder.head_activation),
             epsilon=encoder.epsilon,
             logit_bias=float(self._array("logit/bias", np.float32, (1,))[0]),
             words=self._table("words", vocab_size),
             positions=self._table("positions", encoder.positions),
-            types=self._table("types", encoder.types),
+            types=self._table("types", encoder.types) if encoder.types else _Table(),
             norm=self._norm("norm"),
             head=self._address("head/weight", np.float32, (hidden_size, hidden_size)),
             head_bias=self._address("head/bias", np.float32, (hidden_size,)),

@@ -22,6 +22,7 @@ DIGEST = "digest"
 UNSIGNED = "0" * 64  # in place of the digest while it is computed
 
 Precision = Literal["int8", "fp32"]
+HeadActivation = Literal["tanh", "gelu", "relu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,9 @@ class Encoder:
     """The encoder of a bundle that our own kernels run, beside hidden_size and vocab_size of the manifest.
 
     intermediate: width of the feed-forward layers. epsilon: of every LayerNormalization. positions, types: rows of those
-    embeddings. position_offset: position of the first token. skipped_id: a token of this id, the padding, has the position
-    `position_offset - 1` and is not counted; None where a token's position is its index and `position_offset`.
+    embeddings; 0 types where the model has none, and adds nothing for them. position_offset: position of the first token.
+    skipped_id: a token of this id, the padding, has the position `position_offset - 1` and is not counted; None where a token's
+    position is its index and `position_offset`. head_activation: between the head's dense layer and the logit.
     """
 
     layers: int
@@ -81,6 +83,7 @@ class Encoder:
     types: int
     position_offset: int
     skipped_id: int | None
+    head_activation: HeadActivation
 
 
 @dataclass(frozen=True, kw_only=True)

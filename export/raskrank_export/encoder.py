@@ -1,6 +1,7 @@
 """Whether a lean fp32 graph is an encoder that our own kernels run, and which of its nodes plays which part."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,19 +10,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from raskrank.kernels import GROUP
-from raskrank.manifest import Encoder
+from raskrank.manifest import Encoder, HeadActivation
 from raskrank_export.passes.edit import MICROSOFT, GraphEditor
+from raskrank_export.positions import first_position
 from raskrank_export.spelling import spelled
 
 HEAD_WIDTH = 16  # of a head, whose width is a multiple of it, as the hidden and the intermediate size are of GROUP
-# Each as optimum's exporter spells it, or as PyTorch's own does.
-_LENGTH = r"(?:Unsqueeze\(Gather\(Shape\(input_ids\), 1, axis=0\), \[0\]\)|Shape\((?:input|token_type)_ids, end=2, start=1\))"
-_COUNTED = r"Cast\(Not\(Equal\(input_ids, (\d+)\)\), to=6\)"
-_SUM = rf"(?:CumSum\({_COUNTED}, 1\)|Cast\(CumSum\(Cast\({_COUNTED}, to=7\), 1, exclusive=0, reverse=0\), to=6\))"
-_POSITIONS = {
-    "bert": re.compile(rf"Slice\(counting\(\d+\), \[0\], {_LENGTH}, \[1\], \[1\]\)"),
-    "roberta": re.compile(rf"Add\(Cast\(Mul\({_SUM}, {_COUNTED}\), to=7\), (\d+)\)"),
-}
+# By operator and its domain.
+_HEAD: Mapping[tuple[str, str], HeadActivation] = {("Tanh", ""): "tanh", ("Gelu", MICROSOFT): "gelu", ("Relu", ""): "relu"}
 _NO_TYPES = re.compile(r"Expand\(Slice\(zeros, .*\)|GatherElements\(Expand\(zeros, .*\)")  # of whatever shape: each is 0
 
 
@@ -70,23 +66,28 @@ class _Walk:
         self.heads, self.widths, self.epsilons = set[int](), set[int](), set[float]()
 
     def parts(self) -> Parts:
-        state, self.hidden = self.head()
+        state, self.hidden, self.active = self.head()
+        self.check_embedding()
         for index in reversed(range(self.layers)):
             state = self.layer(state, index)
         encoder = self.embeddings(state)
         return Parts(encoder, self.products, self.tables, self.tensors)
 
-    def head(self) -> tuple[str, int]:
-        """Dense, tanh, linear with one logit, of the first token. Returns the last layer's state and its width."""
+    def head(self) -> tuple[str, int, HeadActivation]:
+        """Dense, activation, linear with one logit, of the first token. Returns the last state, its width, the activation."""
         logit = self.dense(self.graph.graph.output[0].name, "encoder/logit")
-        dense = self.dense(self.node(logit.input[0], "Tanh").input[0], "encoder/head")
+        active = self.graph.producer(logit.input[0])
+        kind = ("", "") if active is None else (active.op_type, active.domain)
+        if active is None or kind not in _HEAD:
+            raise _UnknownGraph(f"its head has {kind[0] or 'no node'} where they have Tanh, Gelu or Relu ({logit.input[0]})")
+        dense = self.dense(active.input[0], "encoder/head")
         first = self.node(dense.input[0], "Gather")
         if self.numbers(first) != {"axis": 1} or spelled(self.graph, first.input[1]) != "0":
             raise _UnknownGraph("its head reads another token than the first")
         outputs, hidden = self.shape(logit.input[1])
         if outputs != 1 or self.shape(dense.input[1]) != (hidden, hidden):
             raise _UnknownGraph("its head is not one dense layer of its own width and one logit")
-        return first.input[0], hidden
+        return first.input[0], hidden, _HEAD[kind]
 
     def layer(self, state: str, index: int) -> str:
         """The layer whose output is `state`. Returns its input."""
@@ -117,13 +118,13 @@ class _Walk:
         return whole
 
     def embeddings(self, state: str) -> Encoder:
-        """Words, positions and types, added and normalized."""
+        """Words, positions and types, where it has types, added and normalized."""
         total = self.node(self.norm(state, "encoder/norm"), "Add")
-        two = [name for name in total.input if self.graph.producer(name, "Add") is not None]
-        self.expect(len(two) == 1, total)
-        gathers = [*self.graph.producers[two[0]].input, *(name for name in total.input if name != two[0])]
-        rows = dict[str, int]()
-        positions = ""
+        gathers = list[str]()
+        for name in total.input:
+            two = self.graph.producer(name, "Add")
+            gathers += [name] if two is None else two.input
+        rows, roles, positions = {"types": 0}, list[str](), ""
         for name in gathers:
             gather = self.node(name, "Gather")
             ids = spelled(self.graph, gather.input[1])
@@ -133,8 +134,10 @@ class _Walk:
             rows[role], columns = self.shape(gather.input[0])
             self.expect(columns == self.hidden and self.numbers(gather).get("axis", 0) == 0, gather)
             self.tables[name] = f"encoder/{role}"
-        self.expect(len(rows) == len(gathers), total)
-        offset, skipped = _positions(positions)
+            roles.append(role)
+        self.expect(sorted(roles) in (["positions", "words"], ["positions", "types", "words"]), total)
+        if (first := first_position(positions)) is None:
+            raise _UnknownGraph("its positions are found otherwise than BERT's and RoBERTa's")
         self.check_sizes()
         return Encoder(
             layers=self.layers,
@@ -143,9 +146,15 @@ class _Walk:
             epsilon=self.epsilons.pop(),
             positions=rows["positions"],
             types=rows["types"],
-            position_offset=offset,
-            skipped_id=skipped,
+            position_offset=first[0],
+            skipped_id=first[1],
+            head_activation=self.active,
         )
+
+    def check_embedding(self) -> None:
+        for node in self.graph.nodes("Gather"):
+            if node.input[1] == "input_ids" and (width := self.shape(node.input[0])[1]) != self.hidden:
+                raise _UnknownGraph(f"its embedding is {width} wide and its layers {self.hidden}")
 
     def check_sizes(self) -> None:
         for name, found in (("heads", self.heads), ("intermediate sizes", self.widths), ("epsilons", self.epsilons)):
@@ -236,14 +245,3 @@ class _Walk:
     def expect(self, as_expected: bool, node: onnx.NodeProto) -> None:
         if not as_expected:
             raise _UnknownGraph(f"its {node.op_type} is used otherwise than they know ({node.output[0]})")
-
-
-def _positions(ids: str) -> tuple[int, int | None]:
-    """The first token's position, and the id that is not counted."""
-    if _POSITIONS["bert"].fullmatch(ids):
-        return 0, None
-    match = _POSITIONS["roberta"].fullmatch(ids)
-    skipped = {int(id) for id in match.groups() if id} if match else set()
-    if len(skipped) != 1:
-        raise _UnknownGraph("its positions are found otherwise than BERT's and RoBERTa's")
-    return max(skipped) + 1, max(skipped)

@@ -33,7 +33,7 @@ from raskrank_export import ExportReport, export, tracing
 
 NANO_BUNDLE = ROOT / "engine" / "raskrank" / "nano"
 # All run in our kernels, as they do when optimum has traced them.
-NATIVE: tuple[Family, ...] = ("bert", "roberta", "xlm-roberta")
+NATIVE: tuple[Family, ...] = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
 
 
 @pytest.fixture(scope="module")
