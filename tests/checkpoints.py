@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from builders import write_json
+from raskrank.checkpoint import read_checkpoint
+from raskrank.checkpoint.suggestion import SUGGESTION
+from raskrank.errors import CheckpointError
 
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -15,6 +20,15 @@ IDENTITY = "torch.nn.modules.linear.Identity"
 def edit_json(path: Path, updates: Mapping[str, object]) -> None:
     values = json.loads(path.read_text("utf-8")) | updates
     write_json(path, {key: value for key, value in values.items() if value is not ...})
+
+
+def check_refused(folder: Path, message: str) -> None:
+    """Reading it is an error that says `message`, and of a form that is not supported what to use instead."""
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_checkpoint(folder)
+    said = str(caught.value)
+    form = any(part in said for part in ("not supported", "not part of", "code of its own", "odd width", "its modules give"))
+    assert not form or said.endswith(SUGGESTION), said
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], bytes]:

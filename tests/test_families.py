@@ -15,6 +15,7 @@ from checkpoints import edit_json
 from conftest import MAKERS, Tiny
 from exporting import loose_export
 from processes import run_script
+from published import JINA, tiny_published_checkpoint
 from raskrank import Reranker
 from raskrank.activation import sigmoid
 from raskrank.checkpoint import read_checkpoint
@@ -176,7 +177,7 @@ NO_CODE = """
 
     sys.addaudithook(hook)
     for number, checkpoint in enumerate(checkpoints):
-        export(checkpoint, f"{output}/{number}", samples=samples, thresholds=loose)
+        export(checkpoint, f"{output}/{number}", samples=samples, thresholds=loose, accept_license="cc-by-nc-4.0")
         with Reranker.load(f"{output}/{number}") as reranker:
             reranker.verify([("Hvem kan Python?", "Kari kan Python.")])
     assert not broken, broken
@@ -186,9 +187,9 @@ NO_CODE = """
 
 
 def test_no_code_of_a_checkpoint_is_run_and_no_pickle_is_read(tiny: Tiny, tmp_path: Path) -> None:
-    folders = []
-    for family in KINDS:
-        folder = Path(shutil.copytree(tiny.checkpoint(family), tmp_path / family))
+    folders, jina = [], tiny_published_checkpoint(tmp_path / "published", JINA)  # whose tensors have other names
+    for checkpoint in (*map(tiny.checkpoint, KINDS), jina):
+        folder = Path(shutil.copytree(checkpoint, tmp_path / f"copy-{checkpoint.name}"))
         (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
         (folder / "modeling_evil.py").write_text("raise SystemExit('run')")
         folders.append(str(folder))

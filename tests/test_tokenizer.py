@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from tokenizers import Tokenizer, normalizers, processors
@@ -29,7 +29,7 @@ from raskrank_export import export
 from raskrank_export import tokenizer as exporters
 
 EDGE_PAIRS = [("", ""), ("", "a"), ("a", "")]
-FAMILIES: tuple[Family, ...] = ("bert", "xlm-roberta", "roberta", "deberta-v2", "modernbert", "ettin")
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
 def read_tokenizer(checkpoint: Checkpoint, pairs: Sequence[tuple[str, str]]) -> tuple[bytes, Tokenizer]:
