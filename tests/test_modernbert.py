@@ -307,6 +307,14 @@ def test_exported_ranked_and_verified(tiny: Tiny, family: Any, tmp_path: Path) -
     assert parity < 1
 
 
+def test_mean_pooling_is_exported_and_what_no_pass_matched_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    checkpoint = modernbert_checkpoint(tmp_path / "checkpoint", classifier_pooling="mean")
+    report = export(checkpoint, tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE, precision="fp32")
+    assert report.fp32_parity.max_logit_difference < EXACT
+    told = " ".join(str(report).split())
+    assert "not optimized, so a little slower, with the same scores: hoist_first_token: no choice of the first token" in told
+
+
 def test_the_digest_of_the_weights_is_of_the_modules_too(folder: Callable[[Family], Path], tiny: Tiny, tmp_path: Path) -> None:
     ettin = folder("ettin")
     export(ettin, tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE, precision="fp32")
@@ -522,7 +530,7 @@ def test_what_is_not_named_as_that_encoder_is_refused(
 def test_options_of_the_encoders_module_that_change_texts_are_refused(folder: Callable[[Family], Path]) -> None:
     ettin = folder("ettin")
     edit_json(ettin / "sentence_bert_config.json", {"do_lower_case": True})
-    with pytest.raises(CheckpointError, match="do_lower_case is set.*Set it to false, and give texts in lower case"):
+    with pytest.raises(CheckpointError, match=r"do_lower_case is set.*Set it to false, and give texts in lower case"):
         read_checkpoint(ettin)
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnxscript
 import pytest
+import sentence_transformers
 from tokenizers import Tokenizer
 
 from backends import needs_kernels
 from builders import PAIRS, Family
 from checkpoints import edit_json
 from conftest import LOOSE, Tiny
+from exporting import loose_export
 from paths import NANO_CHECKPOINT, ROOT
 from plain import check_plain
 from raskrank import CheckpointError, Reranker
@@ -104,6 +106,16 @@ def test_a_score_depends_on_its_pair_alone(tiny: Tiny, family: Family, precision
         together = reranker.score_pairs(pairs)
         alone = [reranker.score(query, [document])[0] for query, document in pairs]
     np.testing.assert_array_equal(together, np.array(alone, np.float32))
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "modernbert", "ettin"])
+def test_what_sentence_transformers_6_saves_scores_as_it_does(tiny: Tiny, family: Family, tmp_path: Path) -> None:
+    theirs = sentence_transformers.CrossEncoder(str(tiny.checkpoint(family)), device="cpu", local_files_only=True)
+    theirs.save_pretrained(str(tmp_path / "saved"))
+    loose_export(tiny, tmp_path / "bundle", checkpoint=tmp_path / "saved", precision="fp32")
+    expected = theirs.predict(list(PAIRS), batch_size=1, show_progress_bar=False)
+    with Reranker.load(tmp_path / "bundle") as reranker:
+        np.testing.assert_allclose(reranker.score_pairs(PAIRS), expected, rtol=0, atol=1e-4)
 
 
 # What transformers 5 forgets

@@ -108,8 +108,8 @@ def stated_length(folder: Path) -> int | None:
     values = read_json(path)
     if values.get("do_lower_case"):
         raise CheckpointError(
-            f"{path}: do_lower_case is set, which is not supported: it changes texts before the tokenizer. Set it to false, and "
-            "give texts in lower case."
+            f"{path}: do_lower_case is set, which is not supported: it changes texts before the tokenizer. Set it to false, "
+            "and give texts in lower case."
         )
     length = values.get("max_seq_length")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
