@@ -225,7 +225,7 @@ def tiny_published_checkpoint(folder: Path, model: str, *, seed: int = 0, sizes:
         pieces = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
         (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), "utf-8")
         (folder / "tokenizer.json").unlink()
-    config = CONFIGS[model] | sizes | {"vocab_size": tokenizer.get_vocab_size()}
+    config = CONFIGS[model] | dict(sizes) | {"vocab_size": tokenizer.get_vocab_size()}
     if model == ELECTRA:
         config["embedding_size"] = config["hidden_size"]  # as wide as the layers, as published
     if "pooler_hidden_size" in config:

@@ -15,6 +15,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -59,7 +60,8 @@ def checkpoint(model: str, folder: Path) -> Path:
     if model not in MODERNBERT:
         return tiny_published_checkpoint(folder, model, sizes={})
     make = modernbert_checkpoint if model == GTE else modular_checkpoint
-    return make(folder, local_attention=128, **{key: size for key, size in MODERNBERT[model].items() if key != "vocab_size"})
+    sizes: dict[str, Any] = {key: size for key, size in MODERNBERT[model].items() if key != "vocab_size"}
+    return make(folder, local_attention=128, **sizes)
 
 
 def made(model: str, scratch: Path, every: int) -> Path:
