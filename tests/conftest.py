@@ -1,6 +1,7 @@
 """Tiny checkpoints and bundles, made once a session, and folders where a test may change what it likes."""
 
 import functools
+import gc
 import json
 import os
 import shutil
@@ -48,6 +49,14 @@ LONGEST = ("test_kernels", "test_ray", "test_pages", "test_resources", "test_int
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled() -> None:
+    """What is there before a file's tests is left out of garbage collections. Exports make several, and each would look through
+    PyTorch, transformers and thousands of tests: two thirds of the time of a tiny export."""
+    gc.collect()
+    gc.freeze()
 
 
 MAKERS: Mapping[Family, Callable[..., Path]] = {"modernbert": modernbert_checkpoint, "ettin": modular_checkpoint}

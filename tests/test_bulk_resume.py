@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +19,8 @@ from command import DEADLINE, INTERRUPTIBLE, error_line
 from pairs import journal, parts, read_jsonl, rows, states, write_jsonl
 from paths import ROOT
 from raskrank.bulk.journal import NAME, Journal
+from raskrank.bulk.summary import Summary
+from raskrank.cli import score
 from raskrank.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("no_surroundings")
@@ -222,6 +226,50 @@ def test_a_full_disk_leaves_no_half_a_part(many: Path, whole: dict[str, bytes], 
     assert [path for path in out.iterdir() if path.name.startswith(".")] == []
     assert main(["score", str(many), str(out), "--part-rows", "100"]) == 0
     assert {part.name: part.read_bytes() for part in parts(out)} == whole
+
+
+def test_progress_without_a_terminal_is_a_line_a_minute_with_the_rate_of_this_run_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(score, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    lines = score._Lines(10_000, done=4_000)
+    for seconds, scored in ((59.0, 1_000), (1.0, 200), (59.0, 0), (11.0, 220)):
+        now[0] += seconds
+        lines.advance(scored)
+    assert capsys.readouterr().err.splitlines() == [
+        "raskrank: 5,200 of 10,000 pairs, 20.0/s, 4 min 00 s left",
+        "raskrank: 5,420 of 10,000 pairs, 10.9/s, 6 min 59 s left",
+    ]
+
+
+def test_the_progress_of_a_run_counts_every_row_once(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, out = ["score", str(pairs), str(tmp_path / "out"), *SMALL], tmp_path / "out"
+    assert main(command) == 0
+    for part in parts(out)[:2]:
+        part.unlink()
+    monkeypatch.setattr(score, "SAID_EVERY", 0.0)
+    capsys.readouterr()
+    assert main(command) == 0
+    said = re.findall(r"^raskrank: (\d+) of 50 pairs, [\d,.]+/s, (.+) left$", capsys.readouterr().err, re.MULTILINE)
+    counts = [int(count) for count, _ in said]
+    assert counts == sorted(counts)
+    assert (min(counts) > 30, said[-1]) == (True, ("50", "0.0 s"))
+
+
+def test_the_summary_says_what_a_million_pairs_cost() -> None:
+    summary = Summary(
+        parts=3, pairs=5_000, unscored=1, truncated=2, tokens=800_000, earlier_parts=1, seconds=36.0, price_per_hour=0.4
+    )
+    assert str(summary).splitlines() == [
+        "5,000 pairs, 800,000 tokens, 36.0 s: 138.9 pairs/s",
+        "parts: 3 written, 1 done before",
+        "2 pairs were too long to be read to their ends",
+        "1 rows have no text, or no number for a score: theirs is null",
+        "a million such pairs: 2.00 hours of this machine, at 0.4 an hour 0.80",
+    ]
 
 
 def test_the_journal_says_what_the_summary_adds_up(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,7 @@ def follow(message: str, folder: Path) -> Path:
     return folder.joinpath(*shlex.split(found[2]))
 
 
-@pytest.mark.parametrize("place", ["folder", "folder with a quote' and a space", "hub"])
+@pytest.mark.parametrize("place", ["folder with a quote' and a space", "hub"])
 def test_what_a_message_suggests_for_pickles_works(
     copy: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

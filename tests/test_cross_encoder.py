@@ -250,6 +250,14 @@ def test_its_attributes(model: CrossEncoder, nano: Reranker) -> None:
     assert (model.num_labels, model.device, model.reranker) == (1, "cpu", nano)
 
 
+@pytest.mark.parametrize("name", ["max_length", "max_seq_length"])
+def test_a_length_that_is_set_later_must_be_the_bundles_too(model: CrossEncoder, name: str) -> None:
+    setattr(model, name, model.reranker.info().max_length)
+    with pytest.raises(InputError, match=r"^max_length: this bundle reads 512 tokens; export one with --max-length$"):
+        setattr(model, name, 256)
+    assert getattr(model, name) == 512
+
+
 def test_a_progress_bar_is_shown_where_it_is_asked_for(model: CrossEncoder, capsys: pytest.CaptureFixture[str]) -> None:
     model.predict(PAIRS)
     model.predict([], show_progress_bar=True)

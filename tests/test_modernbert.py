@@ -16,10 +16,9 @@ from builders import PAIRS, Family, write_json
 from checkpoints import drop_tensors, edit_json
 from conftest import LOOSE, Tiny
 from modernbert import CLASSIFIER, as_transformers_5, edit_module, modernbert_checkpoint, modular_checkpoint
-from processes import run_script
 from published import GTE, MODERNBERT, MODERNBERT_PARAMETERS
 from raskrank import Reranker
-from raskrank.checkpoint import read_checkpoint
+from raskrank.checkpoint import Checkpoint, read_checkpoint
 from raskrank.checkpoint.modernbert import classifier_tensors, encoder_tensors
 from raskrank.checkpoint.modules import Dense, Head, Norm
 from raskrank.checkpoint.registry import known, known_models
@@ -27,14 +26,17 @@ from raskrank.encoding import EncodedPair
 from raskrank.errors import CheckpointError, Incompatible, NotACrossEncoder, ParityError
 from raskrank.gate import MIN_ROUNDING
 from raskrank.torch_backend import TorchBackend, quiet
-from raskrank_export import export, modernbert
-from raskrank_export.graph import LeanGraph, lean_graph, save
+from raskrank_export import export
+from raskrank_export.graph import LeanGraph, make_graph, save
 from raskrank_export.progress import Silent
 from raskrank_export.rounding import fp32_rounding
+from raskrank_export.written import WRITERS, modernbert
+from raskrank_export.written.writer import GraphWriter
 
 # One block, its neighbours, several; with a window of 16 tokens and blocks of 16, whole up to 64.
 LENGTHS = (1, 2, 15, 16, 17, 63, 64, 65, 79, 80, 81, 127, 128)
 EXACT = 2e-5  # the same sums in another order, of logits of up to 8
+PASSES = {"drop_mask": 4, "merge_projections": 4, "hoist_first_token": 1, "local_attention": 2}
 BIASED = {"attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True}
 
 
@@ -56,11 +58,10 @@ def run(model: onnx.ModelProto | Path, ids: Any, *outputs: str) -> Any:
     return session.run([*outputs] or None, {"input_ids": ids})[0]
 
 
-def graphs(folder: Path, scratch: Path) -> tuple[TorchBackend, Path, LeanGraph]:
+def graph_of(folder: Path) -> tuple[TorchBackend, LeanGraph]:
+    """The reference, and what is written of it beside the checkpoint."""
     checkpoint = read_checkpoint(folder)
-    backend = TorchBackend(checkpoint)
-    file = modernbert.write_graph(backend.model, checkpoint, scratch)
-    return backend, file, lean_graph(file, checkpoint)
+    return TorchBackend(checkpoint), make_graph(TorchBackend(checkpoint), checkpoint, folder.with_name("scratch"))
 
 
 # What a folder says
@@ -197,62 +198,66 @@ def test_what_fp32_rounds_is_measured(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "passes", "left"),
+    ("changes", "layers", "first_alone", "in_blocks"),
     [
-        ({}, (1, 4, 2), 0),
-        ({"classifier_pooling": "mean"}, (0, 4, 2), 1),
-        ({"num_hidden_layers": 3}, (1, 3, 1), 0),  # the last layer is local: its one query needs no blocks
-        ({"num_hidden_layers": 3, "classifier_pooling": "mean", "hidden_activation": "silu"}, (0, 3, 2), 1),
-        ({"num_hidden_layers": 1, "classifier_activation": "relu"}, (1, 1, 0), 0),
-        ({"global_attn_every_n_layers": 1, "hidden_activation": "gelu_pytorch_tanh"}, (1, 4, 0), 0),
-        ({"local_attention": 2, "hidden_activation": "quick_gelu", "classifier_activation": "tanh"}, (1, 4, 2), 0),
-        ({"local_attention": 40, "norm_eps": 1e-3}, (1, 4, 2), 0),
-        (BIASED, (1, 0, 2), 4),
+        ({}, 4, 1, 2),
+        ({"classifier_pooling": "mean"}, 4, 0, 2),
+        ({"num_hidden_layers": 3}, 3, 1, 1),  # the last layer is local: its one query needs no blocks
+        ({"num_hidden_layers": 3, "classifier_pooling": "mean", "hidden_activation": "silu"}, 3, 0, 2),
+        ({"num_hidden_layers": 2, "local_attention": 1}, 2, 1, 0),
+        ({"num_hidden_layers": 1, "classifier_activation": "relu"}, 1, 1, 0),
+        ({"global_attn_every_n_layers": 1, "hidden_activation": "gelu_pytorch_tanh"}, 4, 1, 0),
+        ({"local_attention": 2, "hidden_activation": "quick_gelu", "classifier_activation": "tanh"}, 4, 1, 2),
+        ({"local_attention": 7, "hidden_activation": "sigmoid"}, 4, 1, 2),
+        ({"local_attention": 40, "norm_eps": 1e-3}, 4, 1, 2),
+        ({"local_attention": 41, "hidden_activation": "relu"}, 4, 1, 2),
+        (BIASED, 4, 1, 2),
+        (BIASED | {"num_hidden_layers": 3}, 3, 1, 1),
     ],
-    ids=["cls", "mean", "local", "local-mean", "one", "global", "narrow", "wide", "biased"],
-)
-def test_graph_and_passes_are_exact(tmp_path: Path, changes: dict[str, Any], passes: tuple[int, ...], left: int) -> None:
-    backend, plain, lean = graphs(modernbert_checkpoint(tmp_path / "checkpoint", **changes), tmp_path / "plain")
-    assert tuple(lean.passes.values()) == passes
-    assert [*lean.passes] == ["hoist_first_token", "merge_projections", "local_attention"]
-    assert len(lean.left) == left
+    ids=["cls", "mean", "local", "local-mean", "itself", "one", "global", "narrow", "odd", "wide", "wide-odd", "biased",
+         "biased-local"],
+)  # fmt: skip
+def test_the_graph_is_exact_and_lean(
+    tmp_path: Path, changes: dict[str, Any], layers: int, first_alone: int, in_blocks: int
+) -> None:
+    backend, lean = graph_of(modernbert_checkpoint(tmp_path / "checkpoint", **changes))
+    everywhere = {"drop_mask": layers, "merge_projections": layers, "hoist_first_token": first_alone}
+    assert lean.passes == everywhere | ({"local_attention": in_blocks} if in_blocks else {})
+    assert [name.partition(":")[0] for name in lean.left] == ([] if first_alone else ["hoist_first_token"])
     assert lean.inputs == ("input_ids",)
     assert isinstance(lean.kernels, str)
-    onnx.checker.check_model(lean.model)
-    for length in LENGTHS:
-        ids = ids_of(length)
-        expected, before, after = backend.logits(ids, ids), run(plain, ids)[:, 0], run(lean.model, ids)[:, 0]
-        np.testing.assert_allclose(before, expected, rtol=0, atol=EXACT)
-        np.testing.assert_allclose(after, before, rtol=0, atol=EXACT)
-        alone = np.concatenate([run(lean.model, ids[row : row + 1])[:, 0] for row in range(len(ids))])
-        assert after.tobytes() == alone.tobytes()
+    assert_exact(backend, lean.model)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_the_graph_of_modules_is_exact(tmp_path: Path, pooling: str) -> None:
-    backend, plain, lean = graphs(modular_checkpoint(tmp_path / "checkpoint", pooling=pooling), tmp_path / "plain")
-    assert lean.passes == {"hoist_first_token": int(pooling == "cls"), "merge_projections": 4, "local_attention": 2}
+    backend, lean = graph_of(modular_checkpoint(tmp_path / "checkpoint", pooling=pooling))
+    assert lean.passes["hoist_first_token"] == (pooling == "cls")
+    assert_exact(backend, lean.model)
+
+
+def assert_exact(backend: TorchBackend, model: onnx.ModelProto) -> None:
+    """Of every length what the reference says, and of a pair among others the same bits as of the pair alone."""
+    onnx.checker.check_model(model)
     for length in LENGTHS:
         ids = ids_of(length)
-        expected = backend.logits(ids, ids)
-        np.testing.assert_allclose(run(plain, ids)[:, 0], expected, rtol=0, atol=EXACT)
-        np.testing.assert_allclose(run(lean.model, ids)[:, 0], expected, rtol=0, atol=EXACT)
+        found = run(model, ids)[:, 0]
+        np.testing.assert_allclose(found, backend.logits(ids, ids), rtol=0, atol=EXACT)
+        alone = np.concatenate([run(model, ids[row : row + 1])[:, 0] for row in range(len(ids))])
+        assert found.tobytes() == alone.tobytes()
 
 
 @pytest.mark.slow
 def test_long_texts_are_exact(tmp_path: Path) -> None:
     # As the smallest Ettin.
     sizes: dict[str, Any] = {"num_hidden_layers": 7, "hidden_size": 256, "intermediate_size": 384, "local_attention": 128}
-    checkpoint = modernbert_checkpoint(tmp_path / "checkpoint", max_position_embeddings=8192, **sizes)
-    backend, plain, lean = graphs(checkpoint, tmp_path / "plain")
+    backend, lean = graph_of(modernbert_checkpoint(tmp_path / "checkpoint", max_position_embeddings=8192, **sizes))
     (tmp_path / "lean").mkdir()
     save(lean.model, tmp_path / "lean")
     for length in (256, 257, 2048, 8191, 8192):
         ids = ids_of(length, 1)
-        expected = backend.logits(ids, ids)
-        np.testing.assert_allclose(run(tmp_path / "lean" / "model.onnx", ids)[:, 0], expected, rtol=0, atol=1e-4)
-        if length < 8000:  # a mask over all keys takes gigabytes
-            np.testing.assert_allclose(run(plain, ids)[:, 0], expected, rtol=0, atol=1e-4)
+        found = run(tmp_path / "lean" / "model.onnx", ids)[:, 0]
+        np.testing.assert_allclose(found, backend.logits(ids, ids), rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -261,13 +266,13 @@ def test_the_published_width_is_exported(tiny: Tiny, tmp_path: Path) -> None:
     checkpoint = modernbert_checkpoint(tmp_path / "gte", **sizes, vocab_size=50368, local_attention=128)
     report = export(checkpoint, tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE, max_length=2048)
     assert report.manifest.parameters == 149_605_633
-    assert report.manifest.recipe.passes == {"hoist_first_token": 1, "merge_projections": 22, "local_attention": 14}
+    assert report.manifest.recipe.passes == PASSES | {"drop_mask": 22, "merge_projections": 22, "local_attention": 14}
     assert report.fp32_parity.max_logit_difference < 1e-4
     assert report.bundle_bytes < 1.06 * report.manifest.parameters
 
 
 def test_local_attention_is_computed_in_blocks(tmp_path: Path) -> None:
-    _, _, lean = graphs(modernbert_checkpoint(tmp_path / "checkpoint"), tmp_path / "plain")
+    _, lean = graph_of(modernbert_checkpoint(tmp_path / "checkpoint"))
     mask = next(node.input[5] for node in lean.model.graph.node if node.op_type == "MultiHeadAttention" and len(node.input) > 5)
     lean.model.graph.output.append(onnx.helper.make_tensor_value_info(mask, onnx.TensorProto.FLOAT, None))
     # Pairs times blocks, 1, queries of a block, keys that they meet: whole up to 64 tokens, then 16 queries and 32 keys.
@@ -275,16 +280,16 @@ def test_local_attention_is_computed_in_blocks(tmp_path: Path) -> None:
         assert run(lean.model, ids_of(length), mask).shape == shape
 
 
-def test_a_mask_that_is_no_window_stays_as_it_is(tmp_path: Path) -> None:
-    from raskrank_export.passes.local_attention import local_attention
-
-    _, plain, _ = graphs(modernbert_checkpoint(tmp_path / "checkpoint"), tmp_path / "plain")
-    model = onnx.load(str(plain))
-    distance = next(node for node in model.graph.node if node.op_type == "Abs")
-    distance.op_type = "Neg"  # every key after the query is seen, and no window
-    before = run(model, ids_of(100))
-    assert local_attention(model) == 0
-    assert run(model, ids_of(100)).tobytes() == before.tobytes()
+@pytest.mark.parametrize(("layers", "rows"), [(4, 100), (3, 9)])
+def test_the_last_layer_computes_what_the_first_token_sees(tmp_path: Path, layers: int, rows: int) -> None:
+    # A global layer's keys are all tokens; a local one's, with a window of 16, itself and 8 more.
+    _, lean = graph_of(modernbert_checkpoint(tmp_path / "checkpoint", num_hidden_layers=layers))
+    last = [node for node in lean.model.graph.node if node.op_type == "MultiHeadAttention"][-1]
+    query, key = last.input[:2]
+    lean.model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in (query, key)
+    )
+    assert [run(lean.model, ids_of(100), name).shape[1] for name in (query, key)] == [1, rows]
 
 
 # Exported
@@ -295,7 +300,7 @@ def test_exported_ranked_and_verified(tiny: Tiny, family: Any, tmp_path: Path) -
     report = export(tiny.checkpoint(family), tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE)
     manifest = report.manifest
     assert (manifest.precision, manifest.recipe.scheme, manifest.encoder) == ("int8", "row", None)
-    assert manifest.recipe.passes == {"hoist_first_token": 1, "merge_projections": 4, "local_attention": 2}
+    assert manifest.recipe.passes == PASSES
     assert report.fp32_parity.max_logit_difference < EXACT
     assert report.climb is not None
     assert (report.climb.passed.products, report.climb.passed.embeddings) == (17, 1)  # 4 each, and the last query's own
@@ -325,48 +330,13 @@ def test_the_digest_of_the_weights_is_of_the_modules_too(folder: Callable[[Famil
 def test_a_graph_of_another_layout_fails_the_gate(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, float]
 ) -> None:
-    right = modernbert._Encoder.__init__
+    def spoiled(writer: GraphWriter, checkpoint: Checkpoint) -> str:
+        return modernbert.write(writer, replace(checkpoint, config={**checkpoint.config, **wrong}))
 
-    def spoiled(self: Any, graph: Any, weights: Any, checkpoint: Any) -> None:
-        config = dict(checkpoint.config) | wrong
-        right(self, graph, weights, replace(checkpoint, config=config))
-
-    monkeypatch.setattr(modernbert._Encoder, "__init__", spoiled)
+    monkeypatch.setitem(WRITERS, CLASSIFIER, spoiled)
     with pytest.raises(ParityError, match="Nothing was written"):
         export(tiny.checkpoint("modernbert"), tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE, precision="fp32")
     assert not (tmp_path / "bundle").exists()
-
-
-TRAPS = ("pytorch_model.bin", "modeling_own.py", "2_Dense/pytorch_model.bin", "2_Dense/dense.py")
-EXPORT = """
-    import os, sys
-    opened = set()
-    def hook(event, arguments):
-        if event == "open" and isinstance(arguments[0], str):
-            opened.add(os.path.realpath(arguments[0]))
-        assert event != "pickle.find_class", "a pickle is read"
-    sys.addaudithook(hook)
-    from raskrank.cli.main import main
-
-    checkpoint, samples, bundle, *traps = sys.argv[1:]
-    assert main(["export", checkpoint, bundle, "--min-tau", "-1", "--max-drift", "1", "--samples", samples]) == 0
-    assert os.path.realpath(os.path.join(checkpoint, "config.json")) in opened  # else the hook sees nothing
-    assert not opened & {os.path.realpath(os.path.join(checkpoint, trap)) for trap in traps}
-    assert "sentence_transformers" not in sys.modules
-"""
-
-
-@pytest.mark.parametrize("family", ["modernbert", "ettin"])
-def test_no_code_and_no_pickle_of_a_checkpoint_is_opened(
-    folder: Callable[[Family], Path], tiny: Tiny, tmp_path: Path, family: Family
-) -> None:
-    checkpoint = folder(family)
-    (checkpoint / "2_Dense").mkdir(exist_ok=True)
-    for trap in TRAPS:
-        (checkpoint / trap).write_bytes(b"not to be opened")
-    arguments = (str(checkpoint), str(tiny.samples), str(tmp_path / "bundle"))
-    run_script(tmp_path, EXPORT, *arguments, *TRAPS, deadline=200, silent=False, warnings=())
-    assert (tmp_path / "bundle" / "manifest.json").is_file()
 
 
 # Refused

@@ -36,6 +36,9 @@ def refused(body: object, **more: Any) -> Problem:
         (TEI, "/v1/rerank", Dialect.TEXTS),
         (BODY, "/rerank", Dialect.RESULTS),
         (BODY, "/v2/rerank", Dialect.RESULTS),
+        (BODY, "/infinity/rerank", Dialect.INFINITY),
+        (TEI, "/infinity/rerank", Dialect.TEXTS),
+        (None, "/infinity/rerank", Dialect.INFINITY),
         ({**BODY, "top_k": 1}, "/v1/rerank", Dialect.DATA),
         ({**BODY, "truncation": True}, "/v1/rerank", Dialect.DATA),
         ({**BODY, "truncation": True, "top_n": 3}, "/v1/rerank", Dialect.RESULTS),
@@ -227,8 +230,28 @@ def test_a_threshold_leaves_out_what_is_below_it() -> None:
     assert answer(score_threshold=2.0)["results"] == []
 
 
-def test_errors_have_what_readers_of_each_dialect_look_for() -> None:
-    problem = Problem(429, "too much")
-    assert replies.error(problem, Dialect.TEXTS) == {"error": "too much", "error_type": "Overloaded"}
-    body: Any = replies.error(problem, Dialect.RESULTS)
+def test_a_ranking_in_the_form_of_infinity() -> None:
+    body, others = answer(dialect=Dialect.INFINITY, return_texts=True), answer(return_texts=True)
+    assert [row["document"] for row in body["results"]] == ["lengre", "en"]
+    assert [row["document"] for row in answer(dialect=Dialect.INFINITY)["results"]] == [None, None]
+    for row in (*body["results"], *others["results"]):
+        del row["document"]
+    assert body["results"] == others["results"]
+    assert body.keys() == others.keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        *((status, "Validation") for status in (400, 401, 408, 413, 422)),
+        *((status, "Backend") for status in (424, 500, 504)),
+        *((429, "Overloaded"), (503, "Unhealthy")),
+    ],
+)
+def test_errors_have_teis_names_in_its_dialect(status: int, name: str) -> None:
+    assert replies.error(Problem(status, "why"), Dialect.TEXTS) == {"error": "why", "error_type": name}
+
+
+def test_errors_have_what_readers_of_other_dialects_look_for() -> None:
+    body: Any = replies.error(Problem(429, "too much"), Dialect.RESULTS)
     assert (body["message"], body["error"]["message"], body["error"]["code"]) == ("too much", "too much", 429)

@@ -146,6 +146,19 @@ def test_bar_counts_what_several_threads_advance() -> None:
     assert stream.getvalue().endswith("\r")  # and it is wiped
 
 
+def test_a_bar_of_a_run_that_goes_on_shows_all_that_is_done_its_own_rate_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = Tty()
+    with Bar("scoring", 100, stream, done=40, rate=True) as bar:
+        begin = bar._bar.start_t
+        monkeypatch.setattr(bar._bar, "_time", lambda: begin + 10.0)
+        bar.advance(30)
+        shown = stream.getvalue().rsplit("\r", 1)[-1]
+    assert shown.split()[0] == "scoring"
+    assert shown.split()[-4:] == ["70/100,", "3.00/s,", "00:10", "left"]
+
+
 def test_steps_leave_a_line_each() -> None:
     stream = Tty()
     steps = Steps(stream)

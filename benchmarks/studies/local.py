@@ -6,13 +6,14 @@
 The graph is that of a ModernBERT of published width with seeded weights, int8 by rows, in onnxruntime on one thread. Each
 figure is of a fresh process: seconds of CPU of the fastest run, which what else runs on the machine changes least, and MB that
 runs take at most beside what is loaded, and reserve of address space. --blocks leaves out the mask over all keys, which takes
-gigabytes at 8,192 tokens. --whole-blocks N: up to so many blocks' tokens are one block, as the pass has it by default; 0 shows
-what blocks of short pairs cost. --optimum puts what optimum exports of transformers' own class beside it, and our graph in
-fp32. Memory is read from /proc, so that this runs on Linux.
+gigabytes at 8,192 tokens. --whole-blocks N: up to so many blocks' tokens are one block; 0 shows what blocks of short pairs
+cost. --optimum puts what optimum exports of transformers' own class beside it, and our graph in fp32. Memory is read from
+/proc, so that this runs on Linux.
 """
 
 import argparse
 import tempfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,6 @@ from raskrank.checkpoint import Checkpoint
 from raskrank.checkpoint.modernbert import CLASSIFIER, MODEL_TYPE, classifier_tensors
 from raskrank.manifest import MODEL
 from raskrank.onnx_backend import make_session, session_options
-from raskrank_export.passes.local_attention import WHOLE_BLOCKS
 
 SIZES = {  # layers, hidden size, heads, intermediate size
     "17m": (7, 256, 4, 384),
@@ -62,30 +62,25 @@ def checkpoint(size: str) -> Checkpoint:
     return described(CLASSIFIER, MODEL_TYPE, config, epsilon=1e-5, max_length=8192, pad_id=50283)
 
 
-def write_graphs(size: str, folder: Path, names: set[str], whole_blocks: int) -> None:
+def write_graphs(size: str, folder: Path, names: Iterable[str], whole_blocks: int | None) -> None:
     """Graphs into folders of their names: in int8 with local attention in "blocks" and with a "mask", in "fp32", "optimum"."""
-    from raskrank_export import graph, modernbert
-    from raskrank_export.passes import MODERNBERT_PASSES
-    from raskrank_export.passes.local_attention import local_attention
+    from raskrank_export import graph
     from raskrank_export.quantization import Quantization
     from raskrank_export.quantize import quantize
-    from raskrank_export.tensors import read_light
+    from raskrank_export.written import local_attention, write_graph
 
+    usual = local_attention.WHOLE_BLOCKS if whole_blocks is None else whole_blocks
     published = checkpoint(size)
     weights = seeded_weights(classifier_tensors(published.config))
     model: Any = SimpleNamespace(state_dict=lambda: weights)
-    plain = modernbert.write_graph(model, published, folder / "plain")
-    if "optimum" in names:
-        _write_optimum(published, weights, folder / "optimum")
-    for name in names - {"optimum"}:
-        made = read_light(plain)
-        for transform in MODERNBERT_PASSES[:-1]:
-            transform(made)
-        if name != "mask":
-            local_attention(made, whole_blocks=whole_blocks)
+    for name in names:
+        if name == "optimum":
+            _write_optimum(published, weights, folder / name)
+            continue
+        local_attention.WHOLE_BLOCKS = max(TOKENS) if name == "mask" else usual
+        made = write_graph(model, published, folder / name).model
         if name != "fp32":
             quantize(made, Quantization(scheme="row"))
-        (folder / name).mkdir()
         graph.save(made, folder / name)
 
 
@@ -114,7 +109,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
     parser.add_argument("--blocks", action="store_true", help="without the mask over all keys")
     parser.add_argument("--optimum", action="store_true")
-    parser.add_argument("--whole-blocks", type=int, default=WHOLE_BLOCKS)
+    parser.add_argument("--whole-blocks", type=int)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:
@@ -123,7 +118,7 @@ def main() -> None:
     print(f"{'':8} {'tokens':>7} {'seconds':>9} {'ms a token':>11} {'MB of runs':>11} {'MB reserved':>12}")
     names = ["blocks", *([] if options.blocks else ["mask"]), *(["fp32", "optimum"] if options.optimum else [])]
     with tempfile.TemporaryDirectory() as scratch:
-        write_graphs(options.size, Path(scratch), {*names}, options.whole_blocks)
+        write_graphs(options.size, Path(scratch), names, options.whole_blocks)
         for tokens in options.tokens:
             for name in names:
                 graph = f"{scratch}/{name}"

@@ -63,7 +63,7 @@ def write_graph(model: str, folder: Path) -> None:
     published = checkpoint(model)
     weights = seeded_weights(expected_tensors(published.architecture, published.numbers))
     made: Any = SimpleNamespace(state_dict=lambda: weights)
-    graph = write(made, published, folder / "scratch")
+    graph = write(made, published, folder / "scratch").model
     quantize(graph, Quantization(scheme="row"))
     save(graph, folder)
 

@@ -1,7 +1,8 @@
-"""From a PyTorch model to the graph of a bundle: traced, with onnxruntime's fusions, or a graph of our own; then our passes."""
+"""From a PyTorch model to the graph of a bundle: written, or traced, with onnxruntime's fusions and our passes."""
 
 import gc
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,17 +10,15 @@ import numpy as np
 import onnx
 
 from raskrank.checkpoint import Checkpoint
-from raskrank.checkpoint.modernbert import MODEL_TYPE as MODERNBERT
 from raskrank.errors import ExportError, ParityError
 from raskrank.gate import ADVICE
 from raskrank.manifest import MODEL, WEIGHTS
 from raskrank.onnx_backend import MAX_LENGTH
 from raskrank.torch_backend import TorchBackend
-from raskrank_export import modernbert
 from raskrank_export.encoder import Parts, find_encoder
 from raskrank_export.fuse_attention import fuse_attention
-from raskrank_export.passes import MODERNBERT_PASSES, PASSES
-from raskrank_export.passes.drop_mask import MASK_INPUT, drop_mask
+from raskrank_export.passes import PASSES
+from raskrank_export.passes.drop_mask import MASK_INPUT
 from raskrank_export.passes.edit import MICROSOFT
 from raskrank_export.passes.hoist_first_token import hoist_first_token
 from raskrank_export.passes.merge_projections import merge_projections, unmerged
@@ -34,14 +33,11 @@ _FUSED = {
     **dict.fromkeys(("gelu_accurate", "gelu_fast", "gelu_new", "gelu_python_tanh", "gelu_pytorch_tanh"), "FastGelu"),
     "quick_gelu": "QuickGelu",
 }
-# What holds of a graph that is written, of all layers or of the last, by the names of the passes that make it so elsewhere.
-_HOIST, _ALL = hoist_first_token.__name__, (drop_mask.__name__, merge_projections.__name__)
 
 
 class LeanGraph(NamedTuple):
-    """passes: how many layers each pass changed. left: what a pass did not match, and left right but slower, by name.
-
-    kernels: the parts that our own kernels know it by, or why they do not.
+    """passes: how many layers each pass changed, or, of a graph that is written, in how many the same holds. left: what a pass
+    did not match, and left right but slower, by name. kernels: the parts that our own kernels know it by, or why they do not.
     """
 
     model: onnx.ModelProto
@@ -60,30 +56,24 @@ def make_graph(backend: TorchBackend, checkpoint: Checkpoint, folder: Path) -> L
     Its large tensors are read from `folder`, which must stay until the graph is saved.
     """
     if checkpoint.architecture not in WRITERS:
-        if checkpoint.model_type == MODERNBERT:
-            file = modernbert.write_graph(backend.model, checkpoint, folder)
-        else:
-            file = export_model(backend.model, folder, checkpoint.relevant)
+        file = export_model(backend.model, folder, checkpoint.relevant)
         backend.close()
         gc.collect()  # the tracing leaves the model, and so all of its weights, in cycles
         return lean_graph(file, checkpoint)
-    graph = write_graph(backend.model, checkpoint, folder)
+    model, layers = write_graph(backend.model, checkpoint, folder)
     backend.close()
-    onnx.helper.set_model_props(graph, {MAX_LENGTH: str(checkpoint.max_length)})
-    holds = dict.fromkeys(_ALL, checkpoint.layers) | {_HOIST: 1}
-    return LeanGraph(graph, holds, (), f"they do not know {checkpoint.architecture}")
+    return _whole(model, checkpoint, layers, (), f"they do not know {checkpoint.architecture}")
 
 
 def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
-    """A graph that was traced, or that of a ModernBERT, after every pass.
+    """A graph that was traced, after every pass.
 
     Its large tensors are read from `file`'s folder, which must stay until the graph is saved. Raises ExportError if
     onnxruntime did not fuse every attention and norm.
     """
-    own = checkpoint.model_type == MODERNBERT
-    model = read_light(file) if own else _fuse(file, checkpoint)
+    model = _fuse(file, checkpoint)
     kinds = Counter(node.op_type for node in model.graph.node)
-    passes = {transform.__name__: transform(model) for transform in (MODERNBERT_PASSES if own else PASSES)}
+    passes = {transform.__name__: transform(model) for transform in PASSES}
     share_weights(model)
     if any(entry.name == MASK_INPUT for entry in model.graph.input):
         raise ExportError(
@@ -94,10 +84,16 @@ def lean_graph(file: Path, checkpoint: Checkpoint) -> LeanGraph:
     if kinds[_FUSED.get(activation, "")] < checkpoint.layers and activation in _FUSED:
         left.append(f"fusion of {activation}: several operators in some layers")
     left += [f"{merge_projections.__name__}: {name}" for name in unmerged(model)]
+    return _whole(model, checkpoint, passes, left, find_encoder(model))
+
+
+def _whole(
+    model: onnx.ModelProto, checkpoint: Checkpoint, passes: dict[str, int], left: Sequence[str], kernels: Parts | str
+) -> LeanGraph:
     if not passes[hoist_first_token.__name__]:
-        left.append(f"{hoist_first_token.__name__}: no choice of the first token above an attention")
+        left = *left, f"{hoist_first_token.__name__}: no choice of the first token above an attention"
     onnx.helper.set_model_props(model, {MAX_LENGTH: str(checkpoint.max_length)})
-    return LeanGraph(model, passes, tuple(left), find_encoder(model))
+    return LeanGraph(model, passes, tuple(left), kernels)
 
 
 def check_epsilons(model: onnx.ModelProto, checkpoint: Checkpoint) -> None:

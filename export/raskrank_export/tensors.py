@@ -123,14 +123,9 @@ def _placed(tensors: Iterable[onnx.TensorProto], stream: BinaryIO, location: str
         if array.nbytes < MIN_EXTERNAL_BYTES and not tensor.name.startswith(PREFIX):  # the kernels read from the file alone
             yield tensor
             continue
-        yield external(tensor.name, array, stream, location)
-
-
-def external(name: str, array: npt.NDArray[np.generic], stream: BinaryIO, location: str) -> onnx.TensorProto:
-    """Append the array to the file `location`, open as `stream`. Returns the tensor that stands for it."""
-    placed = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
-    _refer(placed, location, _write(stream, np.ascontiguousarray(array).data.cast("B")), array.nbytes)
-    return placed
+        placed = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=array.shape)
+        _refer(placed, location, _write(stream, np.ascontiguousarray(array).data.cast("B")), array.nbytes)
+        yield placed
 
 
 def _write(stream: BinaryIO, data: bytes | memoryview) -> int:

@@ -9,6 +9,7 @@ import pytest
 from haystack import Document, Pipeline, component
 from haystack.core.errors import DeserializationError
 
+from applications.loops import ticks
 from applications.texts import BEST, LONG, QUERY, TEXTS
 from raskrank import Cascade, ClosedError, InputError, Reranker, Windows
 from raskrank.activation import sigmoid
@@ -147,6 +148,11 @@ def test_without_blocking_it_gives_the_same(reranker: Reranker, documents: list[
         call: dict[str, Any] = {"query": QUERY, "documents": documents, **options}
         assert asyncio.run(ranker.run_async(**call)) == ranker.run(**call)
     assert asyncio.run(ranker.run_async(query=QUERY, documents=[])) == {"documents": []}
+
+
+def test_the_loop_goes_on_while_it_ranks(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [Document(content=f"{number} {LONG}") for number in range(80)]
+    assert ticks(RaskrankRanker(reranker).run_async(query=QUERY, documents=many), monkeypatch) > 3
 
 
 @component

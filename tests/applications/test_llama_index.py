@@ -18,6 +18,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
+from applications.loops import ticks
 from applications.texts import BEST, LONG, QUERY, TEXTS
 from raskrank import Cascade, InputError, Ranking, Reranker, Windows
 from raskrank.integrations.llama_index import RaskrankRerank
@@ -151,6 +152,11 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any]) -> None:
 def test_without_blocking_it_gives_the_same(reranker: Reranker, nodes: list[NodeWithScore]) -> None:
     rerank = RaskrankRerank(bundle=reranker, top_n=4)
     assert asyncio.run(rerank.apostprocess_nodes(nodes, query_str=QUERY)) == rerank.postprocess_nodes(nodes, query_str=QUERY)
+
+
+def test_the_loop_goes_on_while_it_ranks(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [NodeWithScore(node=TextNode(text=f"{number} {LONG}")) for number in range(80)]
+    assert ticks(RaskrankRerank(bundle=reranker).apostprocess_nodes(many, query_str=QUERY), monkeypatch) > 3
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])

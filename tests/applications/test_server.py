@@ -18,7 +18,7 @@ from raskrank import Reranker
 from raskrank.server.serve import listen
 from serving import BEST, DEADLINE, DOCUMENTS, QUERY, Answer, Server, serving
 
-PATHS = ("/rerank", "/v1/rerank", "/v2/rerank")
+PATHS = ("/rerank", "/v1/rerank", "/v2/rerank", "/infinity/rerank")
 BODY = {"query": QUERY, "documents": DOCUMENTS}
 TEI = {"query": QUERY, "texts": DOCUMENTS}
 COUNT = 400
@@ -263,6 +263,11 @@ def test_sigterm_ends_what_is_in_flight_and_refuses_what_is_new() -> None:
         assert not long.done()
         assert (long.result().status, len(long.result().json["results"])) == (200, COUNT)
         assert server.process.wait(DEADLINE) == 0
+
+
+def test_a_key_is_ignored_where_none_is_asked_for(server: Server) -> None:
+    for value in ("", "Bearer any", "any"):  # Dify sends the first where its user has given none
+        assert server.post("/rerank", BODY, authorization=value).status == 200
 
 
 def _refuses(server: Server) -> bool:

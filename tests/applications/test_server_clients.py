@@ -91,7 +91,8 @@ def litellm_rerank(provider: str, base: str, **more: Any) -> Any:
         ("cohere", "", {}),
         ("cohere", "", {"max_tokens_per_doc": 512}),  # that is version 2
         ("jina_ai", "", {}),
-        ("infinity", "", {"return_documents": False}),  # it takes documents for strings, which others take for objects
+        ("infinity", "", {"return_documents": False}),
+        ("infinity", "/infinity", {}),  # it takes documents for strings, which others take for objects
         ("hosted_vllm", "", {}),
         ("hosted_vllm", "/v1/rerank", {}),
         ("huggingface", "", {}),
@@ -115,7 +116,8 @@ def test_voyage(server: Server, expected: list[tuple[int, float]]) -> None:
 
 @pytest.mark.parametrize("source", [Path(__file__).with_name("recorded.json")], ids=["recorded"])
 def test_recorded_requests(server: Server, expected: list[tuple[int, float]], source: Path) -> None:
-    """What applications that are no library send, and what they read of the answer."""
+    """What applications that are no library send, and a library that has no place beside another here, and what they read of
+    the answer."""
     for record in json.loads(source.read_text("utf-8")):
         body = json.loads(json.dumps(record["body"]).replace('"DOCUMENTS"', json.dumps(DOCUMENTS)).replace("QUERY", QUERY))
         headers = {name.replace("-", "_"): value.replace("KEY", KEY) for name, value in record["headers"].items()}

@@ -13,6 +13,7 @@ import schemathesis  # noqa: F401  a process of its own
 import uvicorn  # noqa: F401  needs the extra server
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
+from raskrank.server import openapi
 from serving import Server, serving
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -51,7 +52,7 @@ def test_the_server_does_what_it_says(server: Server, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "10 passed" in done.stdout
+    assert "11 passed" in done.stdout
 
 
 def test_nothing_failed_of_all_that(server: Server) -> None:
@@ -61,7 +62,7 @@ def test_nothing_failed_of_all_that(server: Server) -> None:
 
 
 def test_every_example_is_answered(server: Server, described: Any) -> None:
-    for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
+    for path in openapi.RERANK:
         content = described["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         for example in content["examples"].values():
             assert server.post(path, example["value"]).status == 200

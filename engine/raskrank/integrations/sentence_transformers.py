@@ -41,7 +41,8 @@ class CrossEncoder:
 
     reranker: the Reranker that it runs; `reranker.close()` frees its memory.
     activation_fn: what makes scores of logits where a call names nothing else. May be set.
-    num_labels: 1. device: "cpu". max_length, max_seq_length: tokens of a pair that are read, special tokens included.
+    num_labels: 1. device: "cpu". max_length, max_seq_length: tokens of a pair that are read, special tokens included; setting
+        another number raises InputError.
 
     It may be used from several threads, and pickled.
     """
@@ -72,16 +73,27 @@ class CrossEncoder:
         """
         self.reranker = reranker(bundle)
         info = self.reranker.info()
-        if max_length not in (None, info.max_length):
-            raise InputError(f"max_length: this bundle reads {info.max_length} tokens; export one with --max-length")
+        self._max_length = info.max_length
+        if max_length is not None:
+            self.max_length = max_length
         if num_labels not in (None, 1):
             raise InputError("num_labels: a bundle has one logit")
         check_device(device)
-        self.max_length = self.max_seq_length = info.max_length
         self.model_card_data = ModelCardData()
         self._own, self._long_documents = info.activation, long_documents
         self.activation_fn: ActivationFn = self._own
         self.activation_fn = self._activation(activation_fn)
+
+    @property
+    def max_length(self) -> int:
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, tokens: int) -> None:
+        if tokens != self._max_length:
+            raise InputError(f"max_length: this bundle reads {self._max_length} tokens; export one with --max-length")
+
+    max_seq_length = max_length
 
     @old_names
     def predict(

@@ -17,7 +17,8 @@ class Dialect(Enum):
     """Whose shape a request and its answer have."""
 
     TEXTS = "text-embeddings-inference: texts, and an array of index and score"
-    RESULTS = "Cohere, Jina, vLLM, infinity: documents, and an object with results"
+    RESULTS = "Cohere, Jina, vLLM: documents, and an object with results"
+    INFINITY = "infinity: the same, but that each result has its document as a string, or null; its path alone tells"
     DATA = "Voyage: documents and top_k, and an object with data"
 
 
@@ -43,13 +44,14 @@ class Ask:
 
 def dialect_of(body: object, path: str) -> Dialect:
     """Whose a body is, as far as one can tell: an error too is answered in that dialect."""
+    results = Dialect.INFINITY if path.endswith("/infinity/rerank") else Dialect.RESULTS
     if isinstance(body, dict):
         if "texts" in body:
             return Dialect.TEXTS
         if "documents" in body:
             voyage = ("top_k" in body or "truncation" in body) and "top_n" not in body
-            return Dialect.DATA if voyage else Dialect.RESULTS
-    return Dialect.RESULTS if re.search(r"/v\d/rerank$", path) else Dialect.TEXTS
+            return Dialect.DATA if voyage else results
+    return results if re.search(r"/(v\d|infinity)/rerank$", path) else Dialect.TEXTS
 
 
 def read_ask(body: object, dialect: Dialect, prefer: str, options: ServerOptions) -> Ask:

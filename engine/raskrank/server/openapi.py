@@ -7,7 +7,7 @@ from raskrank.server import schemas
 from raskrank.server.options import ServerOptions
 from raskrank.server.schemas import Schema
 
-RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/infinity/rerank")
 QUERY = "Hvem kan Python?"
 TEXTS = ["Sykepleier i turnus", "Utvikler med erfaring i Python"]
 EXAMPLES: Mapping[str, object] = {
@@ -40,9 +40,9 @@ def document(options: ServerOptions, *, keys: bool) -> dict[str, object]:
             "title": "Raskrank",
             "version": raskrank.__version__,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-            "description": "Ranks documents for a query with a cross-encoder. One endpoint, under three paths, takes the "
-            "bodies of text-embeddings-inference, Cohere, Jina, vLLM, infinity and Voyage; the body says which it is. Fields "
-            "that are not named here are ignored.",
+            "description": "Ranks documents for a query with a cross-encoder. One endpoint, under four paths, takes the "
+            "bodies of text-embeddings-inference, Cohere, Jina, vLLM, infinity and Voyage; the body says which it is, and the "
+            "path that infinity's clients read documents as strings. Fields that are not named here are ignored.",
         },
         "servers": [{"url": "./"}],
         "paths": {**paths, **_others(keys=keys)},

@@ -10,8 +10,8 @@ from raskrank.ranking import Ranked, Ranking
 from raskrank.server.asks import Ask, Dialect
 from raskrank.server.problems import Problem
 
-# TEI's names of errors. Its clients look at the status, people at the name.
-TEI_TYPES = {400: "Validation", 413: "Validation", 422: "Validation", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
+# TEI's names of errors, but for "Validation" of other requests. Its clients look at the status, people at the name.
+TEI_TYPES = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Unhealthy", 504: "Backend"}
 # OpenAI's names, which vLLM and infinity use.
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
@@ -23,14 +23,14 @@ def ranking(ask: Ask, hits: Ranking, model: str) -> object:
         case Dialect.TEXTS:
             return [_rank(ask, hit) for hit in kept]
         case Dialect.DATA:
-            data = [_result(ask, hit, {"document": ask.documents[hit.index]}) for hit in kept]
+            data = [_result(ask, hit) for hit in kept]
             return {"object": "list", "data": data, "model": model, "usage": {"total_tokens": hits.tokens}, **_partial(hits)}
     return {
         "object": "rerank",
         "id": str(uuid.uuid4()),
         "created": int(time.time()),
         "model": model,
-        "results": [_result(ask, hit, {"document": {"text": ask.documents[hit.index]}}) for hit in kept],
+        "results": [_result(ask, hit) for hit in kept],
         "usage": {"prompt_tokens": hits.tokens, "total_tokens": hits.tokens},
         "meta": {
             "api_version": {"version": "2"},
@@ -46,7 +46,7 @@ def error(problem: Problem, dialect: Dialect) -> dict[str, object]:
     """The body of an error: TEI's for its requests, else one in which readers of Cohere's and of OpenAI's find theirs."""
     if dialect is Dialect.TEXTS:
         empty = problem.status == 400 and problem.param  # else it is no JSON
-        return {"error": problem.message, "error_type": "Empty" if empty else TEI_TYPES.get(problem.status, "Backend")}
+        return {"error": problem.message, "error_type": "Empty" if empty else TEI_TYPES.get(problem.status, "Validation")}
     fault = "invalid_request_error" if problem.status < 500 else "internal_server_error"
     inner = {
         "message": problem.message,
@@ -106,11 +106,14 @@ def _rank(ask: Ask, hit: Ranked) -> dict[str, object]:
     return {**row, "text": ask.documents[hit.index]} if ask.return_texts else row
 
 
-def _result(ask: Ask, hit: Ranked, document: Mapping[str, object]) -> dict[str, object]:
+def _result(ask: Ask, hit: Ranked) -> dict[str, object]:
     row: dict[str, object] = {"index": hit.index, "relevance_score": hit.score, "truncated": hit.truncated}
     if hit.span is not None:
         row["span"] = list(hit.span)
-    return {**row, **document} if ask.return_texts else row
+    text = ask.documents[hit.index] if ask.return_texts else None
+    if text is not None or ask.dialect is Dialect.INFINITY:
+        row["document"] = {"text": text} if ask.dialect is Dialect.RESULTS else text
+    return row
 
 
 def _partial(hits: Ranking) -> dict[str, object]:

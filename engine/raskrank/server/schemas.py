@@ -103,7 +103,9 @@ def answers() -> dict[str, Schema]:
     result = record(
         {"index": INDEX, "relevance_score": score, "truncated": {"type": "boolean"}},
         {
-            "document": record({"text": TEXT}),
+            "document": either(
+                record({"text": TEXT}), {"type": ["string", "null"]}, description="A string, or null, under /infinity/rerank."
+            ),
             "span": array({"type": "integer", "minimum": 0}, minItems=2, maxItems=2, description="Characters [start, end)."),
         },
     )

@@ -6,10 +6,7 @@ import onnx
 
 from raskrank_export.passes.drop_mask import drop_mask
 from raskrank_export.passes.hoist_first_token import hoist_first_token
-from raskrank_export.passes.local_attention import local_attention
 from raskrank_export.passes.merge_projections import merge_projections
 
 # In this order: the hoist needs the query's product apart from those of key and value.
 PASSES: tuple[Callable[[onnx.ModelProto], int], ...] = (drop_mask, hoist_first_token, merge_projections)
-# Of ModernBERT's graph, which is made without a padding mask. Blocks hide what a projection comes from, so they are last.
-MODERNBERT_PASSES: tuple[Callable[[onnx.ModelProto], int], ...] = (hoist_first_token, merge_projections, local_attention)

@@ -70,9 +70,7 @@ class _Selector:
             return self._first(tensor, output, axis=1)
         clone = onnx.NodeProto()
         clone.CopyFrom(node)
-        clone.name = f"{node.name}/first"
-        for place, name in enumerate(node.output):
-            clone.output[place] = self.done[name] = f"{name}/first"
+        clone.name, clone.output[0] = f"{node.name}/first", output
         if node.op_type == "MultiHeadAttention":
             self.attentions += 1
             clone.input[QUERY_SLOT] = self.select(node.input[QUERY_SLOT])
@@ -98,8 +96,4 @@ class _Selector:
             return self.graph.is_constant(node.input[1])
         if node.op_type == "LayerNormalization":
             return attribute(node, "axis", -1) == -1
-        if node.op_type == "Split":
-            return attribute(node, "axis", 0) == -1 and len(node.input) == 2 and self.graph.is_constant(node.input[1])
-        if node.op_type == "RotaryEmbedding":  # counts positions from the first row's, where they are one number
-            return all(map(self.graph.is_constant, node.input[1:])) and self.graph.constant(node.input[1]).shape == (1,)
         return node.op_type in ROW_WISE

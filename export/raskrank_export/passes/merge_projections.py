@@ -7,7 +7,6 @@ import onnx
 
 from raskrank_export.passes.edit import GraphEditor
 
-_BLOCKS = {"Gather", "Reshape"}  # of local attention, behind its projections
 PROJECTION_SLOTS, BIAS_SLOT = (0, 1, 2), 3  # MultiHeadAttention: query, key, value, bias, ...
 
 
@@ -22,7 +21,7 @@ def merge_projections(model: onnx.ModelProto) -> int:
     for attention in graph.nodes("MultiHeadAttention"):
         groups: dict[str, list[int]] = defaultdict(list)
         for slot in PROJECTION_SLOTS:
-            product = graph.producer(_unturned(graph, attention.input[slot]), "MatMul")
+            product = graph.producer(attention.input[slot], "MatMul")
             if product is None or not graph.is_constant(product.input[1]):
                 break
             groups[product.input[0]].append(slot)
@@ -36,34 +35,12 @@ def merge_projections(model: onnx.ModelProto) -> int:
 def unmerged(model: onnx.ModelProto) -> list[str]:
     """Names of attentions whose key and value are products of their own."""
     graph = GraphEditor(model)
-    names = []
-    for attention in graph.nodes("MultiHeadAttention"):
-        key = attention.input[1]
-        while (node := graph.producer(key)) is not None and node.op_type in _BLOCKS:
-            key = node.input[0]
-        if graph.producer(_unturned(graph, key), "Split") is None:
-            names.append(attention.name)
-    return names
-
-
-def _unturned(graph: GraphEditor, tensor: str) -> str:
-    """What `tensor` was before its positions turned it, if they did."""
-    node = graph.producer(tensor, "RotaryEmbedding")
-    return tensor if node is None else str(node.input[0])
-
-
-def _replace(graph: GraphEditor, attention: onnx.NodeProto, slot: int, tensor: str) -> None:
-    """Let an attention read `tensor`, turned as what it reads now."""
-    node = graph.producer(attention.input[slot], "RotaryEmbedding")
-    if node is None:
-        attention.input[slot] = tensor
-    else:
-        node.input[0] = tensor
+    return [node.name for node in graph.nodes("MultiHeadAttention") if graph.producer(node.input[1], "Split") is None]
 
 
 def _rewrite(graph: GraphEditor, attention: onnx.NodeProto, groups: dict[str, list[int]]) -> None:
     weights = {
-        slot: graph.constant(graph.producers[_unturned(graph, attention.input[slot])].input[1]) for slot in PROJECTION_SLOTS
+        slot: graph.constant(graph.producers[attention.input[slot]].input[1]) for slot in PROJECTION_SLOTS
     }  # (H_in, H_out) each
     bias = None
     if len(attention.input) > BIAS_SLOT and attention.input[BIAS_SLOT]:
@@ -81,10 +58,10 @@ def _rewrite(graph: GraphEditor, attention: onnx.NodeProto, groups: dict[str, li
             graph.append("Add", [result, graph.add_initializer(f"{stem}/bias", values)], [f"{stem}/sum"])
             result = f"{stem}/sum"
         if len(slots) == 1:
-            _replace(graph, attention, slots[0], result)
+            attention.input[slots[0]] = result
             continue
         sizes = np.array([weights[slot].shape[1] for slot in slots], np.int64)
         outputs = [f"{stem}/{'qkv'[slot]}" for slot in slots]
         graph.append("Split", [result, graph.add_initializer(f"{stem}/sizes", sizes)], outputs, axis=-1)
         for slot, output in zip(slots, outputs, strict=True):
-            _replace(graph, attention, slot, output)
+            attention.input[slot] = output

@@ -6,14 +6,15 @@ do elsewhere holds of these from the start: no mask, one product for query, key 
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
 
 from raskrank.checkpoint import Checkpoint
+from raskrank.checkpoint.modernbert import CLASSIFIER, ENCODER
 from raskrank.reimplemented import GTE, JINA_BERT
 from raskrank_export.tensors import Spill
-from raskrank_export.written import deberta, gte, jina_bert
+from raskrank_export.written import deberta, gte, jina_bert, modernbert
 from raskrank_export.written.writer import GraphWriter
 
 if TYPE_CHECKING:
@@ -24,14 +25,24 @@ WRITERS: Mapping[str, Callable[[GraphWriter, Checkpoint], str]] = {
     "DebertaV2ForSequenceClassification": deberta.write,
     GTE: gte.write,
     JINA_BERT: jina_bert.write,
+    CLASSIFIER: modernbert.write,
+    ENCODER: modernbert.write,
 }
 
 
-def write_graph(model: "Module", checkpoint: Checkpoint, folder: Path) -> onnx.ModelProto:
+class WrittenGraph(NamedTuple):
+    """layers: of how many what a pass does holds from the start, by its name."""
+
+    model: onnx.ModelProto
+    layers: dict[str, int]
+
+
+def write_graph(model: "Module", checkpoint: Checkpoint, folder: Path) -> WrittenGraph:
     """The fp32 graph of a checkpoint whose architecture is in WRITERS. model: its tensors, float32.
 
     Large tensors are put into `folder`, which must stay until the graph is saved.
     """
     folder.mkdir(exist_ok=True)
     writer = GraphWriter(model.state_dict(), Spill(folder / "written.bin"))
-    return writer.finish(WRITERS[checkpoint.architecture](writer, checkpoint))
+    written = writer.finish(WRITERS[checkpoint.architecture](writer, checkpoint))
+    return WrittenGraph(written, dict(writer.layers))

@@ -33,9 +33,10 @@ def write(writer: GraphWriter, checkpoint: Checkpoint) -> str:
         context = attention.context(f"{layer}.attention.self", state, rows)
         attended = writer.linear(context, f"{layer}.attention.output.dense")
         attended = writer.add_norm(attended, rows, f"{layer}.attention.output.LayerNorm", epsilon)
-        inner = writer.gelu(writer.linear(attended, f"{layer}.intermediate.dense"))
+        inner = writer.active(writer.linear(attended, f"{layer}.intermediate.dense"), "gelu")
         state = writer.add_norm(writer.linear(inner, f"{layer}.output.dense"), attended, f"{layer}.output.LayerNorm", epsilon)
-    return writer.logit(writer.gelu(writer.dense(writer.first(state), "pooler.dense")), checkpoint.relevant)
+    pooled = writer.active(writer.dense(writer.first(state), "pooler.dense"), "gelu")
+    return writer.logit(pooled, checkpoint.relevant)
 
 
 def buckets(distances: npt.NDArray[np.int64], count: int, farthest: int) -> npt.NDArray[np.int64]:

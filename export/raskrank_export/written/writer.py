@@ -3,6 +3,7 @@
 A tensor of the graph is (B, L, H): pairs, their tokens, width; with heads (B, N, L, D), N * D = H.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,21 +14,36 @@ from onnx import TensorProto, helper
 
 from raskrank.backend import INPUT_IDS, LOGITS, TOKEN_TYPE_IDS
 from raskrank.checkpoint.labels import Relevant
+from raskrank_export.passes.drop_mask import drop_mask
 from raskrank_export.passes.edit import MICROSOFT
+from raskrank_export.passes.hoist_first_token import hoist_first_token
+from raskrank_export.passes.merge_projections import merge_projections
 from raskrank_export.tensors import Spill
 
 OPSET, IR_VERSION = 18, 10  # no operator here is newer; onnxruntime 1.23 reads both
+# Operator, its domain and its attributes, by transformers' names of an activation.
+_ACTIVATIONS: Mapping[str, tuple[str, str, Mapping[str, float]]] = {
+    **dict.fromkeys(("gelu", "gelu_python"), ("Gelu", MICROSOFT, {})),
+    **dict.fromkeys(("gelu_accurate", "gelu_fast", "gelu_new", "gelu_pytorch_tanh"), ("FastGelu", MICROSOFT, {})),
+    "quick_gelu": ("QuickGelu", MICROSOFT, {"alpha": 1.702}),
+    **dict.fromkeys(("silu", "swish"), ("QuickGelu", MICROSOFT, {"alpha": 1.0})),
+    "relu": ("Relu", "", {}),
+    "sigmoid": ("Sigmoid", "", {}),
+    "tanh": ("Tanh", "", {}),
+}
 Array = npt.NDArray[np.generic]
 
 
 class GraphWriter:
     """A graph in the making. Methods add nodes and return the name of what they compute.
 
-    weights: the checkpoint's tensors by name, float32. spill: takes those that are large.
+    weights: the checkpoint's tensors by name, float32. spill: takes those that are large. layers: of how many what a pass does
+    holds from the start, by its name.
     """
 
     def __init__(self, weights: Mapping[str, Any], spill: Spill) -> None:
         self.weights, self._spill = weights, spill
+        self.layers = Counter[str]()
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, onnx.TensorProto] = {}
         self._length: str | None = None
@@ -36,6 +52,9 @@ class GraphWriter:
         """A tensor of the checkpoint."""
         found: npt.NDArray[np.float32] = self.weights[name].numpy()
         return found
+
+    def bias(self, module: str) -> npt.NDArray[np.float32] | None:
+        return self.array(f"{module}.bias") if f"{module}.bias" in self.weights else None
 
     def constant(self, name: str, value: Array) -> str:
         """A constant, which is stored once however often it is asked for."""
@@ -56,8 +75,7 @@ class GraphWriter:
 
     def linear(self, source: str, module: str) -> str:
         """source @ weight + bias, of a module of the checkpoint; the bias may be missing. (B, L, K) -> (B, L, M)"""
-        bias = self.array(f"{module}.bias") if f"{module}.bias" in self.weights else None
-        return self.product(source, module, self.array(f"{module}.weight"), bias)
+        return self.product(source, module, self.array(f"{module}.weight"), self.bias(module))
 
     def product(self, source: str, name: str, weight: Array, bias: Array | None) -> str:
         """source @ weight.T + bias. weight: (M, K), as PyTorch keeps it."""
@@ -73,14 +91,20 @@ class GraphWriter:
         return [*names]
 
     def norm(self, source: str, module: str, epsilon: float) -> str:
-        inputs = [source, *(self.constant(f"{module}.{part}", self.array(f"{module}.{part}")) for part in ("weight", "bias"))]
+        """The bias may be missing."""
+        names = [name for name in (f"{module}.weight", f"{module}.bias") if name in self.weights]
+        inputs = [source, *(self.constant(name, self.array(name)) for name in names)]
         return self.node("LayerNormalization", inputs, module, axis=-1, epsilon=epsilon)
 
     def add_norm(self, source: str, residual: str, module: str, epsilon: float) -> str:
         return self.norm(self.node("Add", [source, residual], f"{module}/sum"), module, epsilon)
 
-    def gelu(self, source: str) -> str:
-        return self.node("Gelu", [source], f"{source}/gelu", domain=MICROSOFT)
+    def active(self, source: str, activation: str) -> str:
+        """activation: transformers' name of one, or "identity"."""
+        if activation == "identity":
+            return source
+        op_type, domain, attributes = _ACTIVATIONS[activation]
+        return self.node(op_type, [source], f"{source}/{activation}", domain=domain, **attributes)
 
     def embedding(self, module: str, ids: str) -> str:
         """Rows of the module's table, (B, L) -> (B, L, H)."""
@@ -97,36 +121,45 @@ class GraphWriter:
         return self.add_norm(words, added, f"{base}.LayerNorm", epsilon)
 
     def projections(
-        self, module: str, weights: Sequence[Array], biases: Sequence[Array], state: str, rows: str
+        self, module: str, weights: Sequence[Array], biases: Sequence[Array] | None, state: str, rows: str
     ) -> tuple[str, str, str]:
         """Query of `rows`, key and value of `state`, (B, L or 1, H): of one product where those are the same.
 
-        weights, biases: of the three, (H, H) and (H).
+        weights, biases: of the three, (H, H) and (H). Called once a layer.
         """
-        width, names = len(weights[0]), [f"{module}/{part}" for part in "qkv"]
-        if rows == state:
-            merged = self.product(state, f"{module}/qkv", np.concatenate(weights), np.concatenate(biases))
-            query, key, value = self.split(merged, [width] * 3, names)
-        else:
-            query = self.product(rows, names[0], weights[0], biases[0])
-            merged = self.product(state, f"{module}/kv", np.concatenate(weights[1:]), np.concatenate(biases[1:]))
-            key, value = self.split(merged, [width] * 2, names[1:])
+        names, alone = [f"{module}/{part}" for part in "qkv"], rows != state
+
+        def product(source: str, name: str, parts: slice) -> str:
+            bias = None if biases is None else np.concatenate(biases[parts])
+            return self.product(source, name, np.concatenate(weights[parts]), bias)
+
+        own = [product(rows, names[0], slice(1))] if alone else []
+        rest = names[len(own) :]
+        merged = product(state, f"{module}/{'kv' if alone else 'qkv'}", slice(len(own), 3))
+        query, key, value = own + self.split(merged, [len(weights[0])] * len(rest), rest)
+        self.layers.update({drop_mask.__name__: 1, merge_projections.__name__: 1, hoist_first_token.__name__: int(alone)})
         return query, key, value
 
+    def packed_projections(self, module: str, state: str, rows: str) -> tuple[str, str, str]:
+        """The same of a module that has the three in one, (3H, H); the bias may be missing."""
+        weights, bias = np.split(self.array(f"{module}.weight"), 3), self.bias(module)
+        return self.projections(module, weights, None if bias is None else np.split(bias, 3), state, rows)
+
     def attention(self, query: str, key: str, value: str, output: str, *, heads: int, bias: str = "") -> str:
-        """softmax(query @ key / sqrt(D) + bias) @ value, (B, L or 1, H). bias: (1, N, L or 1, L), or nothing."""
+        """softmax(query @ key / sqrt(D) + bias) @ value, (B, L or 1, H). bias: (B or 1, N or 1, L or 1, L), or
+        nothing."""
         inputs = [query, key, value, "", "", bias] if bias else [query, key, value]
         return self.node("MultiHeadAttention", inputs, output, domain=MICROSOFT, num_heads=heads)
 
-    def gated(self, source: str, up: str, down: str, *, inner: int, gate_first: bool) -> str:
-        """down(gelu(gate) * rest), gate and rest being the halves of `up`. (B, L, H) -> (B, L, H)"""
+    def gated(self, source: str, up: str, down: str, *, inner: int, gate_first: bool, activation: str = "gelu") -> str:
+        """down(activation(gate) * rest), gate and rest being the halves of `up`. (B, L, H) -> (B, L, H)"""
         halves = self.split(self.linear(source, up), [inner, inner], [f"{up}/first", f"{up}/second"])
         gate, rest = halves if gate_first else halves[::-1]
-        return self.linear(self.node("Mul", [self.gelu(gate), rest], f"{up}/gated"), down)
+        return self.linear(self.node("Mul", [self.active(gate, activation), rest], f"{up}/gated"), down)
 
     def pooled(self, state: str, pooler: str) -> str:
         """BERT's pooler: dense and tanh of the first token. (B, L, H) -> (B, H)"""
-        return self.node("Tanh", [self.dense(self.first(state), pooler)], f"{pooler}/tanh")
+        return self.active(self.dense(self.first(state), pooler), "tanh")
 
     def first_row(self, source: str) -> str:
         """(B, L, H) -> (B, 1, H): what a head reads that reads the first token alone."""
@@ -137,8 +170,8 @@ class GraphWriter:
         return self.node("Gather", [source, self.constant("int64/zero", np.array(0, np.int64))], f"{source}/head", axis=1)
 
     def dense(self, source: str, module: str) -> str:
-        """(B, K) -> (B, M), left in fp32 as every head is."""
-        return self._gemm(source, module, self.array(f"{module}.weight"), self.array(f"{module}.bias"))
+        """(B, K) -> (B, M), left in fp32 as every head is; the bias may be missing."""
+        return self._gemm(source, module, self.array(f"{module}.weight"), self.bias(module))
 
     def logit(self, source: str, relevant: Relevant | None) -> str:
         """(B, H) -> (B, 1), by the checkpoint's "classifier". relevant: of two labels, whose difference is the logit."""
@@ -148,9 +181,9 @@ class GraphWriter:
             bias = bias[[relevant.place]] - bias[[relevant.other]]
         return self._gemm(source, "classifier", weight, bias)
 
-    def _gemm(self, source: str, module: str, weight: Array, bias: Array) -> str:
-        inputs = [source, self.constant(f"{module}.weight", weight), self.constant(f"{module}.bias", bias)]
-        return self.node("Gemm", inputs, module, transB=1)
+    def _gemm(self, source: str, module: str, weight: Array, bias: Array | None) -> str:
+        added = [] if bias is None else [self.constant(f"{module}.bias", bias)]
+        return self.node("Gemm", [source, self.constant(f"{module}.weight", weight), *added], module, transB=1)
 
     def length(self) -> str:
         """int64 (1): L."""

@@ -124,9 +124,9 @@ def add_serve(commands: Commands) -> None:
     command = commands.add(
         "serve",
         "rank over HTTP, for clients of Cohere, Jina, vLLM, infinity, TEI and Voyage",
-        "Answers POST /rerank, /v1/rerank and /v2/rerank in the shape of the request; GET /info, /health, /ready, /metrics and "
-        "/docs; and a page at / to try it on. What would wait too long is refused with 429. SIGTERM ends the calls in flight. "
-        "With --json it prints the address when it is ready.",
+        "Answers POST /rerank, /v1/rerank and /v2/rerank in the shape of the request, and /infinity/rerank in infinity's; GET "
+        "/info, /health, /ready, /metrics and /docs; and a page at / to try it on. What would wait too long is refused with "
+        "429. SIGTERM ends the calls in flight. With --json it prints the address when it is ready.",
         "raskrank serve --bundle ./bge --port 8000 --api-key-file key.txt",
         "the bundle is broken",
         "Needs: pip install 'raskrank[server]'",
