@@ -380,7 +380,8 @@ if (pid := os.fork()) == 0:
         sys.exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 """
-    run_script(tmp_path, source, str(NANO_CHECKPOINT), env={"TOKENIZERS_PARALLELISM": "true"})
+    # It imports PyTorch, which takes long beside other tests.
+    run_script(tmp_path, source, str(NANO_CHECKPOINT), env={"TOKENIZERS_PARALLELISM": "true"}, deadline=120)
 
 
 def test_a_thread_that_outlives_the_main_thread_scores_to_the_end(tmp_path: Path) -> None:
