@@ -1,7 +1,12 @@
-"""Checkpoints with something changed: keys of their config, and the header of their weights."""
+"""Checkpoints with something changed: keys of their config, the header of their weights, and what a message says to do."""
 
 import json
+import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +38,15 @@ def drop_tensors(path: Path, names: Iterable[str]) -> None:
     dropped = set(names)
     assert dropped <= header.keys()
     write_weights(path, {name: entry for name, entry in header.items() if name not in dropped}, data)
+
+
+def follow(message: str, folder: Path) -> Path:
+    """Run the command that a message suggests, as it is, in `folder`; returns what `raskrank export` is to be given."""
+    found = re.search(r"(python -c .*) and then: raskrank export (.+) OUTPUT$", message)
+    assert found, message
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+    subprocess.run(found[1], shell=True, cwd=folder, env=environment, timeout=120, check=True, capture_output=True)
+    return folder.joinpath(*shlex.split(found[2]))
 
 
 def zero_checkpoint(folder: Path, source: Path) -> Path:

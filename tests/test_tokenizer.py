@@ -229,6 +229,10 @@ def test_token_types_that_transformers_does_not_pass_are_an_error_by_name(
         pytest.raises(CheckpointError, match=says),
     ):
         reranker.verify(PAIRS)
+    # What the message says mends it.
+    stated = {"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+    edit(folder / "tokenizer_config.json", lambda config: config.update(stated))
+    read_tokenizer(read_checkpoint(folder), PAIRS)
 
 
 def test_types_do_not_matter_to_a_model_that_has_none(copy: Callable[[Family], Path]) -> None:

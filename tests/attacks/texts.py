@@ -19,7 +19,7 @@ from paths import NANO_CHECKPOINT, SHARED
 from raskrank.encoding import EncodedPair, PairEncoder, kept_tokens
 from raskrank.prefixes import MAX_UNBROKEN
 
-# A text that takes longer is a failure. Half a second is what is promised; other work may slow this process down.
+# A text that takes longer is a failure. Two thirds of a second are promised; other work may slow this process down.
 SECONDS = 5.0
 LENGTHS = (6, 8, 12, 16, 24, 40, 64)  # max_length where texts are random: cuts come early and often
 USUAL_LENGTH = 512  # where time is measured, and 8192, the most that a known model reads
