@@ -80,6 +80,8 @@ test-versions: $(VENV)/.ready  ## the engine on the oldest and newest onnxruntim
 # 10^5 texts, 10^4 bundles, kill -9 at 200 moments of an export, ...: each prints its figures, and all run, whatever fails.
 ATTACKS := \
 	'texts.py --count 100000' \
+	'invariance.py --count 150000' \
+	'trimmed.py --count 400000' \
 	'corrupted_bundles.py --count 10000' \
 	'interrupts.py --seconds 300' \
 	'interrupts.py --steps opcode' \

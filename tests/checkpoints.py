@@ -1,12 +1,22 @@
-"""Checkpoints with something changed: keys of their config, and the header of their weights."""
+"""Checkpoints with something changed: keys of their config, the header of their weights, and what a message says to do."""
 
 import json
+import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from builders import write_json
+from raskrank.checkpoint import read_checkpoint
+from raskrank.checkpoint.suggestion import SUGGESTION
+from raskrank.errors import CheckpointError
 
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -15,6 +25,15 @@ IDENTITY = "torch.nn.modules.linear.Identity"
 def edit_json(path: Path, updates: Mapping[str, object]) -> None:
     values = json.loads(path.read_text("utf-8")) | updates
     write_json(path, {key: value for key, value in values.items() if value is not ...})
+
+
+def check_refused(folder: Path, message: str) -> None:
+    """Reading it is an error that says `message`, and of a form that is not supported what to use instead."""
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_checkpoint(folder)
+    said = str(caught.value)
+    form = any(part in said for part in ("not supported", "not part of", "code of its own", "odd width", "its modules give"))
+    assert not form or said.endswith(SUGGESTION), said
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -33,6 +52,15 @@ def drop_tensors(path: Path, names: Iterable[str]) -> None:
     dropped = set(names)
     assert dropped <= header.keys()
     write_weights(path, {name: entry for name, entry in header.items() if name not in dropped}, data)
+
+
+def follow(message: str, folder: Path) -> Path:
+    """Run the command that a message suggests, as it is, in `folder`; returns what `raskrank export` is to be given."""
+    found = re.search(r"(python -c .*) and then: raskrank export (.+) OUTPUT$", message)
+    assert found, message
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+    subprocess.run(found[1], shell=True, cwd=folder, env=environment, timeout=120, check=True, capture_output=True)
+    return folder.joinpath(*shlex.split(found[2]))
 
 
 def zero_checkpoint(folder: Path, source: Path) -> Path:

@@ -210,8 +210,11 @@ def published_checkpoint(folder: Path, model: str, *, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_published_checkpoint(folder: Path, model: str, *, seed: int = 0) -> Path:
-    """The same with a small tokenizer and few and narrow layers: what is left is the model's layout, dtype and length."""
+def tiny_published_checkpoint(folder: Path, model: str, *, seed: int = 0, sizes: Mapping[str, object] = _TINY) -> Path:
+    """The same with a small tokenizer and few and narrow layers: what is left is the model's layout, dtype and length.
+
+    sizes: keys of config.json in place of the published ones; {} for the published layers.
+    """
     tokenizer = wordpiece_tokenizer() if model in WORDPIECE else unigram_tokenizer()
     family: Family = "electra" if model == ELECTRA else "bert" if model in WORDPIECE else "xlm-roberta"
     if model in written.FAMILIES:
@@ -222,11 +225,11 @@ def tiny_published_checkpoint(folder: Path, model: str, *, seed: int = 0) -> Pat
         pieces = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
         (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), "utf-8")
         (folder / "tokenizer.json").unlink()
-    config = CONFIGS[model] | _TINY | {"vocab_size": tokenizer.get_vocab_size()}
+    config = CONFIGS[model] | dict(sizes) | {"vocab_size": tokenizer.get_vocab_size()}
     if model == ELECTRA:
-        config["embedding_size"] = _TINY["hidden_size"]  # as wide as the layers, as published
+        config["embedding_size"] = config["hidden_size"]  # as wide as the layers, as published
     if "pooler_hidden_size" in config:
-        config["pooler_hidden_size"] = _TINY["hidden_size"]
+        config["pooler_hidden_size"] = config["hidden_size"]
     write_json(folder / "config.json", config)
     if model in (MS_MARCO, *SMALLER):
         write_json(folder / "config_sentence_transformers.json", {"activation_fn": _IDENTITY, "model_type": "CrossEncoder"})

@@ -38,6 +38,16 @@ def test_memory_threads_and_files_stay_flat_over_calls_and_loads() -> None:
     assert attack("calls.py", "--count", "500", "--loads", "30").endswith("flat\n")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, and counts what the texts take")
+def test_scores_have_the_bits_of_their_pair_alone_in_any_company_and_in_forked_children() -> None:
+    assert attack("invariance.py", "--count", "2000").endswith(" s: 0 with other bits than alone\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the texts are those of an attack that counts what they take")
+def test_texts_whose_pieces_are_all_kept_are_read_as_beside_the_whole_vocabulary() -> None:
+    assert attack("trimmed.py", "--count", "1000").endswith(": 0 with other pieces\n")
+
+
 def test_soak_runs_every_attack() -> None:
     run = set(re.findall(r"'(\w+\.py)\b", (ROOT / "Makefile").read_text("utf-8")))
     assert run == {file.name for file in ATTACKS.glob("*.py")}

@@ -4,6 +4,8 @@ import hashlib
 import json
 import random
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +15,11 @@ from typing import Any
 import pytest
 
 import bundles
+from conftest import Tiny
 from processes import run_script
 from raskrank import Corrupt, Incompatible, MissingFile, Reranker
 from raskrank.bundle import open_bundle, read_manifest
+from raskrank.cli.main import main
 from raskrank.manifest import DIGEST, FILES, FORMAT, MANIFEST, MODEL, TOKENIZER, WEIGHTS, Manifest
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>Not found</body></html>\n"
@@ -36,22 +40,48 @@ def test_a_bundle_is_read_whole(folder: Path) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(MissingFile, match=r"is missing; .*raskrank export") as raised:
+    with pytest.raises(MissingFile, match=r"is missing; .*raskrank export MODEL \S+ --overwrite$") as raised:
         Reranker.load(folder)
     assert str(folder / name) in str(raised.value)
 
 
 def test_a_folder_without_a_manifest_says_how_to_export(folder: Path) -> None:
     (folder / MANIFEST).unlink()
-    with pytest.raises(MissingFile, match=r"is not a bundle: no manifest\.json in it; .*raskrank export MODEL") as raised:
+    with pytest.raises(
+        MissingFile, match=r"is not a bundle: no manifest\.json in it; .*raskrank export MODEL OUTPUT$"
+    ) as raised:
         Reranker.load(folder)
     assert str(folder) in str(raised.value)
 
 
-@pytest.mark.parametrize("path", ["absent", "bundle/manifest.json", "bundle/absent/further", "nul\0nul"])
+@pytest.mark.parametrize("path", ["absent", "bundle/absent/further", "nul\0nul"])
 def test_where_there_is_no_folder(folder: Path, path: str) -> None:
     with pytest.raises(MissingFile, match=r"no bundle at .*raskrank export MODEL"):
         Reranker.load(folder.parent / path)
+
+
+def test_where_there_is_a_file_no_export_to_it_is_suggested(folder: Path) -> None:
+    with pytest.raises(MissingFile, match=r"no bundle at .*manifest\.json; name a bundle's folder$"):
+        Reranker.load(folder / MANIFEST)
+
+
+def test_what_a_message_suggests_for_a_checkpoint_in_place_of_a_bundle_works(tiny: Tiny, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(tiny.checkpoint(), tmp_path / "my model")
+    with pytest.raises(MissingFile, match="is a checkpoint, and not a bundle") as raised:
+        Reranker.load(checkpoint)
+    suggested = shlex.split(str(raised.value).partition("make one with: ")[2])
+    assert suggested == ["raskrank", "export", str(checkpoint), "OUTPUT"]
+    made = [*suggested[1:-1], str(tmp_path / "made")]
+    assert main([*made, "--precision", "fp32", "--samples", str(tiny.samples)]) == 0
+    # And a bundle that lacks a file is made again where it is.
+    (tmp_path / "made" / MODEL).unlink()
+    with pytest.raises(MissingFile) as raised:
+        Reranker.load(tmp_path / "made")
+    again = shlex.split(str(raised.value).partition("make it again with: ")[2])
+    assert again[2:] == ["MODEL", str(tmp_path / "made"), "--overwrite"]
+    again[2] = str(checkpoint)
+    assert main([*again[1:], "--precision", "fp32", "--samples", str(tiny.samples)]) == 0
+    Reranker.load(tmp_path / "made").close()
 
 
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])

@@ -1,18 +1,13 @@
 """Files of a checkpoint: what is missing or of another kind, what a message suggests, and weights."""
 
-import os
-import re
-import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from builders import Family, write_json
-from checkpoints import IDENTITY, drop_tensors, read_weights, write_weights
+from checkpoints import IDENTITY, drop_tensors, follow, read_weights, write_weights
 from raskrank.checkpoint.config import read_checkpoint
 from raskrank.checkpoint.conversion import Origin
 from raskrank.checkpoint.weights import MAX_HEADER_BYTES
@@ -69,15 +64,6 @@ def test_weights_of_another_kind_are_refused(copy: Callable[..., Path], name: st
     (folder / "model.safetensors").rename(folder / name)
     with pytest.raises(CheckpointError, match=f"only {name}.*pickles can run code.*Ask whoever made it for safetensors"):
         read_checkpoint(folder)
-
-
-def follow(message: str, folder: Path) -> Path:
-    """Run the command that a message suggests, as it is, in `folder`; returns what `raskrank export` is to be given."""
-    found = re.search(r"(python -c .*) and then: raskrank export (.+) OUTPUT$", message)
-    assert found, message
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
-    subprocess.run(found[1], shell=True, cwd=folder, env=environment, timeout=120, check=True, capture_output=True)
-    return folder.joinpath(*shlex.split(found[2]))
 
 
 @pytest.mark.parametrize("place", ["folder with a quote' and a space", "hub"])

@@ -35,7 +35,9 @@ def test_verify_json_says_the_same_as_the_library(tiny: Tiny, tmp_path: Path, ca
     assert main(["verify", "--json", *options]) == 0
     shown = json.loads(capsys.readouterr().out)
     expected = Reranker.load(tiny.bundle(), checkpoint=tiny.checkpoint()).verify(pairs)
-    assert shown["parity"] == expected.summary()
+    for name, value in expected.summary().items():  # PyTorch's last digits differ from one load to the next
+        assert shown["parity"].pop(name) == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value), name
+    assert shown["parity"] == {}
     assert shown["passed"] is True
     assert shown["failed"] == []
     assert shown["thresholds"] == {"min_tau": -1, "min_top1": 0, "max_drift": 1, "max_mean_drift": 1}

@@ -297,21 +297,26 @@ def test_nothing_of_a_call_runs_on_after_its_deadline(monkeypatch: pytest.Monkey
 
 
 HOG = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
-LATE = 2.0  # seconds: hundreds of times what a run of nano takes, since the system gives a slice to each process in turn
+FEW, MANY, DEADLINE = 100, 3000, 0.3
 
 
 def test_a_busy_machine_is_not_late_by_much() -> None:
-    texts = [f"{number} " + " ".join(DOCUMENTS) for number in range(3000)]
+    texts = [f"{number} " + " ".join(DOCUMENTS) for number in range(MANY)]
+    few, late = list[float](), list[float]()
     with Reranker.load() as reranker:
         hogs = [subprocess.Popen([sys.executable, "-c", HOG]) for _ in range(4)]
         try:
-            for _ in range(5):
+            for _ in range(3):
                 begin = time.monotonic()
-                found = reranker.rank(QUERY, texts, deadline=0.3)
-                assert time.monotonic() - begin < 0.3 + LATE
+                reranker.rank(QUERY, texts[:FEW])
+                between = time.monotonic()
+                found = reranker.rank(QUERY, texts, deadline=DEADLINE)
+                late.append(time.monotonic() - between - DEADLINE)
+                few.append(between - begin)
                 assert found.partial
         finally:
             for hog in hogs:
                 hog.kill()
                 hog.wait()
+    assert sorted(late)[1] < MANY / FEW / 2 * sorted(few)[1], (late, few)  # half of what all of them take here
     assert found[0] != Ranked(0, math.nan, truncated=False)

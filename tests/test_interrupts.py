@@ -30,5 +30,5 @@ def test_the_engine_works_closes_and_exits_after_interrupts_at_random_moments(
 def test_the_engine_works_closes_and_exits_after_an_interrupt_at_each_step_of_a_call(
     tmp_path: Path, steps: str, options: list[str], backend: str
 ) -> None:
-    finished = run_script(tmp_path, ATTACK, "--steps", *steps.split(), *options, "--backend", backend, deadline=120)
+    finished = run_script(tmp_path, ATTACK, "--steps", *steps.split(), *options, "--backend", backend, deadline=280)
     assert int(finished.stdout.split()[0]) > 100

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backends import BOTH
-from builders import ENGLISH, NORWEGIAN, PAIRS, SENTENCES
+from builders import ENGLISH, NORWEGIAN, PAIRS, SENTENCES, Family
 from conftest import Tiny
 from raskrank import Reranker, onnx_backend, planning
 from raskrank.native_backend import NativeBackend
@@ -44,20 +45,7 @@ CROWD: tuple[tuple[str, str], ...] = tuple(
     for shift in range(len(words))
 )
 THREADS = (1, 2, 3, 4)
-FURTHER = (
-    "camembert int8",
-    "electra int8",
-    "distilbert int8",
-    "mpnet int8",
-    "albert int8",
-    "deberta-v2 int8",
-    "new int8",
-    "jina-bert int8",
-    "modernbert int8",
-    "modernbert fp32",
-    "ettin int8",
-)
-BUNDLES = ("bert int8", "bert fp32", "xlm-roberta int8", "xlm-roberta fp32", "nano", *FURTHER)
+BUNDLES = (*(f"{family} int8" for family in get_args(Family)), "bert fp32", "xlm-roberta fp32", "modernbert fp32", "nano")
 WORD = st.sampled_from(sorted({word for sentence in SENTENCES for word in sentence.split()}))
 TEXT = st.lists(WORD, max_size=40).map(" ".join) | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 PAIR = st.sampled_from(POOL) | st.tuples(TEXT, TEXT)

@@ -40,12 +40,12 @@ class Size(NamedTuple):
 
 # The large ones have 2.2 GB of weights, more than protobuf serializes in one message.
 SIZES = {
-    BGE_BASE: Size(278_044_417, 6 * GB, 310 * MB),
-    BGE_LARGE: Size(559_891_457, 8 * GB, 600 * MB),
-    BGE_M3: Size(567_755_777, 8 * GB, 600 * MB),
-    MS_MARCO: Size(22_713_601, 3 * GB, 25 * MB),
-    MMARCO: Size(117_641_089, 4 * GB, 140 * MB),
-    JINA: Size(278_437_633, 7 * GB, 310 * MB),
+    BGE_BASE: Size(278_044_417, 6 * GB, 330 * MB),
+    BGE_LARGE: Size(559_891_457, 8 * GB, 640 * MB),
+    BGE_M3: Size(567_755_777, 8 * GB, 650 * MB),
+    MS_MARCO: Size(22_713_601, 3 * GB, 28 * MB),
+    MMARCO: Size(117_641_089, 4 * GB, 150 * MB),
+    JINA: Size(278_437_633, 7 * GB, 330 * MB),
 }
 
 # VmHWM and not ru_maxrss, which counts what the process had before it became this one.
@@ -135,8 +135,8 @@ def test_the_bundle_is_a_byte_a_parameter(exported: Exported) -> None:
     assert (manifest.max_length, manifest.activation) == (facts.max_length, facts.activation)
     layers = manifest.recipe.passes["merge_projections"]
     assert manifest.recipe.passes == {"drop_mask": layers, "hoist_first_token": 1, "merge_projections": layers}
-    # The head, biases and scales stay in fp32: some percent more in a narrow model.
-    assert size.parameters < (exported.bundle / WEIGHTS).stat().st_size < 1.06 * size.parameters
+    # A scale in fp32 for each 64 weights is 6% more; the head and biases stay in fp32, some percent in a narrow model.
+    assert size.parameters < (exported.bundle / WEIGHTS).stat().st_size < 1.1 * size.parameters
     assert exported.measured["bundle_bytes"] < size.bundle
     assert manifest.parity["fp32"]["max_logit_difference"] < 1e-4
 

@@ -50,7 +50,7 @@ def test_functions_take_turns_after_a_round_that_is_not_counted() -> None:
 def test_times_are_of_the_function_that_they_stand_for() -> None:
     timings = interleaved({"slow": lambda: time.sleep(0.05), "quick": lambda: None}, rounds=3)
     assert timings["slow"].best >= 0.05
-    assert timings["quick"].best < 0.05
+    assert timings["quick"].best < timings["slow"].best / 2
 
 
 @pytest.mark.parametrize(("rounds", "counted"), [(100, 3), (2, 2)])
@@ -60,9 +60,7 @@ def test_a_budget_leaves_three_rounds(rounds: int, counted: int) -> None:
 
 
 def test_a_budget_ends_the_rounds_before_it_is_used_up() -> None:
-    start = time.perf_counter()
     timings = interleaved({"": lambda: time.sleep(0.02)}, rounds=10_000, budget_s=0.5)
-    assert time.perf_counter() - start < 5
     assert 3 <= len(timings[""].seconds) <= 25
 
 

@@ -180,7 +180,7 @@ def test_the_published_jina_code_gives_these_logits(jina: Path) -> None:
     backend = TorchBackend(read_checkpoint(jina))
     for ids, mask, logit in zip(expected["input_ids"], expected["attention_mask"], expected["logits"], strict=True):
         unpadded = np.array([ids[: sum(mask)]])
-        assert float(backend.logits(unpadded, np.zeros_like(unpadded))[0]) == pytest.approx(logit, abs=1e-6)
+        assert float(backend.logits(unpadded, np.zeros_like(unpadded))[0]) == pytest.approx(logit, abs=1e-5)
 
 
 def test_the_builder_writes_the_published_jina_names() -> None:

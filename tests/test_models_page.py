@@ -22,6 +22,14 @@ def test_a_known_model_has_a_row_with_its_license(model: KnownModel) -> None:
     assert model.license.lower() in rows[0].lower()
 
 
+@pytest.mark.parametrize("model", known_models(), ids=lambda model: model.id)
+def test_a_known_model_has_a_row_on_norwegian_with_its_time(model: KnownModel) -> None:
+    (row,) = re.findall(rf"^\| {re.escape(model.id.partition('/')[2])} \|.*$", NORWEGIAN, re.MULTILINE)
+    _, _, license, _, _, _, _, seconds, _ = (cell.strip() for cell in row.split("|"))
+    assert license.lower() == model.license
+    assert seconds == "–" or float(seconds) > 0
+
+
 @pytest.mark.parametrize(
     ("row", "folder"),
     [

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from builders import PAIRS, Family, write_json
-from checkpoints import drop_tensors, edit_json
+from checkpoints import check_refused, drop_tensors, edit_json
 from conftest import LOOSE, Tiny
 from modernbert import CLASSIFIER, as_transformers_5, edit_module, modernbert_checkpoint, modular_checkpoint
 from published import GTE, MODERNBERT, MODERNBERT_PARAMETERS
@@ -312,6 +312,14 @@ def test_exported_ranked_and_verified(tiny: Tiny, family: Any, tmp_path: Path) -
     assert parity < 1
 
 
+def test_mean_pooling_is_exported_and_what_no_pass_matched_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    checkpoint = modernbert_checkpoint(tmp_path / "checkpoint", classifier_pooling="mean")
+    report = export(checkpoint, tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE, precision="fp32")
+    assert report.fp32_parity.max_logit_difference < EXACT
+    told = " ".join(str(report).split())
+    assert "not optimized, so a little slower, with the same scores: hoist_first_token: no choice of the first token" in told
+
+
 def test_the_digest_of_the_weights_is_of_the_modules_too(folder: Callable[[Family], Path], tiny: Tiny, tmp_path: Path) -> None:
     ettin = folder("ettin")
     export(ettin, tmp_path / "bundle", samples=tiny.samples, thresholds=LOOSE, precision="fp32")
@@ -405,8 +413,7 @@ def test_biases_that_the_config_leaves_out_are_refused(tmp_path: Path) -> None:
 def test_configs_that_are_refused(folder: Callable[[Family], Path], updates: dict[str, Any], message: str) -> None:
     modern = folder("modernbert")
     edit_json(modern / "config.json", updates)
-    with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(modern)
+    check_refused(modern, message)
 
 
 @pytest.mark.parametrize(
@@ -432,8 +439,7 @@ def test_configs_that_are_refused(folder: Callable[[Family], Path], updates: dic
 def test_modules_that_are_refused(folder: Callable[[Family], Path], module: str, values: dict[str, Any], message: str) -> None:
     ettin = folder("ettin")
     edit_module(ettin, module, **values)
-    with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(ettin)
+    check_refused(ettin, message)
 
 
 @pytest.mark.parametrize(
@@ -450,8 +456,7 @@ def test_chains_that_are_refused(folder: Callable[[Family], Path], index: int, c
     modules = json.loads((ettin / "modules.json").read_text("utf-8"))
     modules[index] |= changes
     write_json(ettin / "modules.json", modules)
-    with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(ettin)
+    check_refused(ettin, message)
 
 
 def test_pickled_modules_are_refused_with_the_way_out(folder: Callable[[Family], Path]) -> None:
@@ -472,8 +477,7 @@ def test_what_was_not_saved_as_a_cross_encoder_is_a_bi_encoder(folder: Callable[
 def test_modules_on_another_encoder_are_refused(folder: Callable[[Family], Path], tiny: Tiny) -> None:
     ettin = folder("ettin")
     shutil.copyfile(tiny.checkpoint("bert") / "config.json", ettin / "config.json")
-    with pytest.raises(CheckpointError, match=r"with a head in modules\.json is not supported\. Supported are ModernBertModel"):
-        read_checkpoint(ettin)
+    check_refused(ettin, r"with a head in modules\.json is not supported\. Supported are ModernBertModel")
 
 
 @pytest.mark.parametrize(
@@ -490,14 +494,13 @@ def test_what_is_not_named_as_that_encoder_is_refused(
 ) -> None:
     ettin = folder("ettin")
     edit_json(ettin / "config.json", updates)
-    with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(ettin)
+    check_refused(ettin, message)
 
 
 def test_options_of_the_encoders_module_that_change_texts_are_refused(folder: Callable[[Family], Path]) -> None:
     ettin = folder("ettin")
     edit_json(ettin / "sentence_bert_config.json", {"do_lower_case": True})
-    with pytest.raises(CheckpointError, match="do_lower_case is set"):
+    with pytest.raises(CheckpointError, match=r"do_lower_case is set.*Set it to false, and give texts in lower case"):
         read_checkpoint(ettin)
 
 

@@ -20,6 +20,7 @@ import raskrank
 from raskrank import ClosedError, ForkError, InferenceError, RaskrankError, Reranker, onnx_backend
 from raskrank.native_backend import NativeBackend
 from raskrank.onnx_backend import OnnxBackend
+from raskrank.process import rayon
 
 # The threads that no child has are made at once.
 onnx_backend.SPREAD_ALONE, OnnxBackend.min_share, NativeBackend.min_share = 0, 1, 1
@@ -73,6 +74,8 @@ if pid == 0:
     assert reranker.info().backend == (os.environ["BACKEND"] or "native")
     with Reranker.load(threads=2) as own, os.fdopen(writer, "wb") as pipe:
         pipe.write(scores(own))
+    # Texts together: other threads run meanwhile. Forced on, the tokenizer's would be waited for, and they are gone.
+    assert rayon.usable() == ("TOKENIZERS_PARALLELISM" not in os.environ)
     sys.exit(7)
 os.close(writer)
 with os.fdopen(reader, "rb") as pipe:
@@ -229,7 +232,7 @@ def interrupt():
 thread = in_thread(interrupt)
 assert refused(lambda: reranker.score("by", texts), KeyboardInterrupt)
 took = time.monotonic() - sent[0]
-assert took < 3 * a_tenth, (took, a_tenth)
+assert took < 5 * a_tenth, (took, a_tenth)
 thread.join()
 busy = time.process_time()
 time.sleep(0.3)
@@ -377,7 +380,8 @@ if (pid := os.fork()) == 0:
         sys.exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 """
-    run_script(tmp_path, source, str(NANO_CHECKPOINT), env={"TOKENIZERS_PARALLELISM": "true"})
+    # It imports PyTorch, which takes long beside other tests.
+    run_script(tmp_path, source, str(NANO_CHECKPOINT), env={"TOKENIZERS_PARALLELISM": "true"}, deadline=120)
 
 
 def test_a_thread_that_outlives_the_main_thread_scores_to_the_end(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from builders import write_json
 from checkpoints import edit_json
 from paths import shared
 from raskrank.checkpoint import read_checkpoint
+from raskrank.checkpoint.conversion import Origin
 from raskrank.checkpoint.registry import RefusedModel, known_models, refused_models
 from raskrank.checkpoint.suggestion import SUGGESTION
 from raskrank.errors import CheckpointError, NotACrossEncoder
@@ -110,6 +111,17 @@ def test_an_export_by_others_is_refused_with_the_model_that_it_was_made_from(cop
         CheckpointError, match=rf"only onnx/model\.onnx, onnx/model_quantized\.onnx: an export by others.*{advice}"
     ):
         read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("model", ["Xenova/some-reranker", "onnx-community/some-reranker-ONNX"])
+def test_an_export_by_others_on_the_hub_is_known_by_its_owner(copy: Callable[..., Path], model: str) -> None:
+    # Its ONNX files are not downloaded. Nor is there a pickle that could be converted.
+    folder = copy(_name_or_path="owner/some-reranker")
+    (folder / "model.safetensors").unlink()
+    says = "only ONNX files: an export by others.*raskrank export owner/some-reranker"
+    with pytest.raises(CheckpointError, match=says) as caught:
+        read_checkpoint(folder, Origin(model))
+    assert "python -c" not in str(caught.value)
 
 
 def test_a_pickle_is_told_how_it_is_read_safely(copy: Callable[..., Path]) -> None:

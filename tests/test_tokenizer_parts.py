@@ -12,6 +12,7 @@ import transformers
 from tokenizers import Tokenizer, models
 
 from builders import Family, unigram_tokenizer, write_json
+from checkpoints import edit_json
 from conftest import Tiny
 from raskrank.checkpoint import read_checkpoint
 from raskrank.encoding import PairEncoder
@@ -102,8 +103,22 @@ def test_a_tokenizer_that_cuts_at_the_start_is_refused(copy: Callable[..., Path]
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(64, direction="left")
     tokenizer.save(str(folder / "tokenizer.json"))
-    with pytest.raises(CheckpointError, match="cuts texts at their start"):
+    with pytest.raises(CheckpointError, match=r'cuts texts at their start.*set "truncation_side" to "right"'):
         check(folder, PLAIN)
+    edit_json(folder / "tokenizer_config.json", {"truncation_side": "right"})
+    check(folder, PLAIN)
+
+
+@pytest.mark.parametrize("options", [{"do_lower_case": False}, {"tokenize_chinese_chars": False}], ids=json.dumps)
+def test_saving_the_tokenizer_again_mends_what_disagrees_as_the_message_says(
+    copy: Callable[..., Path], options: dict[str, object]
+) -> None:
+    folder = copy("bert", **options)
+    with pytest.raises(CheckpointError, match=r"AutoTokenizer\.from_pretrained\(\.\.\.\)\.save_pretrained\(\.\.\.\)$"):
+        check(folder, PLAIN)
+    auto: Any = transformers.AutoTokenizer
+    auto.from_pretrained(folder).save_pretrained(folder)
+    check(folder, [*PLAIN, ("Hvem kan Python?", "東京 weather")])
 
 
 def test_equal_tokenizers_have_no_differing_parts() -> None:

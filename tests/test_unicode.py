@@ -3,6 +3,7 @@
 import functools
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,7 +100,7 @@ def test_the_embedded_model_wants_composed_letters() -> None:
 def test_the_reference_says_the_same(tiny: Tiny) -> None:
     with Reranker.load(tiny.bundle("xlm-roberta", "fp32"), backend="torch") as reranker:
         assert reranker.info().normalization == EQUAL
-        _check(reranker, equal=True)
+        _check(reranker, equal=True, rounding=1e-5)  # PyTorch's last digits depend on where a buffer lies
 
 
 def test_the_answer_is_the_tokenizers_own() -> None:
@@ -118,15 +119,16 @@ def test_the_answer_is_the_tokenizers_own() -> None:
     assert PairEncoder(tokenizer, 128).normalization == DIFFER
 
 
-def _check(reranker: Reranker, *, equal: bool) -> None:
-    """Of texts with å: bit for bit the same score in both spellings, or another one in all of them."""
+def _check(reranker: Reranker, *, equal: bool, rounding: float = 0) -> None:
+    """Of texts with å: the same score in both spellings, bit for bit but for `rounding`; or another one in all of them."""
     texts = [text for text in NORWEGIAN if decomposed(text) != text]
     assert len(texts) > 10
     composed = reranker.score(NORWEGIAN[4], texts)
     as_document = reranker.score(NORWEGIAN[4], [decomposed(text) for text in texts])
     as_query = reranker.score(decomposed(NORWEGIAN[4]), texts)
     if equal:
-        assert composed.tobytes() == as_document.tobytes() == as_query.tobytes()
+        for spelled in (as_document, as_query):
+            np.testing.assert_allclose(spelled, composed, rtol=0, atol=rounding)
     else:
         assert (composed != as_document).all()
         assert (composed != as_query).all()

@@ -8,6 +8,7 @@ tokenizer.json     Hugging Face tokenizers' format
 
 import errno
 import hashlib
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,9 +45,13 @@ def read_manifest(path: Path, *, expected_sha256: str | None = None) -> tuple[Ma
     """
     file = path / MANIFEST
     with _reading(path):
-        if not path.is_dir() or not file.is_file():
-            what = f"{path} is not a bundle: no {MANIFEST} in it" if path.is_dir() else f"no bundle at {path}"
-            raise MissingFile(f"{what}; make one with: raskrank export MODEL {path}")
+        if not path.is_dir():
+            raise MissingFile(f"no bundle at {path}; make one with: raskrank export MODEL {shlex.quote(str(path))}")
+        if not file.is_file():
+            checkpoint = (path / "config.json").is_file()
+            kind, model = ("a checkpoint, and not", shlex.quote(str(path))) if checkpoint else ("not", "MODEL")
+            # OUTPUT, since an export would not replace this folder.
+            raise MissingFile(f"{path} is {kind} a bundle: no {MANIFEST} in it; make one with: raskrank export {model} OUTPUT")
         size = file.stat().st_size
         if size > MAX_MANIFEST_BYTES:
             raise Corrupt(f"{file}: {size} bytes, a manifest has at most {MAX_MANIFEST_BYTES}")
@@ -114,7 +119,8 @@ def weights_sha256(folder: Path) -> str:
 def _check_file(folder: Path, name: str, manifest: Manifest) -> None:
     file = folder / name
     if not file.is_file():
-        raise MissingFile(f"{file} is missing; copy the whole bundle, or make it again with: raskrank export")
+        again = f"raskrank export MODEL {shlex.quote(str(folder))} --overwrite"
+        raise MissingFile(f"{file} is missing; copy the whole bundle, or make it again with: {again}")
     _check_size(folder, name, file.stat().st_size, manifest)
     if name in MAX_SMALL_BYTES and manifest.files[name].size > MAX_SMALL_BYTES[name]:
         raise Corrupt(f"{file}: {manifest.files[name].size} bytes, at most {MAX_SMALL_BYTES[name]} are read")

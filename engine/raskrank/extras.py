@@ -7,9 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from raskrank.errors import MissingExtra
 
 EXPORT, EXPORT_5 = "export", "export-transformers5"
-# Two extras make graphs, each beside another transformers. The packages of each, as they are imported.
+# Two extras make graphs, each beside another transformers. The packages of each, as they are imported; optimum alone, which
+# others bring too, has no exporter.
 EXPORTERS: Mapping[str, tuple[str, ...]] = {
-    EXPORT: ("huggingface_hub", "onnx", "optimum", "safetensors", "torch", "transformers"),
+    EXPORT: ("huggingface_hub", "onnx", "optimum.exporters.onnx", "safetensors", "torch", "transformers"),
     EXPORT_5: ("huggingface_hub", "onnx", "onnxscript", "safetensors", "torch", "transformers"),
 }
 
@@ -28,7 +29,7 @@ def need(what: str, extra: str, *modules: str) -> None:
 
     They are looked up, not imported, so that this can be asked before anything slow begins.
     """
-    if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
+    if missing := [module for module in modules if not _is_there(module)]:
         message = f"{what} needs {', '.join(missing)}; install it with: pip install 'raskrank[{extra}]'"
         raise MissingExtra(message, name=missing[0])
 
@@ -37,3 +38,10 @@ def need_exporter(what: str, *modules: str) -> None:
     """The same for packages of the extra that exports. modules: some of them. Default: all."""
     extra = exporter()
     need(what, extra, *(modules or EXPORTERS[extra]))
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False

@@ -41,7 +41,7 @@ _BY_MODEL_TYPE: Mapping[str, str] = {
 }
 # transformers' own classes that read tokenizer.json. A name that is not among them may stand for code in the folder.
 # fmt: off
-_OWN = frozenset({
+OWN = frozenset({
     "Albert", "Bart", "Barthez", "Bert", "BigBird", "Camembert", "ConvBert", "Deberta", "DebertaV2", "DistilBert", "Electra",
     "Funnel", "GPT2", "Herbert", "LayoutLM", "Longformer", "Lxmert", "MBart", "MPNet", "MobileBert", "PreTrained", "RemBert",
     "RoFormer", "Roberta", "Splinter", "SqueezeBert", "T5", "XLMRoberta", "XLNet",
@@ -113,7 +113,10 @@ class ReferenceEncoder:
         if parts := differing_parts(own, self._tokenizer.backend_tokenizer):
             raise CheckpointError(f"{where} has other {', '.join(parts)}, which gives other ids for some texts; {advice}")
         if self._tokenizer.truncation_side != "right":
-            raise CheckpointError(f"{where} cuts texts at their start, and Raskrank at their end; {advice}")
+            raise CheckpointError(
+                f"{where} cuts texts at their start, and Raskrank at their end; where that is right for the model, set "
+                f'"truncation_side" to "right" in {CONFIG}'
+            )
         return theirs
 
     def unknown_share(self, encoded: Sequence[EncodedPair]) -> float:
@@ -185,7 +188,7 @@ def _class_stem(checkpoint: Checkpoint) -> str:
     if stated is None:
         return _BY_MODEL_TYPE[checkpoint.model_type]
     stem = _RENAMED.get(str(stated), str(stated).removesuffix("Fast").removesuffix("Tokenizer"))
-    if stem not in _OWN:
+    if stem not in OWN:
         raise CheckpointError(
             f"{folder / CONFIG}: tokenizer_class {str(stated)[:64]!r} is none of transformers' own that read {TOKENIZER}; for "
             f"this model it would be {_BY_MODEL_TYPE[checkpoint.model_type]}Tokenizer"

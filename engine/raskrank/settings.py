@@ -147,7 +147,9 @@ def _find(value: str | os.PathLike[str], base: Path, named_by: str) -> Choice:
         )
     folder = base / _expanded(os.fspath(value))
     if not _is_there(folder):
-        raise MissingFile(f"no bundle at {folder}{by}; make one with: raskrank export MODEL {shlex.quote(str(folder))}")
+        there = os.path.lexists(folder)  # a file, or a link that leads nowhere
+        advice = "name a bundle's folder" if there else f"make one with: raskrank export MODEL {shlex.quote(str(folder))}"
+        raise MissingFile(f"no bundle at {folder}{by}; {advice}")
     return Choice(folder=_utf8(absolute(folder)), named_by=named_by)
 
 

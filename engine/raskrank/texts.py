@@ -21,9 +21,9 @@ class Limits:
     max_documents: documents or pairs in one call. The default keeps the result lists of a call under about 100 MB.
     max_text_chars: characters in one query or document; catches a whole file passed by mistake. A text below it costs what
         is read of it: as much as holds the tokens that the model reads, and 100,000 characters at most (with a max_length
-        above 3,100, 32 for each of its tokens). A megabyte of words takes 10 ms; any other text at most half a second and
-        0.1 GB on one core of an AMD EPYC (max_length 8192, or 16 windows of 512: 1.2 s and 0.35 GB). Lower it to refuse long
-        texts.
+        above 3,100, 32 for each of its tokens). A megabyte of words takes 10 ms; any other text at most two thirds of a second
+        and 0.14 GB, 1.4 kB for each character that is read, on one core of an AMD EPYC (max_length 8192, or 16 windows of 512:
+        1.2 s and 0.35 GB). Lower it to refuse long texts.
     """
 
     max_documents: int = 1_000_000

@@ -5,6 +5,10 @@ from raskrank_export import Thresholds, export
 report = export("BAAI/bge-reranker-base", "./bundles/bge-reranker-base")
 """
 
+from raskrank.extras import need_exporter
+
+need_exporter("raskrank_export", "onnx")
+
 from raskrank.documents import Form
 from raskrank.gate import Thresholds
 from raskrank_export.exporter import export

@@ -12,6 +12,7 @@ from raskrank import bundle, cpu
 from raskrank.checkpoint.modules import weights_files
 from raskrank.documents import Form
 from raskrank.errors import BundleError, ExportError, InferenceError
+from raskrank.extras import need_exporter
 from raskrank.gate import Thresholds
 from raskrank.manifest import MANIFEST, TOKENIZER, Manifest, Precision
 from raskrank.torch_backend import TorchBackend
@@ -84,8 +85,10 @@ def export(
     overwrite: replace a bundle at `output`; processes that have loaded the old one keep it. Default: it is refused.
     progress: hears of each step. Default: nobody does.
 
-    Raises NotACrossEncoder, ExportError, ParityError, or InputError for the caller's own arguments.
+    Raises InputError for the caller's own arguments, MissingExtra where a package is not installed, CheckpointError, of which
+    NotACrossEncoder is one, for a checkpoint that cannot be used, and ExportError, of which ParityError is one, otherwise.
     """
+    need_exporter("export")
     options = check_options(
         model,
         precision=precision,

@@ -7,6 +7,7 @@ with it: the same layout, and logits no further apart than the fp32 gate allows 
 import functools
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,15 +20,17 @@ import pytest
 import sentence_transformers
 import torch
 import transformers
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from builders import NORWEGIAN, PAIRS, REIMPLEMENTED, Family, native_checkpoint
+from checkpoints import follow
 from conftest import Tiny
 from exporting import loose_export, passes
 from modernbert import modernbert_checkpoint
 from paths import ROOT
 from published import JINA, tiny_published_checkpoint
-from raskrank import Reranker
+from raskrank import CheckpointError, Reranker
 from raskrank.bundle import read_manifest
 from raskrank.checkpoint import read_checkpoint
 from raskrank.encoding import PairEncoder
@@ -161,6 +164,17 @@ def test_a_head_in_modules_scores_as_sentence_transformers_does(cases: Cases) ->
     expected = theirs.predict(TEXTS, batch_size=1, show_progress_bar=False)
     assert np.ptp(expected) > 1
     np.testing.assert_allclose(cases.logits("ettin"), expected, rtol=0, atol=EXACT)
+
+
+def test_what_a_message_suggests_for_pickled_modules_works(cases: Cases, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(cases.checkpoints["ettin"], tmp_path / "ettin"))
+    weights = folder / "2_Dense" / "model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="Only safetensors are read") as refused:
+        read_checkpoint(folder)
+    made, expected = read_checkpoint(follow(str(refused.value), tmp_path)), read_checkpoint(cases.checkpoints["ettin"])
+    assert (made.head, made.activation, made.max_length) == (expected.head, expected.activation, expected.max_length)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -4,6 +4,7 @@ python tests/attacks/interrupts.py --seconds 600
 """
 
 import argparse
+import os
 import random
 import signal
 import sys
@@ -18,7 +19,9 @@ from typing import Any
 from raskrank import Reranker, scoring
 
 DOCUMENTS = ["Søknad fra en by", "en båt ved sjøen", "Python og SQL"]
-ENGINE = Path(scoring.__file__).parent
+ENGINE = f"{Path(scoring.__file__).parent}{os.sep}"
+# What an attack at each step must have gone through: here calls are counted, and threads started and waited for.
+DELICATE = {"running.py", "scoring.py", "session.py", "beside.py", "calls.py", "line.py", "threads.py", "work.py"}
 # Seconds from the start of a call to the interrupt: within it, or a few calls later.
 LONGEST = 0.004
 # How often interrupts go on, this many seconds apart, so that one comes while another is dealt with.
@@ -69,10 +72,11 @@ def every_step(load: Callable[[], Reranker], call: Call, opcodes: bool, stride: 
     """
     scoring.CHUNK_PAIRS = 2  # so that there are two chunks: the second is tokenized beside the first
     engine = load()
-    expected, count = call(engine), 0
-    while _interrupted_at(count * stride, engine, call, opcodes):
+    expected, count, traced = call(engine), 0, set[str]()
+    while _interrupted_at(count * stride, engine, call, opcodes, traced):
         count += 1
         assert call(engine) == expected
+    assert traced >= DELICATE, DELICATE - traced
     still_works(engine, call, expected)
     return count
 
@@ -85,14 +89,15 @@ def still_works(engine: Reranker, call: Call, expected: object) -> None:
     assert not closing.is_alive(), "close() in another thread waits for a call that is over"
 
 
-def _interrupted_at(step: int, engine: Reranker, call: Call, opcodes: bool) -> bool:
-    """Whether a call has so many steps, so that it was interrupted."""
+def _interrupted_at(step: int, engine: Reranker, call: Call, opcodes: bool, traced: set[str]) -> bool:
+    """Whether a call has so many steps, so that it was interrupted. traced: gets the names of the modules that have them."""
     left = step
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal left
-        if Path(frame.f_code.co_filename).parent != ENGINE:
+        if not frame.f_code.co_filename.startswith(ENGINE):
             return None
+        traced.add(Path(frame.f_code.co_filename).name)
         frame.f_trace_opcodes = opcodes
         if event == ("opcode" if opcodes else "line"):
             left -= 1

@@ -7,6 +7,7 @@ once an output is done, a new one begins. The last is brought to its end. Exits 
 """
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from raskrank.bulk.journal import NAME
 
 ROWS, PART_ROWS = 2000, 20
 DEADLINE = 120  # seconds that one run may take
-IN_COMMAND = b"cli/main.py"  # in a traceback; while Python still imports that module, an interrupt is Python's to tell
+# In a traceback. While Python still imports that module, and what it imports, an interrupt is Python's to tell.
+IN_COMMAND = re.compile(rb"cli/main\.py\", line \d+, in (main|_)")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
@@ -59,7 +61,7 @@ class ScoreKill(Killing):
         except subprocess.TimeoutExpired:
             process.send_signal(sign)
         _, said = process.communicate(timeout=DEADLINE)
-        if b"Traceback" in said and IN_COMMAND in said:
+        if b"Traceback" in said and IN_COMMAND.search(said):
             self.failures.append(f"{self.output.name}: {sign.name} ended in a traceback: {said.decode()[-1500:]}")
         self.check(before, known)
         if process.returncode == 0:

@@ -8,6 +8,7 @@ the query's and the key's own projections, and there is no convolution.
 from collections.abc import Mapping
 from pathlib import Path
 
+from raskrank.checkpoint.suggestion import unsupported
 from raskrank.errors import CheckpointError
 from raskrank.quoting import quoted
 
@@ -41,10 +42,10 @@ def arguments(path: Path, written: Mapping[str, object], numbers: Mapping[str, i
     }
     for key, value in expected.items():
         if written.get(key) != value:
-            raise CheckpointError(f"{path}: {key} {quoted(written.get(key))} is not supported, only {value!r}.")
+            raise unsupported(f"{path}: {key} {quoted(written.get(key))} is not supported, only {value!r}.")
     farthest, buckets = _farthest(path, written, numbers["max_position_embeddings"]), numbers["position_buckets"]
     if not 2 <= buckets < 2 * (farthest - 1):
-        raise CheckpointError(
+        raise unsupported(
             f"{path}: position_buckets must be at least 2 and leave distances up to {quoted(farthest)} to share some, got "
             f"{quoted(buckets)}."
         )
@@ -62,7 +63,7 @@ def _parts(path: Path, written: Mapping[str, object]) -> list[str]:
     names = value.split("|") if isinstance(value, str) else value if isinstance(value, list) else []
     parts = [str(name).strip().lower() for name in names]
     if set(parts) != _PARTS:
-        raise CheckpointError(f"{path}: pos_att_type {quoted(value)} is not supported, only 'c2p' and 'p2c' together.")
+        raise unsupported(f"{path}: pos_att_type {quoted(value)} is not supported, only 'c2p' and 'p2c' together.")
     return parts
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from raskrank.checkpoint.suggestion import unsupported
 from raskrank.errors import CheckpointError
 from raskrank.quoting import quoted
 
@@ -22,9 +23,9 @@ def arguments(path: Path, written: Mapping[str, object], numbers: Mapping[str, i
     """rope_theta and rope_factor, the latter 1 where positions are not stretched. Raises CheckpointError for other forms."""
     for key, value in _ONLY.items():
         if written.get(key, value) != value:
-            raise CheckpointError(f"{path}: {key} {quoted(written[key])} is not supported, only {value!r}.")
+            raise unsupported(f"{path}: {key} {quoted(written[key])} is not supported, only {value!r}.")
     if numbers["hidden_size"] // numbers["num_attention_heads"] % 2:
-        raise CheckpointError(f"{path}: heads of an odd width cannot be turned by their positions.")
+        raise unsupported(f"{path}: heads of an odd width cannot be turned by their positions.")
     return {"rope_theta": _above(path, "rope_theta", written.get("rope_theta"), 1), "rope_factor": _factor(path, written)}
 
 
@@ -33,7 +34,7 @@ def _factor(path: Path, written: Mapping[str, object]) -> float:
     if scaling is None:
         return 1.0
     if not isinstance(scaling, dict) or scaling.keys() != _STRETCHED or scaling["type"] != "ntk":
-        raise CheckpointError(
+        raise unsupported(
             f"{path}: rope_scaling {quoted(scaling)} is not supported, only null or an object with type 'ntk' and a factor."
         )
     return _above(path, "the factor of rope_scaling", scaling["factor"], 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from raskrank.checkpoint import modernbert
 from raskrank.checkpoint.families import CLASSIFIERS, ENCODERS, OF_ARCHITECTURE, OF_MODEL_TYPE
 from raskrank.checkpoint.modules import MODULES, has_head, module_types
-from raskrank.checkpoint.suggestion import SUGGESTION
+from raskrank.checkpoint.suggestion import SUGGESTION, unsupported
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
 
@@ -136,7 +136,7 @@ def _encoder(path: Path, written: Mapping[str, object]) -> str:
             return family.architecture
     found = named(", ".join(names)) or f"model_type {quoted(kind)}"
     listed = ", ".join(family.architecture for family in ENCODERS)
-    raise CheckpointError(f"{path}: {found} with a head in {MODULES} is not supported. Supported are {listed}.")
+    raise unsupported(f"{path}: {found} with a head in {MODULES} is not supported. Supported are {listed}.")
 
 
 def _refuse_unsupported(folder: Path, written: Mapping[str, object], card: Mapping[str, object], model_type: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from raskrank.checkpoint.files import require_integer
+from raskrank.checkpoint.suggestion import unsupported
 from raskrank.errors import CheckpointError
 from raskrank.quoting import quoted
 
@@ -32,7 +33,7 @@ DEFAULTS: Mapping[str, int] = {
 def arguments(path: Path, written: Mapping[str, object], numbers: Mapping[str, int]) -> dict[str, object]:
     """Further ones of transformers' ModernBertConfig. path: of config.json, `written`. Raises CheckpointError."""
     if numbers["hidden_size"] // numbers["num_attention_heads"] % 2:
-        raise CheckpointError(f"{path}: heads of an odd width cannot be turned by their positions.")
+        raise unsupported(f"{path}: heads of an odd width cannot be turned by their positions.")
     flags = {key: written.get(key, False) for key in ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias")}
     for key, value in flags.items():
         if not isinstance(value, bool):
@@ -40,15 +41,15 @@ def arguments(path: Path, written: Mapping[str, object], numbers: Mapping[str, i
     activations = {key: written.get(key, "gelu") for key in ("hidden_activation", "classifier_activation")}
     for key, value in activations.items():
         if not isinstance(value, str) or value not in ACTIVATIONS:
-            raise CheckpointError(
+            raise unsupported(
                 f"{path}: {key} {quoted(value)} is not supported. Supported are {', '.join(sorted(ACTIVATIONS))}."
             )
     pooling = written.get("classifier_pooling", "cls")
     if pooling not in ("cls", "mean"):
-        raise CheckpointError(f"{path}: classifier_pooling must be 'cls' or 'mean', got {quoted(pooling)}.")
+        raise unsupported(f"{path}: classifier_pooling must be 'cls' or 'mean', got {quoted(pooling)}.")
     for key in ("rope_scaling", "is_causal", "causal_mask"):
         if written.get(key):
-            raise CheckpointError(f"{path}: {key} is set, which is not supported.")
+            raise unsupported(f"{path}: {key} is set, which is not supported.")
     return {
         **flags,
         **activations,
@@ -67,7 +68,7 @@ def _every(path: Path, written: Mapping[str, object], layers: int) -> int:
         second = next((index for index in range(1, layers) if listed[index] == _FULL), layers)
         if listed == [_SLIDING if index % second else _FULL for index in range(layers)]:
             return second
-    raise CheckpointError(
+    raise unsupported(
         f"{path}: layer_types must name {layers} layers, {_FULL!r} for the first and every so many after it, and "
         f"{_SLIDING!r} for those between."
     )
@@ -89,7 +90,7 @@ def _thetas(path: Path, written: Mapping[str, object]) -> dict[str, float]:
                 or parameters.get("rope_type", "default") != "default"
                 or "rope_theta" not in parameters
             ):
-                raise CheckpointError(f"{path}: rope_parameters must have {kind!r} with a rope_theta, of rope_type 'default'.")
+                raise unsupported(f"{path}: rope_parameters must have {kind!r} with a rope_theta, of rope_type 'default'.")
             value = parameters["rope_theta"]
         if not isinstance(value, float | int) or isinstance(value, bool) or not value > 1:
             raise CheckpointError(f"{path}: {name} must be a number above 1, got {quoted(value)}.")

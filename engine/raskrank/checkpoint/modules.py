@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from raskrank.checkpoint.files import is_file, parse_json, read_json
+from raskrank.checkpoint.suggestion import unsupported
 from raskrank.errors import CheckpointError
 from raskrank.quoting import named, quoted
 
@@ -106,7 +107,10 @@ def stated_length(folder: Path) -> int | None:
     path = folder / ENCODER_OPTIONS
     values = read_json(path)
     if values.get("do_lower_case"):
-        raise CheckpointError(f"{path}: do_lower_case is set, which is not supported: it changes texts before the tokenizer.")
+        raise CheckpointError(
+            f"{path}: do_lower_case is set, which is not supported: it changes texts before the tokenizer. Set it to false, "
+            "and give texts in lower case."
+        )
     length = values.get("max_seq_length")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
         raise CheckpointError(f"{path}: max_seq_length must be a number of tokens, got {quoted(length)}.")
@@ -117,7 +121,7 @@ def read_head(folder: Path, hidden_size: int) -> Head:
     """The head of a folder that has one. Raises CheckpointError for whatever is not computed here as its modules do."""
     for kind, _ in _listed(folder / MODULES):
         if not kind.startswith("sentence_transformers."):
-            raise CheckpointError(f"{folder / MODULES} lists {named(kind)}: it would need code of its own, which is never run.")
+            raise unsupported(f"{folder / MODULES} lists {named(kind)}: it would need code of its own, which is never run.")
     kinds, folders = module_types(folder), module_folders(folder)
     pooling = _pooling(folder / folders[0], hidden_size)
     width, modules, output = hidden_size, list[Dense | Norm](), _VECTOR
@@ -125,7 +129,7 @@ def read_head(folder: Path, hidden_size: int) -> Head:
         config = folder / name / "config.json"
         values = read_json(config, required=True)
         if output != _VECTOR:
-            raise CheckpointError(f"{folder / MODULES}: {named(name)} comes after the module that gives the scores.")
+            raise unsupported(f"{folder / MODULES}: {named(name)} comes after the module that gives the scores.")
         if kind == "Dense":
             dense = _dense(config, values, name, width)
             modules.append(dense)
@@ -134,11 +138,11 @@ def read_head(folder: Path, hidden_size: int) -> Head:
             _expect(config, values, "dimension", width)
             modules.append(Norm(folder=name, size=width))
         else:
-            raise CheckpointError(
+            raise unsupported(
                 f"{folder / MODULES} lists {named(kind)}, which is not supported behind the pooling: only Dense and LayerNorm."
             )
     if output != SCORES or width != 1:
-        raise CheckpointError(
+        raise unsupported(
             f"{folder / MODULES}: its modules give {width} values under the name {quoted(output)}. A reranker's give one, "
             f"under {SCORES!r}."
         )
@@ -166,7 +170,7 @@ def _pooling(folder: Path, hidden_size: int) -> Pooling:
         return "cls"
     if mode == "mean":
         return "mean"
-    raise CheckpointError(f"{config}: pooling_mode {quoted(mode)} is not supported, only 'cls' and 'mean'.")
+    raise unsupported(f"{config}: pooling_mode {quoted(mode)} is not supported, only 'cls' and 'mean'.")
 
 
 def _dense(config: Path, values: Mapping[str, object], name: str, width: int) -> Dense:
@@ -179,11 +183,11 @@ def _dense(config: Path, values: Mapping[str, object], name: str, width: int) ->
     if activation is None:
         activation = "torch.nn.modules.activation.Tanh"
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
-        raise CheckpointError(
+        raise unsupported(
             f"{config}: activation_function {quoted(activation)} is not supported. Supported are {', '.join(_ACTIVATIONS)}."
         )
     if values.get("use_residual"):
-        raise CheckpointError(f"{config}: use_residual is set, which is not supported.")
+        raise unsupported(f"{config}: use_residual is set, which is not supported.")
     _expect(config, {"module_input_name": _VECTOR, **values}, "module_input_name", _VECTOR)
     return Dense(folder=name, inputs=width, outputs=outputs, bias=bias, activation=_ACTIVATIONS[activation])
 

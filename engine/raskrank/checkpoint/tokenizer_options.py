@@ -44,9 +44,15 @@ def check_options(path: Path, options: Mapping[str, object]) -> None:
         )
     for name, effect in _SWITCHES.items():
         if options.get(name):
-            raise CheckpointError(f"{path}: {name} is {quoted(options[name])}, which is not supported: it {effect}.")
+            raise CheckpointError(
+                f"{path}: {name} is {quoted(options[name])}, which is not supported: it {effect}. Where tokenizer.json is "
+                "right without it, remove the key; else save the tokenizer again."
+            )
     if options.get("truncation_side", "right") != "right":
-        raise CheckpointError(f"{path}: truncation_side must be 'right': texts are cut at the end.")
+        raise CheckpointError(
+            f"{path}: truncation_side must be 'right': texts are cut at the end. Set it so, where the model may read them "
+            "like that."
+        )
     stated_length(path, options)
 
 

@@ -11,7 +11,7 @@ from raskrank.checkpoint.conversion import Origin, conversion
 from raskrank.checkpoint.files import decode_json, is_file, read_bytes, read_json
 from raskrank.checkpoint.layouts import STACKED, Layout, stored
 from raskrank.checkpoint.modules import Head
-from raskrank.checkpoint.suggestion import SUGGESTION, original
+from raskrank.checkpoint.suggestion import EXPORTERS, SUGGESTION, original, unsupported
 from raskrank.checkpoint.tensors import after_last_layer, expected_tensors, is_head
 from raskrank.errors import CheckpointError, NotACrossEncoder
 from raskrank.quoting import named, quoted
@@ -81,7 +81,7 @@ def check_weights(
     if architecture == modernbert.CLASSIFIER:  # as a bias is, which config.json says there is none of
         exact, unknown = "ModernBERT", [name for name in unknown if name.startswith(modernbert.PARTS)]
     if exact is not None and unknown:
-        raise CheckpointError(
+        raise unsupported(
             f"{folder}: {named(unknown[0])} and {len(unknown) - 1} more tensors are not part of the {exact} layout."
         )
     return parameters
@@ -115,9 +115,10 @@ def read_headers(folder: Path, origin: Origin | None = None) -> dict[str, Header
     if not is_file(index):
         origin = origin or Origin(str(folder))
         exports = [path.relative_to(folder).as_posix() for pattern in ("*.onnx", "*/*.onnx") for path in folder.glob(pattern)]
-        if exports:
+        if exports or origin.name.lower().startswith(EXPORTERS):
+            there = named(", ".join(sorted(exports))) or "ONNX files"
             raise CheckpointError(
-                f"{origin.name} has no model.safetensors, only {named(', '.join(sorted(exports)))}: an export by others, which "
+                f"{origin.name} has no model.safetensors, only {there}: an export by others, which "
                 f"cannot be compared with the weights it was made from. Raskrank makes its own: {original(folder)}."
             )
         patterns = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")

@@ -8,7 +8,7 @@ from tokenizers.models import WordLevel
 
 from raskrank.errors import InferenceError
 from raskrank.process import threads
-from raskrank.process.fork import forked
+from raskrank.process.fork import after_fork, forked
 
 PARALLELISM = "TOKENIZERS_PARALLELISM"
 # What tokenizers takes for "no"; anything else forces its threads on, also where it would know better.
@@ -16,21 +16,29 @@ OFF = ("", "off", "false", "f", "no", "n", "0")
 # Seconds in which a pool whose threads exist answers, also on a busy machine.
 DEADLINE = 2.0
 
-_usable: bool | None = None  # once that is settled
+_usable: bool | None = None  # once that is settled, for this process
+
+
+def _forget() -> None:
+    global _usable
+    _usable = None
+
+
+after_fork(_forget)
 
 
 def usable() -> bool:
-    """Whether texts may be given to it together. The pool is made once for the process, when first used.
+    """Whether texts may be given to it together, which also lets other Python threads run. It is made when first used.
 
-    It does not survive a fork, after which tokenizers leaves it alone, but not where the user has forced it on: then it waits
-    for dead threads. Where its threads cannot be made it panics, and prints that.
+    It does not survive a fork: a child of a process that has used it does without, and one of another makes its own. But where
+    the user has forced it on it waits for dead threads. Where its threads cannot be made it panics, and prints that.
     """
     global _usable
-    if forked():
-        return False
     forced = os.environ.get(PARALLELISM)
     if forced is not None and forced.lower() in OFF:
         return True  # it makes no thread
+    if forced is not None and forked():
+        return False
     if _usable is None and threads.can_start(_size()):
         _usable = forced is None or _answers()
     return bool(_usable)
