@@ -55,6 +55,7 @@ class ExportKill(Killing):
         self.numbers = iter(range(count))
         self.samples = root / "samples.jsonl"
         self.samples.write_text("".join(json.dumps(sample) + "\n" for sample in SAMPLES), "utf-8")
+        torch.set_num_threads(1)  # OpenMP's threads do not live on in forked children
         tiny_checkpoint(root / "checkpoint")
         self.export(root / "old", "fp32")
         gc.freeze()  # no child collects anew what the exporter knows of operators, nor looks through it for garbage
