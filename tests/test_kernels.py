@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from backends import needs_kernels
-from raskrank import kernels
+from raskrank import Reranker, kernels
 from raskrank.bundle import open_bundle
 from raskrank.kernels import EMULATED, STAGES, Kernels
 from raskrank.manifest import Encoder, Manifest
@@ -167,3 +167,22 @@ def test_the_time_of_each_stage_is_told_on_request(nano: tuple[Manifest, dict[st
         made.close()
     found = dict(zip(STAGES, ticks, strict=True))
     assert all(found[name] > 0 for name in STAGES if name != "wait")
+
+
+@pytest.mark.parametrize("code", ["", 'extern "C" int rk_layout() { return 1; }'], ids=["without a layout", "another layout"])
+def test_a_library_of_another_version_is_not_used(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    source, library = tmp_path / "other.cpp", tmp_path / "other.so"
+    source.write_text(code)
+    run(compiler, "-shared", "-fPIC", str(source), "-o", str(library), seconds=60)
+    monkeypatch.setattr(kernels, "LIBRARY", library)
+    kernels._load.cache_clear()
+    try:
+        assert kernels.engines() == ()
+        assert str(kernels.unavailable()).endswith("built from another version of Raskrank; install it again")
+        with Reranker.load() as reranker:
+            assert reranker.info().backend == "onnx"
+    finally:
+        kernels._load.cache_clear()

@@ -133,6 +133,7 @@ bool fetch(const void* context, i64 page) {
 
 }  // namespace
 
+int rk_layout() { return int(1000 * sizeof(rk_model) + sizeof(rk_layer)); }
 int rk_usable(const char* engine) { return engine_of(engine) != nullptr; }
 
 void* rk_create(const rk_model* model, const char* engine) {

@@ -8,6 +8,9 @@ enum Error { BAD_CALL = -1, BAD_ID = -2, NO_MEMORY = -3 };
 #define EXPORT __attribute__((visibility("default")))
 extern "C" {
 
+// What the sizes of the caller's structures make of it: 1000 sizeof(rk_model) + sizeof(rk_layer).
+EXPORT int rk_layout();
+
 // 1 where this CPU runs the engine of that name.
 EXPORT int rk_usable(const char* engine);
 

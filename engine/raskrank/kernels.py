@@ -88,7 +88,7 @@ class Kernels:
         Raises ValueError for a tensor that is missing or of another shape or type, and for an engine that cannot run here.
         """
         library, usable = _load(), engines()
-        if library is None or (engine is None and not usable):
+        if isinstance(library, str) or (engine is None and not usable):
             raise ValueError(f"there are no kernels: {unavailable()}")
         self.engine = usable[0] if engine is None else engine
         self._library = library
@@ -137,25 +137,29 @@ class Kernels:
 
 def unavailable() -> str | None:
     """Why nothing runs on the kernels in this process; None where they can be used."""
-    if _load() is None:
-        return "this installation has none: it came without a compiled library, and no C++ compiler and CMake were found then"
+    if isinstance(library := _load(), str):
+        return library
     return None if engines() else "this CPU has no AVX2"
 
 
 def engines() -> tuple[str, ...]:
     """Those of ENGINES that this CPU can run, best first."""
     library = _load()
-    if library is None:
+    if isinstance(library, str):
         return ()
     return tuple(name for name in ENGINES if library.rk_usable(name.encode()))
 
 
 @functools.cache
-def _load() -> ctypes.CDLL | None:
+def _load() -> ctypes.CDLL | str:
+    """The library, or why there is none, as a clause."""
     try:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError:  # not built, or built for another system
-        return None
+        return "this installation has none: it came without a compiled library, and no C++ compiler and CMake were found then"
+    layout = getattr(library, "rk_layout", None)
+    if layout is None or layout() != 1000 * ctypes.sizeof(_Model) + ctypes.sizeof(_Layer):  # it would read wrong addresses
+        return "those of this installation were built from another version of Raskrank; install it again"
     pointer, number = ctypes.c_void_p, ctypes.c_int32
     library.rk_usable.argtypes = [ctypes.c_char_p]
     library.rk_create.restype, library.rk_create.argtypes = pointer, [pointer, ctypes.c_char_p]
