@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 APPLICATIONS := .venv-applications
 # Where PyPI's torch brings gigabytes of CUDA: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PIP = $(@D)/bin/python -m pip --disable-pip-version-check
+# Containers often set it. Every process of the tests would compile anew what it imports: a second and a half beside PyTorch.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: packages demo test test-applications test-release test-all test-versions soak docs peers bench bench-suite constraints lint clean
 
