@@ -178,7 +178,9 @@ NO_CODE = """
     loose, broken = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1), []
 
     def hook(event, arguments):
-        text = str(arguments[0]) if arguments else ""
+        if event not in ("pickle.find_class", "open", "exec", "import"):
+            return
+        text = str(arguments[0])
         if event == "pickle.find_class":
             broken.append((event, text))
         inside = any(text.startswith(folder) for folder in checkpoints)

@@ -15,7 +15,7 @@ from raskrank.checkpoint.layouts import Layout, recognize
 from raskrank.checkpoint.model_card import front_matter
 from raskrank.checkpoint.modules import NORM_EPSILON, Head
 from raskrank.checkpoint.score import activation_of
-from raskrank.checkpoint.suggestion import SUGGESTION
+from raskrank.checkpoint.suggestion import unsupported
 from raskrank.checkpoint.tokenizer_options import check_options, has_tokenizer, stated_length
 from raskrank.checkpoint.weights import check_weights
 from raskrank.errors import CheckpointError
@@ -203,6 +203,8 @@ def _numbers(path: Path, written: Mapping[str, object], family: Family) -> dict[
             f"{path}: {family.spelled('hidden_size')} {quoted(numbers['hidden_size'])} is no multiple of "
             f"{quoted(numbers['num_attention_heads'])} heads."
         )
+    if family.rotary and numbers["hidden_size"] // numbers["num_attention_heads"] % 2:
+        raise unsupported(f"{path}: heads of an odd width cannot be turned by their positions.")
     if "num_hidden_groups" in numbers and not numbers["num_hidden_groups"] <= numbers["num_hidden_layers"] <= MAX_SHARED_LAYERS:
         raise CheckpointError(
             f"{path}: num_hidden_layers {quoted(numbers['num_hidden_layers'])} must lie between num_hidden_groups, "
@@ -226,7 +228,7 @@ def _hidden_activation(path: Path, written: Mapping[str, object], family: Family
     value = written.get(key, family.hidden_act)
     if not isinstance(value, str) or value not in HIDDEN_ACTIVATIONS:
         known = ", ".join(sorted(HIDDEN_ACTIVATIONS))
-        raise CheckpointError(f"{path}: {key} {quoted(value)} is not supported. Supported are {known}. {SUGGESTION}")
+        raise unsupported(f"{path}: {key} {quoted(value)} is not supported. Supported are {known}.")
     return value
 
 

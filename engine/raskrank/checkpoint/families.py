@@ -43,6 +43,7 @@ class Family:
     vocabulary: tuple[str, ...] = ("vocab.txt",)
     epsilon: float | None = None  # of every LayerNorm, where config.json does not state it
     default_epsilon: float = 1e-12  # where it may
+    rotary: bool = False  # positions turn the halves of each head
     modular: bool = False  # an encoder, whose head lies in modules of sentence-transformers
     # Further arguments of the config class, checked: of config.json's path, what is written there, and the numbers.
     arguments: Callable[[Path, Mapping[str, object], Mapping[str, int]], dict[str, object]] | None = None
@@ -65,6 +66,7 @@ _MODERNBERT = Family(
     further={"local_attention": 128},
     vocabulary=(),
     default_epsilon=1e-5,
+    rotary=True,
     arguments=modernbert.arguments,
 )
 FAMILIES: tuple[Family, ...] = (
@@ -150,6 +152,7 @@ FAMILIES: tuple[Family, ...] = (
         defaults=gte.DEFAULTS,
         lacks=_WITHOUT_POSITIONS,
         vocabulary=("sentencepiece.bpe.model",),
+        rotary=True,
         arguments=gte.arguments,
     ),
     Family(

@@ -19,13 +19,11 @@ _ONLY: Mapping[str, object] = {
 _STRETCHED = {"type", "factor"}
 
 
-def arguments(path: Path, written: Mapping[str, object], numbers: Mapping[str, int]) -> dict[str, object]:
+def arguments(path: Path, written: Mapping[str, object], numbers: Mapping[str, int]) -> dict[str, object]:  # noqa: ARG001
     """rope_theta and rope_factor, the latter 1 where positions are not stretched. Raises CheckpointError for other forms."""
     for key, value in _ONLY.items():
         if written.get(key, value) != value:
             raise unsupported(f"{path}: {key} {quoted(written[key])} is not supported, only {value!r}.")
-    if numbers["hidden_size"] // numbers["num_attention_heads"] % 2:
-        raise unsupported(f"{path}: heads of an odd width cannot be turned by their positions.")
     return {"rope_theta": _above(path, "rope_theta", written.get("rope_theta"), 1), "rope_factor": _factor(path, written)}
 
 

@@ -32,8 +32,6 @@ DEFAULTS: Mapping[str, int] = {
 
 def arguments(path: Path, written: Mapping[str, object], numbers: Mapping[str, int]) -> dict[str, object]:
     """Further ones of transformers' ModernBertConfig. path: of config.json, `written`. Raises CheckpointError."""
-    if numbers["hidden_size"] // numbers["num_attention_heads"] % 2:
-        raise unsupported(f"{path}: heads of an odd width cannot be turned by their positions.")
     flags = {key: written.get(key, False) for key in ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias")}
     for key, value in flags.items():
         if not isinstance(value, bool):
