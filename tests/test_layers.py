@@ -32,9 +32,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "raskrank.torch_modules",
         "raskrank.gate raskrank.running raskrank.settings raskrank.native_backend raskrank.onnx_backend raskrank.tokenizer "
         "raskrank.documents",
-        "raskrank.network",
-        "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernels raskrank.weights raskrank.cache "
-        "raskrank.reimplemented",
+        "raskrank.network raskrank.kernels",
+        "raskrank.checkpoint raskrank.bundle raskrank.parity raskrank.rows raskrank.kernel_model raskrank.weights "
+        "raskrank.cache raskrank.reimplemented",
         "raskrank.manifest raskrank.scored raskrank.encoding raskrank.reading raskrank.terminal raskrank.settings_files",
         "raskrank.process raskrank.activation raskrank.extras raskrank.tokenizer_classes raskrank.tokenizer_parts "
         "raskrank.prefixes raskrank.layout raskrank.strict_json raskrank.windows",

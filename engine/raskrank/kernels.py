@@ -1,4 +1,4 @@
-"""The compiled kernels behind ctypes: which of them this CPU can run, and a model's weights handed to them where they lie."""
+"""The compiled kernels behind ctypes: which of them this CPU can run, and their calls."""
 
 import ctypes
 import functools
@@ -11,17 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from raskrank.backend import Float32Array, Int64Array
-from raskrank.manifest import Encoder, HeadActivation
+from raskrank.kernel_model import LAYOUT, KernelModel
+from raskrank.manifest import Encoder
 
 UInt64Array = npt.NDArray[np.uint64]
 
 LIBRARY = Path(__file__).parent / "_kernels.so"
-PREFIX = "encoder/"  # of the names of tensors that the kernels read
-GROUP = 64  # channels of an activation that share a range, and weights of a column that share a scale
 ENGINES = ("amx", "avx512bf16", "avx512", "avxvnni", "avx2")  # best first
 EMULATED = ("scalar", "scalar-tiles")  # plain C++ of the others, for tests: never chosen
 TILED = ("amx", "scalar-tiles")  # whose attention adds in another order: bits are equal among them, and among all others
-_HEAD_ACTIVATIONS: tuple[HeadActivation, ...] = ("tanh", "gelu", "relu")  # in the order of model.hpp
 # Of a call, in the order of engine.hpp.
 STAGES = ("embed", "qkv", "attention", "quantize", "output", "norm", "up", "gelu", "down", "head", "wait")
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
@@ -29,45 +27,6 @@ _ERRORS: dict[int, tuple[type[Exception], str]] = {
     -2: (ValueError, "a token without an embedding"),
     -3: (MemoryError, "no memory for the activations"),
 }
-
-
-class _Product(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("weights", "scales", "bias")),
-        ("scale_stride", ctypes.c_int64),
-        ("inner", ctypes.c_int32),
-        ("columns", ctypes.c_int32),
-    )
-
-
-class _Norm(ctypes.Structure):
-    _fields_ = (("gamma", ctypes.c_void_p), ("beta", ctypes.c_void_p))
-
-
-class _Table(ctypes.Structure):
-    _fields_ = (("rows", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("count", ctypes.c_int64))
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        *((name, _Product) for name in ("query", "key", "value", "output")),
-        ("attention_norm", _Norm),
-        ("up", _Product),
-        ("down", _Product),
-        ("output_norm", _Norm),
-    )
-
-
-class _Model(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("layers", "hidden", "heads", "intermediate")),
-        *((name, ctypes.c_int32) for name in ("position_offset", "skipped_id", "head_activation")),
-        *((name, ctypes.c_float) for name in ("epsilon", "logit_bias")),
-        *((name, _Table) for name in ("words", "positions", "types")),
-        ("norm", _Norm),
-        *((name, ctypes.c_void_p) for name in ("head", "head_bias", "logit")),
-        ("layer", ctypes.POINTER(_Layer)),
-    )
 
 
 class Kernels:
@@ -92,8 +51,8 @@ class Kernels:
             raise ValueError(f"there are no kernels: {unavailable()}")
         self.engine = usable[0] if engine is None else engine
         self._library = library
-        self._model = _Reader(encoder, hidden_size, vocab_size, tensors)
-        self._handle: int | None = library.rk_create(ctypes.byref(self._model.model), self.engine.encode())
+        self._model = KernelModel(encoder, hidden_size, vocab_size, tensors)
+        self._handle: int | None = library.rk_create(ctypes.byref(self._model.structure), self.engine.encode())
         if not self._handle:
             raise ValueError(f"the kernels cannot run a model of this shape on {self.engine!r}: {encoder}, width {hidden_size}")
         self._close = threading.Lock()
@@ -158,7 +117,7 @@ def _load() -> ctypes.CDLL | str:
     except OSError:  # not built, or built for another system
         return "this installation has none: it came without a compiled library, and no C++ compiler and CMake were found then"
     layout = getattr(library, "rk_layout", None)
-    if layout is None or layout() != 1000 * ctypes.sizeof(_Model) + ctypes.sizeof(_Layer):  # it would read wrong addresses
+    if layout is None or layout() != LAYOUT:
         return "those of this installation were built from another version of Raskrank; install it again"
     pointer, number = ctypes.c_void_p, ctypes.c_int32
     library.rk_usable.argtypes = [ctypes.c_char_p]
@@ -167,87 +126,3 @@ def _load() -> ctypes.CDLL | str:
     library.rk_expect.restype, library.rk_expect.argtypes = None, [pointer, number]
     library.rk_destroy.restype, library.rk_destroy.argtypes = None, [pointer]
     return library
-
-
-class _Reader:
-    """The C structure of a model, each tensor checked before its address is taken."""
-
-    def __init__(self, encoder: Encoder, hidden_size: int, vocab_size: int, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._tensors = tensors  # kept: the structure has their addresses
-        self._hidden, self._intermediate = hidden_size, encoder.intermediate
-        self._layers = (_Layer * encoder.layers)(*(self._layer(index, encoder.layers) for index in range(encoder.layers)))
-        self.model = _Model(
-            layers=encoder.layers,
-            hidden=hidden_size,
-            heads=encoder.heads,
-            intermediate=encoder.intermediate,
-            position_offset=encoder.position_offset,
-            skipped_id=-1 if encoder.skipped_id is None else encoder.skipped_id,
-            head_activation=_HEAD_ACTIVATIONS.index(encoder.head_activation),
-            epsilon=encoder.epsilon,
-            logit_bias=float(self._array("logit/bias", np.float32, (1,))[0]),
-            words=self._table("words", vocab_size),
-            positions=self._table("positions", encoder.positions),
-            types=self._table("types", encoder.types) if encoder.types else _Table(),
-            norm=self._norm("norm"),
-            head=self._address("head/weight", np.float32, (hidden_size, hidden_size)),
-            head_bias=self._address("head/bias", np.float32, (hidden_size,)),
-            logit=self._address("logit/weight", np.float32, (1, hidden_size)),
-            layer=self._layers,
-        )
-
-    def _layer(self, index: int, layers: int) -> _Layer:
-        hidden, wide, name = self._hidden, self._intermediate, str(index)
-        if index + 1 < layers:
-            query, key, value = self._products(f"{name}/qkv", hidden, hidden, 3)
-        else:
-            (query,) = self._products(f"{name}/q", hidden, hidden, 1)
-            key, value = self._products(f"{name}/kv", hidden, hidden, 2)
-        return _Layer(
-            query=query,
-            key=key,
-            value=value,
-            output=self._products(f"{name}/output", hidden, hidden, 1)[0],
-            attention_norm=self._norm(f"{name}/norm1"),
-            up=self._products(f"{name}/up", hidden, wide, 1)[0],
-            down=self._products(f"{name}/down", wide, hidden, 1)[0],
-            output_norm=self._norm(f"{name}/norm2"),
-        )
-
-    def _products(self, name: str, inner: int, columns: int, count: int) -> list[_Product]:
-        """`count` products of `columns` columns each, which lie side by side in one tensor."""
-        whole = count * columns
-        weights = self._address(f"{name}/weight", np.uint8, (whole // 16, inner // 4, 16, 4))
-        scales = self._address(f"{name}/scale", np.float32, (inner // GROUP, whole))
-        bias = self._address(f"{name}/bias", np.float32, (whole,))
-        return [
-            _Product(
-                weights=weights + first * inner,
-                scales=scales + 4 * first,
-                bias=bias + 4 * first,
-                scale_stride=whole,
-                inner=inner,
-                columns=columns,
-            )
-            for first in range(0, whole, columns)
-        ]
-
-    def _norm(self, name: str) -> _Norm:
-        return _Norm(*(self._address(f"{name}/{part}", np.float32, (self._hidden,)) for part in ("gamma", "beta")))
-
-    def _table(self, name: str, count: int) -> _Table:
-        groups = self._hidden // GROUP
-        rows = self._address(f"{name}/int8", np.int8, (count, groups, GROUP))
-        return _Table(rows, self._address(f"{name}/scale", np.float32, (count, groups, 1)), count)
-
-    def _address(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> int:
-        return self._array(name, dtype, shape).ctypes.data
-
-    def _array(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        full, wanted = f"{PREFIX}{name}", np.dtype(dtype)
-        array = self._tensors.get(full)
-        if array is None:
-            raise ValueError(f"the tensor {full!r} is missing")
-        if array.dtype != wanted or array.shape != shape or not array.flags.c_contiguous:
-            raise ValueError(f"{full}: expected {wanted} of shape {shape}, got {array.dtype} of shape {array.shape}")
-        return array

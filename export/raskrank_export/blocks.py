@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from raskrank.kernels import GROUP
+from raskrank.kernel_model import GROUP
 from raskrank_export.integers import closest_rows
 from raskrank_export.passes.edit import MICROSOFT, GraphEditor
 from raskrank_export.products import Products

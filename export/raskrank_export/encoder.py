@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from raskrank.kernels import GROUP
+from raskrank.kernel_model import GROUP
 from raskrank.manifest import Encoder, HeadActivation
 from raskrank_export.passes.edit import MICROSOFT, GraphEditor
 from raskrank_export.positions import first_position

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from raskrank.kernels import GROUP
+from raskrank.kernel_model import GROUP
 from raskrank_export.blocks import GroupProducts, PackedProducts, WeightProducts
 from raskrank_export.columns import ConstantProducts, RowProducts, TensorProducts
 from raskrank_export.encoder import Parts

@@ -8,7 +8,7 @@ from raskrank import cpu
 from raskrank.backend import Backend, Float32Array
 from raskrank.encoding import EncodedPair
 from raskrank.external import external_tensors
-from raskrank.kernels import PREFIX
+from raskrank.kernel_model import PREFIX
 from raskrank.manifest import Encoder
 from raskrank.native_backend import NativeBackend
 from raskrank.network import Network

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, set_external_data
 
-from raskrank.kernels import PREFIX
+from raskrank.kernel_model import PREFIX
 
 MIN_EXTERNAL_BYTES = 1024  # smaller tensors stay in the graph, where shapes and constants are read
 MIN_SPILLED_VALUES = 1 << 18  # a smaller tensor, of a megabyte, is not worth a file while passes run

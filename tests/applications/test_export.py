@@ -26,7 +26,7 @@ from raskrank.checkpoint import read_checkpoint
 from raskrank.cli.main import main
 from raskrank.contents import Contents
 from raskrank.encoding import PairEncoder
-from raskrank.kernels import PREFIX
+from raskrank.kernel_model import PREFIX
 from raskrank.manifest import MODEL, WEIGHTS, Precision
 from raskrank.options import BackendName
 from raskrank.reference_tokenizer import ReferenceEncoder
