@@ -9,7 +9,7 @@ PIP = $(@D)/bin/python -m pip --disable-pip-version-check
 # Containers often set it. Every process of the tests would compile anew what it imports: a second and a half beside PyTorch.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: packages demo test test-applications test-release test-all test-versions soak docs peers bench bench-suite constraints lint clean
+.PHONY: demo test test-applications test-release test-all test-versions soak docs peers bench bench-suite constraints lint clean
 
 # Every file is checked against its digest, and Python compiles what it imports. torch by itself: of its builds pip shall take the
 # one for CPUs alone, where an index or a folder of wheels has it.
@@ -27,8 +27,6 @@ define project
 	$(PIP) install --quiet --no-build-isolation --editable $(PROJECT)
 	touch $@
 endef
-
-packages: $(VENV)/.packages $(APPLICATIONS)/.packages  ## what both environments need from the package index
 
 $(VENV)/.packages: constraints.txt constraints-torch.txt
 	$(packages)

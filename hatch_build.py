@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ class KernelsHook(BuildHookInterface[Any]):
         try:
             _check_wanted()
             _check_machine()
-            library = _build(source, Path(self.root, "build", "kernels"))
+            library = build(source, Path(self.root, "build", "kernels"))
             if editable:
                 _replace(library, installed)
         except CannotBuild as reason:
@@ -85,8 +87,29 @@ def _cmake() -> str | None:
     return shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
 
 
+def build(source: Path, folder: Path) -> Path:
+    """The library, built in `folder`, where what has not changed since the last time is kept. Raises CannotBuild."""
+    with _alone(folder.with_suffix(".lock")):
+        return _build(source, folder)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """While others wait: environments that are set up at once build in one folder."""
+    import fcntl  # not on Windows, where nothing is built
+
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise CannotBuild(f"{lock} cannot be written: {error.strerror or error}") from error
+    with file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _build(source: Path, folder: Path) -> Path:
-    """The library, built in `folder`, where what has not changed since the last time is kept."""
     cmake = _cmake()
     if cmake is None:
         raise CannotBuild("cmake is not found")
