@@ -64,8 +64,8 @@ def checkpoint(model: str, folder: Path) -> Path:
     return make(folder, local_attention=128, **sizes)
 
 
-def made(model: str, scratch: Path, every: int) -> Path:
-    """The bundle."""
+def made(model: str, scratch: Path, every: int, length: int = LENGTH) -> Path:
+    """The bundle. length: tokens of a pair that it allows."""
     if model == "nano":
         return bundle_of("nano", "int8")
     samples = scratch / "samples.jsonl"
@@ -75,7 +75,7 @@ def made(model: str, scratch: Path, every: int) -> Path:
         scratch / "bundle",
         samples=samples,
         thresholds=LOOSE,
-        max_length=LENGTH,
+        max_length=length,
         accept_license="cc-by-nc-4.0",
         relevant_label="LABEL_1" if model.startswith("amberoad/") else None,
     )
