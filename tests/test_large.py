@@ -28,7 +28,7 @@ pytestmark = [
 
 MB, GB = 1_000_000, 1_000_000_000
 RESIDENT = 720 * MB  # most of it the tokenizer, and 285 MB of mapped weights that processes share
-FIRST_SCORE = 8  # times as long as the embedded model's, from the start of the process
+FIRST_SCORE = 12  # times as long as the embedded model's, from the start of the process; 6.5 where nothing else runs
 PASSAGES = 100
 
 
