@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer
 
 from raskrank import RaskrankError
+from raskrank.gate import Thresholds
 from raskrank.manifest import MANIFEST, Manifest, Precision
+from raskrank.samples import DEFAULT
 
 if TYPE_CHECKING:
     from raskrank_export.quantization import ActivationScheme
@@ -18,6 +20,7 @@ WORK = ROOT / "build" / "bench"
 SHARED = ROOT.parent / "shared" / "data"
 ARCHITECTURES = {"minilm": "ms-marco-MiniLM-L-6-v2", "bge": "bge-reranker-base-BAAI"}
 MODELS = ("nano", *ARCHITECTURES)
+LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
 HELP = f"one of {', '.join(MODELS)}, or a checkpoint folder"
 
 
@@ -48,23 +51,25 @@ def bundle(model: str, precision: Precision, scheme: "ActivationScheme | None" =
     folder = WORK / f"{source.name}-{precision}{'' if scheme is None else f'-{scheme}'}"
     if not _readable(folder):
         shutil.rmtree(folder, ignore_errors=True)
-        from raskrank.samples import DEFAULT
-        from raskrank_export import Thresholds, export
+        from raskrank_export import export
 
-        # Seeded weights say nothing of quality, and the reference pass of a large model takes minutes: a part of the samples.
-        samples = WORK / "samples.jsonl"
         WORK.mkdir(parents=True, exist_ok=True)
-        samples.write_text("\n".join(DEFAULT.read_text("utf-8").splitlines()[::6]), "utf-8")
-        loose = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
         export(
             str(source),
             folder,
             precision=precision,
             scheme=scheme,
-            samples=None if model == "nano" else samples,
-            thresholds=loose,
+            samples=None if model == "nano" else some_samples(WORK, every=6),
+            thresholds=LOOSE,
         )
     return folder
+
+
+def some_samples(folder: Path, every: int) -> Path:
+    """A file in `folder` with every `every`-th sample query: PyTorch takes minutes for all of them with a large model."""
+    file = folder / "samples.jsonl"
+    file.write_text("\n".join(DEFAULT.read_text("utf-8").splitlines()[::every]), "utf-8")
+    return file
 
 
 def _readable(folder: Path) -> bool:

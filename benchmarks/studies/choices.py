@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness.limits import SHAPES, matrix_rate
-from benchmarks.harness.models import HELP, bundle, checkpoint
+from benchmarks.harness.models import HELP, LOOSE, bundle, checkpoint
 from raskrank import Reranker, cpu
 from raskrank.backend import INPUT_IDS
 from raskrank.bundle import open_bundle
 from raskrank.network import Network
 from raskrank.onnx_backend import OnnxBackend, make_session, session_options
-from raskrank_export import Thresholds, export
+from raskrank_export import export
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
 PAUSE = 0.02  # seconds: longer than threads spin
@@ -76,13 +76,12 @@ def compare_peaks() -> None:
 
 
 def compare_targets() -> None:
-    loose = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
     sets = cpu.instruction_sets()
     print("\nnano, int8 in rows for each kind of CPU that this one is, against PyTorch on the exporter's samples\n")
     print(f"{'target':>10}{'tau':>10}{'top-1':>10}{'max drift':>12}{'mean drift':>12}{'max logit':>12}{'mean logit':>12}")
     for target in (target for target in cpu.TARGETS if cpu.suits(target, sets)):
         with tempfile.TemporaryDirectory() as folder:
-            made = export(str(checkpoint("nano")), Path(folder) / "bundle", target=target, scheme="row", thresholds=loose)
+            made = export(str(checkpoint("nano")), Path(folder) / "bundle", target=target, scheme="row", thresholds=LOOSE)
         parity = made.parity
         print(
             f"{target:>10}{parity.tau:10.4f}{parity.top1:10.4f}{parity.max_drift:12.4f}{parity.mean_drift:12.4f}"

@@ -17,11 +17,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.harness.families import folder_of
-from benchmarks.harness.models import HELP, ROOT
-from raskrank.samples import DEFAULT
-from raskrank_export import Thresholds, export, tracing
+from benchmarks.harness.models import HELP, LOOSE, ROOT, some_samples
+from raskrank_export import export, tracing
 
-LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)
 COLUMNS = (
     "model",
     "parameters",
@@ -41,8 +39,7 @@ INT8 = ("quantize to int8", "score with ONNX int8", "score with our kernels int8
 def exported(source: str, every: int) -> dict[str, Any]:
     """In this process: what the report of an export says."""
     with TemporaryDirectory() as folder:
-        samples = Path(folder) / "samples.jsonl"
-        samples.write_text("\n".join(DEFAULT.read_text("utf-8").splitlines()[::every]), "utf-8")
+        samples = some_samples(Path(folder), every)
         report = export(Path(source), Path(folder) / "bundle", samples=samples, thresholds=LOOSE)
     return {
         "parameters": report.manifest.parameters,

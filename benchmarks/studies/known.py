@@ -19,18 +19,17 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from benchmarks.harness.models import ROOT, SHARED
+from benchmarks.harness.models import LOOSE, ROOT, SHARED, some_samples
 from benchmarks.harness.models import bundle as bundle_of
 from benchmarks.harness.runs import in_fresh_process, measure
 from benchmarks.harness.workloads import QUERY, passages
 from raskrank import Reranker, cpu
 from raskrank.checkpoint.registry import known_models
-from raskrank.samples import DEFAULT
-from raskrank_export import Thresholds, export
+from raskrank_export import export
 
-LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
 PIECES = SHARED / "tokenizers" / "bge-reranker-base-BAAI" / "tokenizer.json"
 LENGTH, SEED = 512, 0
+EVERY = 24  # of the sample queries, an export is judged on one
 
 
 def lengths(count: int) -> list[int]:
@@ -64,16 +63,14 @@ def checkpoint(model: str, folder: Path) -> Path:
     return make(folder, local_attention=128, **sizes)
 
 
-def made(model: str, scratch: Path, every: int, length: int = LENGTH) -> Path:
+def made(model: str, scratch: Path, every: int = EVERY, length: int = LENGTH) -> Path:
     """The bundle. length: tokens of a pair that it allows."""
     if model == "nano":
         return bundle_of("nano", "int8")
-    samples = scratch / "samples.jsonl"
-    samples.write_text("\n".join(DEFAULT.read_text("utf-8").splitlines()[::every]), "utf-8")
     export(
         checkpoint(model, scratch / "checkpoint"),
         scratch / "bundle",
-        samples=samples,
+        samples=some_samples(scratch, every),
         thresholds=LOOSE,
         max_length=length,
         accept_license="cc-by-nc-4.0",
@@ -96,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", metavar="MODEL", nargs="*", default=[*(model.id for model in known_models()), "nano"])
     parser.add_argument("--passages", type=int, default=100)
-    parser.add_argument("--every", type=int, default=24)
+    parser.add_argument("--every", type=int, default=EVERY)
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # the bundle that this process is to run
     options = parser.parse_args()
     if options.measure:

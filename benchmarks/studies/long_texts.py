@@ -39,7 +39,6 @@ MODELS = {
     "jina-turbo": (JINA_BERT, 6, 384, 12, 61056, 2),
 }
 TOKENS = (512, 2048, 8192)
-EVERY = 24  # of the sample queries, an export is judged on one
 
 
 def checkpoint(model: str) -> Checkpoint:
@@ -122,7 +121,7 @@ def main() -> None:
             folder = Path(scratch) / model
             folder.mkdir()
             if model == M3:
-                folder = known.made("BAAI/bge-reranker-v2-m3", folder, EVERY, max(options.tokens))
+                folder = known.made("BAAI/bge-reranker-v2-m3", folder, length=max(options.tokens))
             else:
                 write_graph(model, folder)
             cells = []

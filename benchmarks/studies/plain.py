@@ -17,18 +17,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.harness.families import folder_of, names
-from benchmarks.harness.models import HELP
+from benchmarks.harness.models import HELP, LOOSE, some_samples
 from raskrank import cpu
 from raskrank.manifest import Precision
 from raskrank.measure.bench import Bench
 from raskrank.measure.bench_result import Result
 from raskrank.measure.contenders import PlainExport, loaded_for_bench
 from raskrank.measure.passages import QUERY, Workload, from_samples
-from raskrank.samples import DEFAULT
-from raskrank_export import ExportReport, Thresholds, export
+from raskrank_export import ExportReport, export
 from raskrank_export.plain import plain_export
 
-LOOSE = Thresholds(min_tau=-1, min_top1=0, max_drift=1, max_mean_drift=1)  # seeded weights rank nothing
 PASSAGES = 100
 KINDS = ("one", "mixed", "short", "long")
 COLUMNS = ("model", "parameters", "plain export by", "int8 runs in", *KINDS, "tau of fp32 and plain", "not matched")
@@ -82,8 +80,7 @@ def main() -> None:
     for model in arguments.models or names():
         with TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            samples = folder / "samples.jsonl"
-            samples.write_text("\n".join(DEFAULT.read_text("utf-8").splitlines()[:: arguments.every]), "utf-8")
+            samples = some_samples(folder, arguments.every)
             source, bundles = folder_of(model, arguments.layers, arguments.hidden), [folder / name for name in PRECISIONS]
             for precision, bundle in zip(PRECISIONS, bundles, strict=True):
                 report = export(source, bundle, precision=precision, samples=samples, thresholds=LOOSE)
