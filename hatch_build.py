@@ -89,8 +89,19 @@ def _cmake() -> str | None:
 
 def build(source: Path, folder: Path) -> Path:
     """The library, built in `folder`, where what has not changed since the last time is kept. Raises CannotBuild."""
+    cmake = _cmake()
+    if cmake is None:
+        raise CannotBuild("cmake is not found")
+    output = folder / "library"
+    configure = [cmake, "-S", str(source), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Release", f"-DKERNELS_OUTPUT={output}"]
     with _alone(folder.with_suffix(".lock")):
-        return _build(source, folder)
+        try:
+            _run(configure)
+        except CannotBuild:  # perhaps for what is left there of another place or compiler
+            shutil.rmtree(folder, ignore_errors=True)
+            _run(configure)
+        _run([cmake, "--build", str(folder), "--target", "_kernels", "--parallel", str(PROCESSES)])
+    return output / LIBRARY
 
 
 @contextmanager
@@ -107,21 +118,6 @@ def _alone(lock: Path) -> Iterator[None]:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _build(source: Path, folder: Path) -> Path:
-    cmake = _cmake()
-    if cmake is None:
-        raise CannotBuild("cmake is not found")
-    output = folder / "library"
-    configure = [cmake, "-S", str(source), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Release", f"-DKERNELS_OUTPUT={output}"]
-    try:
-        _run(configure)
-    except CannotBuild:  # perhaps for what is left there of another place or compiler
-        shutil.rmtree(folder, ignore_errors=True)
-        _run(configure)
-    _run([cmake, "--build", str(folder), "--target", "_kernels", "--parallel", str(PROCESSES)])
-    return output / LIBRARY
 
 
 def _run(command: list[str]) -> None:
