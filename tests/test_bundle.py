@@ -61,8 +61,9 @@ def test_where_there_is_no_folder(folder: Path, path: str) -> None:
 
 
 def test_where_there_is_a_file_no_export_to_it_is_suggested(folder: Path) -> None:
-    with pytest.raises(MissingFile, match=r"no bundle at .*manifest\.json; name a bundle's folder$"):
-        Reranker.load(folder / MANIFEST)
+    for read in (Reranker.load, read_manifest):
+        with pytest.raises(MissingFile, match=r"no bundle at .*manifest\.json; name a bundle's folder$"):
+            read(folder / MANIFEST)
 
 
 def test_what_a_message_suggests_for_a_checkpoint_in_place_of_a_bundle_works(tiny: Tiny, tmp_path: Path) -> None:

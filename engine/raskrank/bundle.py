@@ -8,6 +8,7 @@ tokenizer.json     Hugging Face tokenizers' format
 
 import errno
 import hashlib
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ def read_manifest(path: Path, *, expected_sha256: str | None = None) -> tuple[Ma
     file = path / MANIFEST
     with _reading(path):
         if not path.is_dir():
-            raise MissingFile(f"no bundle at {path}; make one with: raskrank export MODEL {shlex.quote(str(path))}")
+            raise no_bundle(path)
         if not file.is_file():
             checkpoint = (path / "config.json").is_file()
             kind, model = ("a checkpoint, and not", shlex.quote(str(path))) if checkpoint else ("not", "MODEL")
@@ -108,6 +109,13 @@ def opened_bundle(path: Path, *, expected_sha256: str | None = None, map_weights
 def record(file: Path) -> FileRecord:
     """Size and digest of a file."""
     return FileRecord(size=file.stat().st_size, sha256=_digest(file))
+
+
+def no_bundle(path: Path, named_by: str = "") -> MissingFile:
+    """The error for a path where there is no folder. named_by: who named it, where that is to be said: " (named by ...)"."""
+    there = os.path.lexists(path)  # a file, or a link that leads nowhere
+    advice = "name a bundle's folder" if there else f"make one with: raskrank export MODEL {shlex.quote(str(path))}"
+    return MissingFile(f"no bundle at {path}{named_by}; {advice}")
 
 
 def weights_sha256(folder: Path) -> str:

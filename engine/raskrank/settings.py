@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from raskrank.bundle import no_bundle
 from raskrank.checkpoint.registry import canonical
 from raskrank.errors import InputError, MissingFile
 from raskrank.manifest import Precision
@@ -147,9 +148,7 @@ def _find(value: str | os.PathLike[str], base: Path, named_by: str) -> Choice:
         )
     folder = base / _expanded(os.fspath(value))
     if not _is_there(folder):
-        there = os.path.lexists(folder)  # a file, or a link that leads nowhere
-        advice = "name a bundle's folder" if there else f"make one with: raskrank export MODEL {shlex.quote(str(folder))}"
-        raise MissingFile(f"no bundle at {folder}{by}; {advice}")
+        raise no_bundle(folder, by)
     return Choice(folder=_utf8(absolute(folder)), named_by=named_by)
 
 
