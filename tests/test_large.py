@@ -28,7 +28,7 @@ pytestmark = [
 
 MB, GB = 1_000_000, 1_000_000_000
 RESIDENT = 720 * MB  # most of it the tokenizer, and 285 MB of mapped weights that processes share
-FIRST_SCORE = 12  # times as long as the embedded model's, from the start of the process; 6.5 where nothing else runs
+FIRST_SCORE = 8  # times as long as the embedded model's, from the start of the process
 PASSAGES = 100
 
 
@@ -101,6 +101,19 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
+def first_scores(*bundles: Path) -> list[float]:
+    """Seconds from the start of a process to its first score, by each bundle.
+
+    In turns, and the best of five: whatever else the machine does can only make one slower.
+    """
+    taken = list[list[float]]([] for _ in bundles)
+    for _ in range(5):
+        for bundle, times in zip(bundles, taken, strict=True):
+            start = time.time()
+            times.append(float(run(START, str(bundle))) - start)
+    return [*map(min, taken)]
+
+
 class Exported(NamedTuple):
     model: str
     bundle: Path
@@ -161,12 +174,6 @@ def test_resident_memory_after_100_passages(exported: Exported, tmp_path: Path) 
 
 @pytest.mark.parametrize("exported", [BGE_BASE], indirect=True)
 def test_the_first_score_comes_soon(exported: Exported) -> None:
-    # In turns, and the best of three: whatever else the machine does can only make one slower.
-    taken: dict[Path, list[float]] = {exported.bundle: [], bundle_path(None): []}
-    for _ in range(3):
-        for folder, times in taken.items():
-            start = time.time()
-            times.append(float(run(START, str(folder))) - start)
-    print(json.dumps([*taken.values()]))  # noqa: T201  shown with -s
-    large, small = map(min, taken.values())
+    large, small = first_scores(exported.bundle, bundle_path(None))
+    print(json.dumps([large, small]))  # noqa: T201  shown with -s
     assert large < FIRST_SCORE * small

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from raskrank.documents import stream_documents
 from raskrank.errors import ExportError, InputError
 from raskrank.manifest import Coverage
 from raskrank_export.trim import Trimmed, trim_vocabulary
-from test_large import PASSAGES, RANK, START, run
+from test_large import PASSAGES, RANK, first_scores, run
 
 # Every corpus holds ten texts or more; these say nothing.
 NOTHING = ("",) * 10
@@ -292,12 +291,7 @@ def test_bge_reranker_base_on_norwegian_and_english(tiny: Tiny, tmp_path: Path) 
     shutil.rmtree(checkpoint)
 
     sizes = [sum(file.stat().st_size for file in folder.iterdir()) for folder in (whole, trimmed)]
-    starts: dict[Path, list[float]] = {whole: [], trimmed: []}
-    for _ in range(5):  # in turns, and the best of each: whatever else the machine does can only make one slower
-        for folder, taken in starts.items():
-            start = time.time()
-            taken.append(float(run(START, str(folder))) - start)
-    first = [min(taken) for taken in starts.values()]
+    first = first_scores(whole, trimmed)
     resident = [json.loads(run(RANK, str(folder), str(passages)))["after"] for folder in (whole, trimmed)]
     print(json.dumps({"bytes": sizes, "first score": first, "resident": resident}))  # noqa: T201  shown with -s
     assert sizes[1] < 140_000_000
