@@ -1,12 +1,13 @@
 """Attacks that kill what they have started, again and again: the loop, what it found, and what it prints."""
 
-import argparse
 import random
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
+
+from attacking import count_and_seed
 
 
 class Killing(ABC):
@@ -30,16 +31,13 @@ class Killing(ABC):
 
 def attack(kind: type[Killing], description: str) -> int:
     """The command line of an attack; its exit code, which is 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=20, help="how often to kill (default: 20)")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    count, seed = count_and_seed(description, 20, "how often to kill")
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        made = kind(Path(folder), random.Random(arguments.seed), arguments.count)
-        killed = Counter(made.kill() for _ in range(arguments.count))
+        made = kind(Path(folder), random.Random(seed), count)
+        killed = Counter(made.kill() for _ in range(count))
         ended = made.end()
-    print(f"{arguments.count} {made.title()}:")
+    print(f"{count} {made.title()}:")
     for found in (killed, ended):
         for what, times in sorted(found.items()):
             print(f"  {times:4} {what}")

@@ -6,7 +6,6 @@ python tests/attacks/invariance.py [--count N] [--seed S]
 The embedded model scores pairs in random batches, in both backends where both run here. Exits with 1 if a score has other bits.
 """
 
-import argparse
 import os
 import random
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from attacking import count_and_seed
 from attacks.texts import random_text
 from builders import NORWEGIAN, SENTENCES
 from raskrank import Reranker, kernels
@@ -93,17 +93,14 @@ def random_pairs(dice: random.Random, count: int) -> list[Pair]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--count", type=int, default=5000, help="scores, at least (default: 5000)")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    dice, start = random.Random(arguments.seed), time.monotonic()
-    pairs = random_pairs(dice, max(10, min(2000, arguments.count // 20)))
+    count, seed = count_and_seed(__doc__, 5000, "scores, at least")
+    dice, start = random.Random(seed), time.monotonic()
+    pairs = random_pairs(dice, max(10, min(2000, count // 20)))
     backends: tuple[BackendName, ...] = ("onnx",) if kernels.unavailable() else ("native", "onnx")
     scores = batches = children = wrong = 0
     with ExitStack() as stack:
         companies = [Company(backend, pairs, stack) for backend in backends]
-        while scores < arguments.count:
+        while scores < count:
             company, size = dice.choice(companies), min(len(pairs), int(LARGEST ** dice.random()))
             places = dice.choices(range(len(pairs)), k=size)  # some of them twice
             if batches % FORK_EVERY == 0:

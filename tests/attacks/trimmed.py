@@ -6,7 +6,6 @@ Trims each tokenizer that can be on some texts, and reads others of the same wor
 published tokenizers get a part, too. Exits with 1 if a text has other pieces.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -18,6 +17,7 @@ from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from attacking import count_and_seed
 from attacks.texts import random_text, tokenizers
 from builders import SENTENCES
 from raskrank_export.trim import Trimmed, trim_vocabulary
@@ -42,29 +42,26 @@ def trimmed_on(tokenizer: Tokenizer, texts: list[str], folder: Path) -> Trimmed:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--count", type=int, default=2000, help="texts (default: 2000)")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    dice, start = random.Random(arguments.seed), time.monotonic()
-    every = tokenizers(published=arguments.count > ROUND)
+    count, seed = count_and_seed(__doc__, 2000, "texts")
+    dice, start = random.Random(seed), time.monotonic()
+    every = tokenizers(published=count > ROUND)
     found = {name: each for name, each in every.items() if type(each.model).__name__ in ("Unigram", "WordPiece")}
     read = kept = 0
     wrong = list[str]()
     with tempfile.TemporaryDirectory() as folder:
-        while read < arguments.count:
+        while read < count:
             name = dice.choice([*found])
             whole, words = found[name], dice.sample(WORDS, len(WORDS) // 2)
             trimmed = trimmed_on(whole, [text(dice, words) for _ in range(CORPUS)], Path(folder))
             pieces = set(trimmed.kept.tolist())
-            for _ in range(min(ROUND, max(1, arguments.count // 10))):
+            for _ in range(min(ROUND, max(1, count // 10))):
                 given = text(dice, words)
                 before, now = (each.encode(given, add_special_tokens=False).ids for each in (whole, trimmed.tokenizer))
                 read += 1
                 if pieces.issuperset(before):
                     kept += 1
                     if trimmed.kept[now].tolist() != before:
-                        wrong.append(f"{name}, text {read} of seed {arguments.seed}")
+                        wrong.append(f"{name}, text {read} of seed {seed}")
     for which in wrong[:20]:
         print(which)
     took = f"{time.monotonic() - start:.0f} s"
